@@ -1,0 +1,328 @@
+//! A kind: the typed trait that one file a kind implements, and the erased entry that generic code uses.
+//!
+//! The wire path keeps JSON (`serde_json::Value`), so that nothing a client sent is lost; typed code reads it through
+//! the `k8s-openapi` type. Generic code never names a kind: it asks the [`KindEntry`].
+use crate::validation::{FieldErrors, Path};
+use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// Maps k8s-openapi's scope types to [`Scope`].
+pub trait ScopeOf {
+    const SCOPE: Scope;
+}
+impl ScopeOf for NamespaceResourceScope {
+    const SCOPE: Scope = Scope::Namespaced;
+}
+impl ScopeOf for ClusterResourceScope {
+    const SCOPE: Scope = Scope::Cluster;
+}
+
+/// The verbs of RBAC and discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+}
+
+impl Verb {
+    pub const ALL: &'static [Verb] = &[
+        Verb::Create,
+        Verb::Delete,
+        Verb::DeleteCollection,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Update,
+        Verb::Watch,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Patch => "patch",
+            Verb::Update => "update",
+            Verb::Watch => "watch",
+        }
+    }
+}
+
+/// A subresource as discovery tells it. `kind` may be of another group: `autoscaling/v1 Scale`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    /// `status`, `scale`, `log` …
+    pub name: &'static str,
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub verbs: &'static [Verb],
+}
+
+/// One column of `kubectl get`, as Kubernetes prints it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean`, `date`.
+    pub r#type: String,
+    /// `name` for the Name column, else empty.
+    pub format: String,
+    pub description: String,
+    /// 0 is always shown, above 0 only with `-o wide`.
+    pub priority: i32,
+}
+
+impl Column {
+    pub fn new(name: &str, r#type: &str) -> Self {
+        let format = if name == "Name" { "name" } else { "" };
+        Self {
+            name: name.into(),
+            r#type: r#type.into(),
+            format: format.into(),
+            description: String::new(),
+            priority: 0,
+        }
+    }
+
+    /// Shown with `-o wide` only.
+    #[must_use]
+    pub fn wide(mut self) -> Self {
+        self.priority = 1;
+        self
+    }
+}
+
+/// What one file of `kinds/` says of its kind: names, defaults, validation, columns - in that order.
+/// Every function is pure. JSON paths follow the Kubernetes API v1.36.
+pub trait Kind: Send + Sync + 'static {
+    type Object: Resource<Scope: ScopeOf> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
+
+    const SINGULAR: &'static str;
+    const SHORT_NAMES: &'static [&'static str] = &[];
+    const CATEGORIES: &'static [&'static str] = &[];
+    const VERBS: &'static [Verb] = Verb::ALL;
+    const SUBRESOURCES: &'static [Subresource] = &[];
+    /// Whether `metadata.generation` counts the changes of the spec.
+    const HAS_GENERATION: bool = false;
+    /// The resource under which objects are stored where it is not this kind's own: `autoscaling/v1` is stored as v2,
+    /// both `Event` kinds as one.
+    const STORED_AS: Option<&'static str> = None;
+
+    /// Fills fields the client left out. Runs on every object that enters, before validation, and is idempotent.
+    fn default(_object: &mut Value) {}
+    /// What the server itself sets at creation (and what a client may not): a pod's phase, a cleared status.
+    fn before_create(_object: &mut Value) {}
+    /// Carries over what an update may not change silently. Runs before validation.
+    fn before_update(_object: &mut Value, _old: &Value) {}
+    /// Rules for an object by itself.
+    fn validate(_object: &Self::Object, _errors: &mut FieldErrors) {}
+    /// Rules for a change: immutable fields. Runs beside [`Kind::validate`].
+    fn validate_update(_object: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
+    /// Rules for a status change.
+    fn validate_status(_object: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
+    /// The checks of `metadata.name`; most kinds take a DNS subdomain.
+    fn validate_name(name: &str) -> Result<(), String> {
+        crate::meta::dns_subdomain(name)
+    }
+    /// Field selectors besides `metadata.name` and `metadata.namespace`.
+    fn selectable_fields(_object: &Value) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+    fn columns() -> Vec<Column> {
+        vec![Column::new("Name", "string"), Column::new("Age", "date")]
+    }
+    /// One cell a column. `now` is for ages inside cells; an `Age` of type `date` carries the age as `kubectl` prints it.
+    fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
+        let value = serde_json::to_value(object).unwrap_or_default();
+        vec![
+            crate::meta::name(&value).into(),
+            crate::meta::age(&value, now).into(),
+        ]
+    }
+    /// From the shape clients of this version see to the stored shape, and back. Most kinds: nothing.
+    fn to_stored(_object: &mut Value) {}
+    fn from_stored(_object: &mut Value) {}
+}
+
+/// The rules of a kind without its type: what [`Kind`] offers, over JSON. A CustomResourceDefinition has its own
+/// implementation, made at run time.
+pub trait Rules: Send + Sync {
+    fn default(&self, object: &mut Value);
+    fn before_create(&self, object: &mut Value);
+    fn before_update(&self, object: &mut Value, old: &Value);
+    /// Decodes and checks. The first error of a wrong type is one [`FieldErrors`] entry.
+    fn validate(&self, object: &Value, errors: &mut FieldErrors);
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut FieldErrors);
+    fn validate_status(&self, object: &Value, old: &Value, errors: &mut FieldErrors);
+    fn validate_name(&self, name: &str) -> Result<(), String>;
+    fn selectable_fields(&self, object: &Value) -> Vec<(String, String)>;
+    fn columns(&self) -> Vec<Column>;
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+    fn to_stored(&self, object: &mut Value);
+    fn from_stored(&self, object: &mut Value);
+}
+
+/// One line of the list of kinds, without its type.
+#[derive(Clone)]
+pub struct KindEntry {
+    /// Empty for the core group.
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub plural: String,
+    pub singular: String,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub scope: Scope,
+    pub verbs: Vec<Verb>,
+    pub subresources: Vec<Subresource>,
+    pub has_generation: bool,
+    /// `plural` or `plural.group`: the name in keys, RBAC and messages.
+    pub resource: Arc<str>,
+    /// The resource under which objects are stored; [`KindEntry::resource`] for most.
+    pub stored_as: Arc<str>,
+    pub rules: Arc<dyn Rules>,
+}
+
+impl KindEntry {
+    pub fn of<K: Kind>() -> Self {
+        let (group, plural) = (K::Object::GROUP, K::Object::URL_PATH_SEGMENT);
+        let resource: Arc<str> = if group.is_empty() {
+            plural.into()
+        } else {
+            format!("{plural}.{group}").into()
+        };
+        Self {
+            group: group.into(),
+            version: K::Object::VERSION.into(),
+            kind: K::Object::KIND.into(),
+            plural: plural.into(),
+            singular: K::SINGULAR.into(),
+            short_names: K::SHORT_NAMES.iter().map(|s| (*s).into()).collect(),
+            categories: K::CATEGORIES.iter().map(|s| (*s).into()).collect(),
+            scope: <<K::Object as Resource>::Scope as ScopeOf>::SCOPE,
+            verbs: K::VERBS.to_vec(),
+            subresources: K::SUBRESOURCES.to_vec(),
+            has_generation: K::HAS_GENERATION,
+            stored_as: K::STORED_AS.map_or_else(|| resource.clone(), Arc::from),
+            resource,
+            rules: Arc::new(Typed::<K>(PhantomData)),
+        }
+    }
+
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// Whether spec and status have separate writers.
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+}
+
+/// [`Rules`] of a built-in kind.
+struct Typed<K>(PhantomData<fn() -> K>);
+
+impl<K: Kind> Typed<K> {
+    fn decode(object: &Value, errors: &mut FieldErrors) -> Option<K::Object> {
+        match K::Object::deserialize_ref(object) {
+            Ok(typed) => Some(typed),
+            Err(error) => {
+                errors.wrong_type(&Path::default(), Value::Null, error.to_string());
+                None
+            }
+        }
+    }
+}
+
+/// Deserializes from a borrowed [`Value`], so that validation copies no tree.
+trait DeserializeRef: Sized {
+    fn deserialize_ref(value: &Value) -> Result<Self, serde_json::Error>;
+}
+impl<T: DeserializeOwned> DeserializeRef for T {
+    fn deserialize_ref(value: &Value) -> Result<Self, serde_json::Error> {
+        T::deserialize(value)
+    }
+}
+
+impl<K: Kind> Rules for Typed<K> {
+    fn default(&self, object: &mut Value) {
+        K::default(object);
+    }
+    fn before_create(&self, object: &mut Value) {
+        K::before_create(object);
+    }
+    fn before_update(&self, object: &mut Value, old: &Value) {
+        K::before_update(object, old);
+    }
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        if let Some(typed) = Self::decode(object, errors) {
+            K::validate(&typed, errors);
+        }
+    }
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut FieldErrors) {
+        if let (Some(new), Some(old)) = (Self::decode(object, errors), Self::decode(old, errors)) {
+            K::validate(&new, errors);
+            K::validate_update(&new, &old, errors);
+        }
+    }
+    fn validate_status(&self, object: &Value, old: &Value, errors: &mut FieldErrors) {
+        if let (Some(new), Some(old)) = (Self::decode(object, errors), Self::decode(old, errors)) {
+            K::validate_status(&new, &old, errors);
+        }
+    }
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        K::validate_name(name)
+    }
+    fn selectable_fields(&self, object: &Value) -> Vec<(String, String)> {
+        K::selectable_fields(object)
+            .into_iter()
+            .map(|(field, value)| (field.to_owned(), value))
+            .collect()
+    }
+    fn columns(&self) -> Vec<Column> {
+        K::columns()
+    }
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        K::Object::deserialize_ref(object)
+            .map(|typed| K::cells(&typed, now))
+            .unwrap_or_default()
+    }
+    fn to_stored(&self, object: &mut Value) {
+        K::to_stored(object);
+    }
+    fn from_stored(&self, object: &mut Value) {
+        K::from_stored(object);
+    }
+}

@@ -1,0 +1,19 @@
+//! What an object is: kinds with their defaults, rules and columns, and everything that can be said of objects
+//! without I/O. Builds for wasm; used by every other crate.
+pub mod key;
+pub mod kind;
+pub mod kinds;
+pub mod meta;
+pub mod registry;
+pub mod status;
+pub mod validation;
+
+/// The one door to Kubernetes' types (API v1.36).
+pub use k8s_openapi;
+pub use k8s_openapi::jiff;
+
+pub use key::{Key, Revision};
+pub use kind::{Column, Kind, KindEntry, Scope, Subresource, Verb};
+pub use registry::Registry;
+pub use status::{Reason, Status};
+pub use validation::{FieldError, FieldErrors, Path};

@@ -1,0 +1,112 @@
+//! Reading and writing `metadata` on JSON objects, names and ages.
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+pub fn name(object: &Value) -> &str {
+    text(object, "name")
+}
+
+pub fn namespace(object: &Value) -> &str {
+    text(object, "namespace")
+}
+
+pub fn uid(object: &Value) -> &str {
+    text(object, "uid")
+}
+
+/// The age of an object as `kubectl` prints it: `5s`, `3m12s`, `4h`, `12d`.
+pub fn age(object: &Value, now: Timestamp) -> String {
+    match text(object, "creationTimestamp").parse::<Timestamp>() {
+        Ok(created) => human_duration((now.as_second() - created.as_second()).max(0)),
+        Err(_) => "<unknown>".into(),
+    }
+}
+
+/// apimachinery's `HumanDuration`: two units at most, fewer the longer it is. `seconds` is not negative.
+pub fn human_duration(seconds: i64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let two = |a: i64, a_unit: &str, b: i64, b_unit: &str| match b {
+        0 => format!("{a}{a_unit}"),
+        b => format!("{a}{a_unit}{b}{b_unit}"),
+    };
+    match seconds {
+        ..120 => format!("{seconds}s"),
+        120..600 => two(minutes, "m", seconds % 60, "s"),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => two(hours, "h", minutes % 60, "m"),
+        28_800..172_800 => format!("{hours}h"),
+        172_800..691_200 => two(days, "d", hours % 24, "h"),
+        691_200..63_072_000 => format!("{days}d"),
+        63_072_000..252_288_000 => two(days / 365, "y", days % 365, "d"),
+        _ => format!("{}y", days / 365),
+    }
+}
+
+/// RFC 1123 subdomain, at most 253 characters.
+pub fn dns_subdomain(name: &str) -> Result<(), String> {
+    if name.len() > 253 {
+        return Err("must be no more than 253 bytes".into());
+    }
+    if name.split('.').all(is_label_text) {
+        return Ok(());
+    }
+    Err("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+         start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+        .into())
+}
+
+/// RFC 1123 label, at most 63 characters.
+pub fn dns_label(name: &str) -> Result<(), String> {
+    if name.len() > 63 {
+        return Err("must be no more than 63 bytes".into());
+    }
+    if is_label_text(name) {
+        return Ok(());
+    }
+    Err("a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
+         with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+        .into())
+}
+
+fn is_label_text(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = text.as_bytes();
+    match (bytes.first(), bytes.last()) {
+        (Some(&first), Some(&last)) => {
+            inner(first) && inner(last) && bytes.iter().all(|&c| inner(c) || c == b'-')
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_read_as_kubectl_prints_them() {
+        let rows = [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (135, "2m15s"),
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (28_800, "8h"),
+            (172_800, "2d"),
+            (180_000, "2d2h"),
+            (691_200, "8d"),
+            (63_072_000, "2y"),
+        ];
+        for (seconds, expected) in rows {
+            assert_eq!(human_duration(seconds), expected, "{seconds}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! All kinds the server knows, found by URL, by `apiVersion` and `kind`, or by resource.
+use crate::kind::KindEntry;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Cheap to clone; a CustomResourceDefinition makes a new registry with one entry more.
+#[derive(Clone, Default)]
+pub struct Registry {
+    entries: Vec<Arc<KindEntry>>,
+    by_url: BTreeMap<(String, String, String), Arc<KindEntry>>,
+    by_kind: BTreeMap<(String, String), Arc<KindEntry>>,
+    by_resource: BTreeMap<Arc<str>, Arc<KindEntry>>,
+}
+
+impl Registry {
+    /// The kinds of [`crate::kinds::all`].
+    pub fn builtin() -> Self {
+        let mut registry = Self::default();
+        for entry in crate::kinds::all() {
+            registry.insert(entry);
+        }
+        registry
+    }
+
+    pub fn insert(&mut self, entry: KindEntry) {
+        let entry = Arc::new(entry);
+        let url = (entry.group.clone(), entry.version.clone(), entry.plural.clone());
+        self.by_url.insert(url, entry.clone());
+        self.by_kind
+            .insert((entry.api_version(), entry.kind.clone()), entry.clone());
+        if entry.stored_as == entry.resource {
+            self.by_resource.insert(entry.resource.clone(), entry.clone());
+        }
+        self.entries.push(entry);
+    }
+
+    /// In the order of the list.
+    pub fn entries(&self) -> &[Arc<KindEntry>] {
+        &self.entries
+    }
+
+    pub fn by_url(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<KindEntry>> {
+        self.by_url
+            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<KindEntry>> {
+        self.by_kind.get(&(api_version.to_owned(), kind.to_owned()))
+    }
+
+    /// The entry in whose shape objects of `resource` (`pods`, `deployments.apps`) are stored.
+    pub fn by_resource(&self, resource: &str) -> Option<&Arc<KindEntry>> {
+        self.by_resource.get(resource)
+    }
+}
