@@ -1,0 +1,108 @@
+//! The command line: subcommands and their options.
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(
+    name = "pilothouse",
+    version,
+    about = "Kubernetes in one program: API server, controllers, scheduler, node agent and dashboard",
+    after_help = "Start here:  pilothouse up\n\nIt prints the dashboard's address and the kubeconfig's path once everything serves."
+)]
+pub struct Cli {
+    /// What to log, as in `info` or `warn,pilothouse_server=debug`
+    #[arg(long, global = true, default_value = "warn", env = "PILOTHOUSE_LOG")]
+    pub log: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a whole cluster in the foreground: control plane, private PostgreSQL and one local agent
+    Up(UpOptions),
+    /// Run the control plane alone
+    Server(ControlPlaneOptions),
+    /// Run a node's agent, which dials a server and runs pods through Docker
+    Agent(AgentOptions),
+    /// Write everything that a data directory holds into one file (works while the cluster runs)
+    Backup(BackupOptions),
+    /// Make a data directory from a file that `backup` wrote
+    Restore(RestoreOptions),
+}
+
+#[derive(Args, Clone)]
+pub struct ControlPlaneOptions {
+    /// Where state lives [default: $XDG_DATA_HOME/pilothouse]
+    #[arg(long, value_name = "DIR", env = "PILOTHOUSE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address and port of the TLS endpoint that serves everything; port 0 picks one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
+    pub listen: SocketAddr,
+    /// Where the dashboard is also served in plain HTTP, loopback only; port 0 picks one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6480")]
+    pub dashboard_listen: SocketAddr,
+    /// An existing PostgreSQL to use instead of a private one
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Further names or addresses for the generated certificate
+    #[arg(long = "tls-san", value_name = "NAME")]
+    pub tls_san: Vec<String>,
+}
+
+#[derive(Args, Clone)]
+pub struct UpOptions {
+    #[command(flatten)]
+    pub control_plane: ControlPlaneOptions,
+    /// Run the control plane alone, without a node on this machine
+    #[arg(long)]
+    pub no_agent: bool,
+    #[command(flatten)]
+    pub node: NodeOptions,
+}
+
+#[derive(Args, Clone)]
+pub struct NodeOptions {
+    /// Name of this machine's node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Docker's or Podman's socket
+    #[arg(long, value_name = "ADDRESS", env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
+    pub docker_host: String,
+}
+
+#[derive(Args, Clone)]
+pub struct AgentOptions {
+    /// The server's address
+    #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:6443")]
+    pub server: String,
+    /// The CA certificate that signed the server's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: PathBuf,
+    /// The node's credential
+    #[arg(long, value_name = "FILE")]
+    pub credential_file: PathBuf,
+    /// Where the node keeps its state
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    #[command(flatten)]
+    pub node: NodeOptions,
+}
+
+#[derive(Args, Clone)]
+pub struct BackupOptions {
+    #[arg(long, value_name = "DIR", env = "PILOTHOUSE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The file to write; it holds keys and secrets, so it is made readable by its owner only
+    pub file: PathBuf,
+}
+
+#[derive(Args, Clone)]
+pub struct RestoreOptions {
+    /// The directory to make; it must not hold a cluster already
+    #[arg(long, value_name = "DIR", env = "PILOTHOUSE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// A file that `backup` wrote
+    pub file: PathBuf,
+}

@@ -1,0 +1,165 @@
+//! The control plane: database, keys, API server, controllers and scheduler, as `server` and `up` both run it.
+use crate::data_dir::{self, DataDir, write_private};
+use crate::options::ControlPlaneOptions;
+use crate::{kubeconfig, pki, postgres::Postgres};
+use anyhow::{Context, Result, bail};
+use pilothouse_server::RunningServer;
+use rand::RngExt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use tokio::signal::unix::{SignalKind, signal};
+
+const ADMIN: &str = "admin";
+const PASSWORD_LENGTH: usize = 20;
+/// The kubeconfig's token: long enough not to surprise a team, and renewed at each start.
+const ADMIN_TOKEN_SECONDS: i64 = 365 * 86_400;
+
+pub struct ControlPlane {
+    pub dir: DataDir,
+    pub database: Option<Postgres>,
+    pub server: RunningServer,
+    pub ca_pem: String,
+}
+
+/// `pilothouse server`.
+pub async fn run(options: ControlPlaneOptions) -> Result<()> {
+    let mut control_plane = start(&options).await?;
+    println!("{}", control_plane.ready_line());
+    let outcome = tokio::select! {
+        () = asked_to_stop() => Ok(()),
+        why = control_plane.database_ended() => Err(why),
+    };
+    control_plane.stop().await;
+    outcome
+}
+
+/// Brings up everything but the agent. Progress goes to standard error, a line a step.
+pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
+    if !options.dashboard_listen.ip().is_loopback() {
+        bail!("--dashboard-listen {}: plain HTTP is served on loopback only", options.dashboard_listen);
+    }
+    let dir = DataDir::open(data_dir::locate(options.data_dir.clone())?)?;
+    let keys = pki::open(&dir, options.listen, &options.tls_san)?;
+    // Taken before the database starts: a port in use is the likeliest failure and should cost no time.
+    let listener = bind(options.listen, "--listen").await?;
+    let dashboard_listener = bind(options.dashboard_listen, "--dashboard-listen").await?;
+
+    let (database, url) = match &options.database_url {
+        Some(url) => (None, url.clone()),
+        None => {
+            if !dir.postgres().join("PG_VERSION").exists() {
+                eprintln!("making a private PostgreSQL in {} …", dir.postgres().display());
+            }
+            let database = Postgres::start(&dir).await?;
+            let url = database.url.clone();
+            (Some(database), url)
+        }
+    };
+    let store = pilothouse_server::open_store(pilothouse_store::PostgresOptions {
+        url,
+        key_encryption_keys: keys.encryption_keys,
+        max_connections: 8,
+    })
+    .await
+    .context("cannot open the database")?;
+    let server = pilothouse_server::start(pilothouse_server::ServerOptions {
+        listener,
+        dashboard_listener: Some(dashboard_listener),
+        tls: keys.tls,
+        ca_pem: keys.ca_pem.clone(),
+        store,
+        signing_key_pem: keys.token_key_pem.into_bytes(),
+        network: pilothouse_server::ClusterNetwork::default(),
+    })
+    .await?;
+    let control_plane = ControlPlane { dir, database, server, ca_pem: keys.ca_pem };
+    control_plane.welcome_admin().await?;
+    Ok(control_plane)
+}
+
+impl ControlPlane {
+    /// Where clients on this machine reach the API.
+    pub fn api_url(&self) -> String {
+        let addr = self.server.addr;
+        let host = match addr.ip() {
+            ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
+        format!("https://{}", SocketAddr::new(host, addr.port()))
+    }
+
+    /// Writes the kubeconfig and, the first time, makes the administrator.
+    async fn welcome_admin(&self) -> Result<()> {
+        let token = self.server.issue_token(ADMIN, &["system:masters"], ADMIN_TOKEN_SECONDS)?;
+        let text = kubeconfig::render(&self.api_url(), &self.ca_pem, &token);
+        write_private(&self.dir.kubeconfig(), text.as_bytes())?;
+
+        let path = self.dir.admin_password();
+        if path.exists() && self.server.user_exists(ADMIN) {
+            return Ok(());
+        }
+        // The file comes second: a crash in between makes a new password at the next start, never an unknown one.
+        let password: String =
+            rand::rng().sample_iter(rand::distr::Alphanumeric).take(PASSWORD_LENGTH).map(char::from).collect();
+        self.server.set_user(ADMIN, &password, &["system:masters"]).await?;
+        write_private(&path, format!("{password}\n").as_bytes())
+    }
+
+    /// The one line that people and scripts wait for.
+    pub fn ready_line(&self) -> String {
+        let dashboard = match self.server.dashboard_addr {
+            Some(addr) => format!("http://{addr}/ui/"),
+            None => format!("{}/ui/", self.api_url()),
+        };
+        format!(
+            "pilothouse is ready: dashboard {dashboard} (user {ADMIN}, password in {}), kubeconfig {}",
+            self.dir.admin_password().display(),
+            self.dir.kubeconfig().display()
+        )
+    }
+
+    /// Resolves with an error when the private database ended by itself; never for a database of the user's.
+    pub async fn database_ended(&mut self) -> anyhow::Error {
+        match &mut self.database {
+            Some(database) => {
+                let status = database.ended().await;
+                anyhow::anyhow!(
+                    "the private PostgreSQL ended ({status}); see {}",
+                    self.dir.root().join("postgres.log").display()
+                )
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    pub async fn stop(self) {
+        self.server.shutdown().await;
+        if let Some(database) = self.database {
+            database.stop().await;
+        }
+    }
+}
+
+async fn bind(addr: SocketAddr, option: &str) -> Result<tokio::net::TcpListener> {
+    match tokio::net::TcpListener::bind(addr).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!("{addr} is in use by another program: choose another address with {option}, port 0 picks a free one")
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {addr} ({option})")),
+    }
+}
+
+/// Ctrl-C, or what a service manager sends.
+pub async fn asked_to_stop() {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen for SIGTERM");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
