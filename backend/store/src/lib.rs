@@ -1,7 +1,20 @@
 //! The state of the cluster: a PostgreSQL log in front of which stands a watch cache in memory.
 //!
-//! Writes pass one pipeline that commits them in groups and gives revisions in commit order. Reads and watches are
-//! answered from memory at a revision that is proved fresh.
+//! Writes pass one pipeline that commits them in groups and gives revisions in commit order, without gaps. Reads and
+//! watches are answered from memory at a revision that is proved fresh.
+mod body;
+mod cache;
+mod feed;
+mod leader;
+mod postgres;
+mod seal;
+mod store;
+
+pub use feed::{Watch, WatchItem};
+pub use leader::LeaderLock;
+pub use postgres::PostgresOptions;
+pub use store::{Index, Listing, Store};
+
 use bytes::Bytes;
 use pilothouse_api::{Key, Revision};
 use serde_json::Value;
@@ -51,21 +64,19 @@ pub struct Change {
 /// One write. `Value`s are whole objects; the store sets `metadata.resourceVersion`.
 #[derive(Clone, Debug)]
 pub enum Write {
-    Create {
-        key: Key,
-        object: Value,
-    },
+    Create { key: Key, object: Value },
     /// Fails with [`WriteError::Conflict`] unless the object is still at `expected`.
-    Update {
-        key: Key,
-        object: Value,
-        expected: Revision,
-    },
+    Update { key: Key, object: Value, expected: Revision },
     /// `expected: None` deletes whatever is there.
-    Delete {
-        key: Key,
-        expected: Option<Revision>,
-    },
+    Delete { key: Key, expected: Option<Revision> },
+}
+
+impl Write {
+    pub fn key(&self) -> &Key {
+        match self {
+            Write::Create { key, .. } | Write::Update { key, .. } | Write::Delete { key, .. } => key,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,4 +101,17 @@ pub enum ReadError {
     Expired { asked: Revision, oldest: Revision },
     #[error("the database is not available: {0}")]
     Unavailable(String),
+}
+
+/// The store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the database was written by a newer pilothouse: {0}")]
+    Newer(String),
+    #[error("migration failed: {0}")]
+    Migration(String),
+    #[error("{0}")]
+    Keys(String),
 }

@@ -1,0 +1,116 @@
+//! Watches: bounded queues of changes, one a watcher, so that a slow one holds up nobody.
+use crate::Change;
+use pilothouse_api::Revision;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Changes that may wait for one watcher. A watcher that is further behind starts over with a list, which is cheaper
+/// than the memory.
+const QUEUE: usize = 8192;
+
+/// What [`Watch::next`] yields.
+#[derive(Debug)]
+pub enum WatchItem {
+    Change(Change),
+    /// Everything up to this revision has been yielded: what a bookmark may say.
+    Progress(Revision),
+    /// The watcher was too slow, or the store lost continuity: list again.
+    Lagged,
+}
+
+/// The sending half, held by the cache.
+pub struct Subscriber {
+    pub resource: Option<Arc<str>>,
+    namespace: Option<Arc<str>>,
+    sender: mpsc::Sender<Change>,
+    lagged: Arc<AtomicBool>,
+}
+
+impl Subscriber {
+    pub fn wants(&self, change: &Change) -> bool {
+        let key = &change.object.key;
+        self.resource.as_ref().is_none_or(|resource| *resource == key.resource)
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+    }
+
+    /// Whether the subscriber is still to be kept.
+    pub fn tell(&self, change: &Change) -> bool {
+        if !self.wants(change) {
+            return !self.sender.is_closed();
+        }
+        match self.sender.try_send(change.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.lagged.store(true, Ordering::Release);
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+}
+
+/// A stream of changes after a revision. Dropping it ends the watch.
+pub struct Watch {
+    missed: VecDeque<Change>,
+    receiver: mpsc::Receiver<Change>,
+    lagged: Arc<AtomicBool>,
+    revision: watch::Receiver<Revision>,
+    progress_every: Duration,
+}
+
+pub fn pair(
+    resource: Option<&str>,
+    namespace: Option<&str>,
+    revision: watch::Receiver<Revision>,
+) -> (Subscriber, Watch) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let lagged = Arc::new(AtomicBool::new(false));
+    let subscriber = Subscriber {
+        resource: resource.map(Arc::from),
+        namespace: namespace.map(Arc::from),
+        sender,
+        lagged: lagged.clone(),
+    };
+    // Kubernetes sends bookmarks about once a minute.
+    let progress_every = Duration::from_secs(50);
+    (subscriber, Watch { missed: VecDeque::new(), receiver, lagged, revision, progress_every })
+}
+
+impl Watch {
+    pub(crate) fn with_missed(mut self, missed: VecDeque<Change>) -> Self {
+        self.missed = missed;
+        self
+    }
+
+    /// Waits for the next change; with nothing to tell for a while, tells how far the watch has come. Cancel safe.
+    pub async fn next(&mut self) -> WatchItem {
+        if let Some(change) = self.missed.pop_front() {
+            return WatchItem::Change(change);
+        }
+        match tokio::time::timeout(self.progress_every, self.receiver.recv()).await {
+            Ok(Some(change)) => WatchItem::Change(change),
+            Ok(None) => WatchItem::Lagged,
+            Err(_) => self.try_next(),
+        }
+    }
+
+    /// What is there without waiting; [`WatchItem::Progress`] when the queue is empty.
+    pub fn try_next(&mut self) -> WatchItem {
+        if let Some(change) = self.missed.pop_front() {
+            return WatchItem::Change(change);
+        }
+        // The revision is published after its changes are queued, so an empty queue, seen afterwards, proves that all
+        // of them were yielded.
+        let revision = *self.revision.borrow();
+        match self.receiver.try_recv() {
+            Ok(change) => WatchItem::Change(change),
+            Err(mpsc::error::TryRecvError::Empty) if !self.lagged.load(Ordering::Acquire) => {
+                WatchItem::Progress(revision)
+            }
+            Err(_) => WatchItem::Lagged,
+        }
+    }
+}
