@@ -1,0 +1,169 @@
+//! What several kinds share: defaults over JSON, pod templates, subresources, selectors, cells.
+pub mod pod_spec;
+pub mod pod_validation;
+
+use crate::kind::{Subresource, Verb};
+use crate::meta;
+use crate::validation::{FieldErrors, Path};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+
+/// The `status` subresource of a kind.
+pub const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
+    Subresource { name: "status", group, version, kind, verbs: GET_PATCH_UPDATE }
+}
+
+/// The `scale` subresource, the same for every kind that has it.
+pub const SCALE: Subresource =
+    Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: GET_PATCH_UPDATE };
+
+/// A subresource that answers some verbs with its own type.
+pub const fn subresource(
+    name: &'static str,
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    verbs: &'static [Verb],
+) -> Subresource {
+    Subresource { name, group, version, kind, verbs }
+}
+
+/// Sets `object.field` where the client left it out.
+pub fn fill(object: &mut Value, field: &str, value: impl Into<Value>) {
+    if !object.is_object() {
+        return;
+    }
+    let slot = &mut object[field];
+    if slot.is_null() {
+        *slot = value.into();
+    }
+}
+
+/// The object at `object.field`, made where it is missing.
+pub fn child<'a>(object: &'a mut Value, field: &str) -> &'a mut Value {
+    if object.is_object() && object[field].is_null() {
+        object[field] = json!({});
+    }
+    match object {
+        Value::Object(_) => &mut object[field],
+        other => other,
+    }
+}
+
+/// The entries of the list at `object.field`.
+pub fn items<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
+    object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// A new object starts with the status the server gives it, whatever the client sent.
+pub fn reset_status(object: &mut Value, status: Value) {
+    if object.is_object() {
+        object["status"] = status;
+    }
+}
+
+/// `Name` and `Age` cells of typed metadata.
+pub fn name_cell(metadata: &ObjectMeta) -> Value {
+    metadata.name.clone().unwrap_or_default().into()
+}
+
+pub fn age_cell(metadata: &ObjectMeta, now: Timestamp) -> Value {
+    match &metadata.creation_timestamp {
+        Some(created) => meta::human_duration((now.as_second() - created.0.as_second()).max(0)).into(),
+        None => "<unknown>".into(),
+    }
+}
+
+/// `a=1,b=2`, as `kubectl` prints a plain selector.
+pub fn labels_cell(labels: Option<&BTreeMap<String, String>>) -> Value {
+    match labels {
+        Some(labels) if !labels.is_empty() => {
+            let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            pairs.join(",").into()
+        }
+        _ => "<none>".into(),
+    }
+}
+
+/// A label selector as `kubectl` prints it.
+pub fn selector_cell(selector: &LabelSelector) -> Value {
+    let mut parts: Vec<String> =
+        selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    for rule in selector.match_expressions.iter().flatten() {
+        let values = rule.values.clone().unwrap_or_default().join(",");
+        parts.push(match rule.operator.as_str() {
+            "In" => format!("{} in ({values})", rule.key),
+            "NotIn" => format!("{} notin ({values})", rule.key),
+            "Exists" => rule.key.clone(),
+            _ => format!("!{}", rule.key),
+        });
+    }
+    if parts.is_empty() { "<none>".into() } else { parts.join(",").into() }
+}
+
+/// The rules of a workload's selector: not empty, well formed, and matching its own template.
+pub fn validate_selector(
+    selector: &LabelSelector,
+    template: Option<&BTreeMap<String, String>>,
+    spec: &Path,
+    errors: &mut FieldErrors,
+) {
+    let path = spec.child("selector");
+    let labels = selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty);
+    let expressions = selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
+    if labels && expressions {
+        errors.invalid(&path, json!({}), "empty selector is invalid for deployment");
+        return;
+    }
+    for (i, rule) in selector.match_expressions.iter().flatten().enumerate() {
+        let path = path.child("matchExpressions").index(i);
+        let empty = rule.values.as_ref().is_none_or(Vec::is_empty);
+        match rule.operator.as_str() {
+            "In" | "NotIn" if empty => {
+                errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "Exists" | "DoesNotExist" if !empty => {
+                errors.forbidden(
+                    &path.child("values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+        }
+    }
+    let selector = crate::selector::LabelSelector::from_object(&serde_json::to_value(selector).unwrap_or_default());
+    let labels = template.cloned().unwrap_or_default();
+    if selector.is_ok_and(|selector| !selector.matches(&labels)) {
+        errors.invalid(
+            &spec.child("template").child("metadata").child("labels"),
+            json!(labels),
+            "`selector` does not match template `labels`",
+        );
+    }
+}
+
+/// A count that must not be negative.
+pub fn validate_count(value: Option<i32>, path: &Path, errors: &mut FieldErrors) {
+    if let Some(value) = value.filter(|v| *v < 0) {
+        errors.invalid(path, value, "must be greater than or equal to 0");
+    }
+}
+
+/// A field that an update must leave alone.
+pub fn validate_immutable(changed: bool, path: &Path, value: Value, errors: &mut FieldErrors) {
+    if changed {
+        errors.invalid(path, value, "field is immutable");
+    }
+}
+
+/// The Containers and Images columns of a workload.
+pub fn container_cells(pod: &k8s_openapi::api::core::v1::PodSpec) -> (Value, Value) {
+    let names: Vec<&str> = pod.containers.iter().map(|c| c.name.as_str()).collect();
+    let images: Vec<&str> = pod.containers.iter().map(|c| c.image.as_deref().unwrap_or_default()).collect();
+    (names.join(",").into(), images.join(",").into())
+}
