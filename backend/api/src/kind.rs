@@ -2,11 +2,13 @@
 //!
 //! The wire path keeps JSON (`serde_json::Value`), so that nothing a client sent is lost; typed code reads it through
 //! the `k8s-openapi` type. Generic code never names a kind: it asks the [`KindEntry`].
+use crate::marks::TypeRef;
 use crate::validation::{FieldErrors, Path};
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -26,6 +28,14 @@ impl ScopeOf for NamespaceResourceScope {
 impl ScopeOf for ClusterResourceScope {
     const SCOPE: Scope = Scope::Cluster;
 }
+
+/// A type whose JSON schema is known, where schemas are compiled in; else any type.
+#[cfg(feature = "schema")]
+pub use schemars::JsonSchema as HasSchema;
+#[cfg(not(feature = "schema"))]
+pub trait HasSchema {}
+#[cfg(not(feature = "schema"))]
+impl<T> HasSchema for T {}
 
 /// The verbs of RBAC and discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,7 +123,14 @@ impl Column {
 /// What one file of `kinds/` says of its kind: names, defaults, validation, columns - in that order.
 /// Every function is pure. JSON paths follow the Kubernetes API v1.36.
 pub trait Kind: Send + Sync + 'static {
-    type Object: Resource<Scope: ScopeOf> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
+    type Object: Resource<Scope: ScopeOf>
+        + Serialize
+        + DeserializeOwned
+        + HasSchema
+        + Clone
+        + Send
+        + Sync
+        + 'static;
 
     const SINGULAR: &'static str;
     const SHORT_NAMES: &'static [&'static str] = &[];
@@ -122,6 +139,8 @@ pub trait Kind: Send + Sync + 'static {
     const SUBRESOURCES: &'static [Subresource] = &[];
     /// Whether `metadata.generation` counts the changes of the spec.
     const HAS_GENERATION: bool = false;
+    /// Whether a client gives the status at creation. Elsewhere the status starts empty: it has its own writer.
+    const KEEPS_STATUS_AT_CREATION: bool = false;
     /// The resource under which objects are stored where it is not this kind's own: `autoscaling/v1` is stored as v2,
     /// both `Event` kinds as one.
     const STORED_AS: Option<&'static str> = None;
@@ -160,6 +179,17 @@ pub trait Kind: Send + Sync + 'static {
     /// From the shape clients of this version see to the stored shape, and back. Most kinds: nothing.
     fn to_stored(_object: &mut Value) {}
     fn from_stored(_object: &mut Value) {}
+    /// For how many seconds a deleted object stays, marked, so that it can end in order. `requested` is what the client
+    /// asked for. Most kinds go at once.
+    fn grace_period_seconds(_object: &Value, _requested: Option<i64>) -> i64 {
+        0
+    }
+    /// Whether something besides `metadata.finalizers` still holds an object that is marked for deletion.
+    fn holds_deletion(_object: &Value) -> bool {
+        false
+    }
+    /// What changes about an object when it is marked for deletion.
+    fn before_marked_for_deletion(_object: &mut Value) {}
 }
 
 /// The rules of a kind without its type: what [`Kind`] offers, over JSON. A CustomResourceDefinition has its own
@@ -178,6 +208,54 @@ pub trait Rules: Send + Sync {
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
     fn to_stored(&self, object: &mut Value);
     fn from_stored(&self, object: &mut Value);
+    /// The object as its type knows it, without unknown fields; None where it does not decode.
+    fn normalized(&self, object: &Value) -> Option<Value>;
+    /// The first field whose value has the wrong type.
+    fn type_error(&self, object: &Value) -> Option<TypeError>;
+    /// Where the marks of this kind's lists and maps stand ([`crate::marks`]).
+    fn type_ref(&self) -> TypeRef<'_> {
+        TypeRef::Unmarked
+    }
+    /// Whether the kind has a type of its own: strategic merge patch needs one.
+    fn has_strategic_merge(&self) -> bool {
+        false
+    }
+    fn keeps_status_at_creation(&self) -> bool {
+        false
+    }
+    fn grace_period_seconds(&self, _object: &Value, _requested: Option<i64>) -> i64 {
+        0
+    }
+    fn holds_deletion(&self, _object: &Value) -> bool {
+        false
+    }
+    fn before_marked_for_deletion(&self, _object: &mut Value) {}
+    /// The kind's JSON schema, its parts registered with the generator.
+    #[cfg(feature = "schema")]
+    fn schema(&self, _generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "object"})
+    }
+}
+
+/// The first value of an object that its type cannot hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeError {
+    pub kind: String,
+    /// `spec.containers[0].image`.
+    pub path: String,
+    /// `string`, `number` …: what stands there.
+    pub found: &'static str,
+    /// `int32`, `string` …: what should.
+    pub expected: String,
+}
+
+/// Worded as Go's decoder does, which is what users of `kubectl` know.
+impl fmt::Display for TypeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, path, found, expected } = self;
+        let dot = if path.is_empty() { "" } else { "." };
+        write!(f, "json: cannot unmarshal {found} into Go struct field {kind}{dot}{path} of type {expected}")
+    }
 }
 
 /// One line of the list of kinds, without its type.
@@ -224,7 +302,10 @@ impl KindEntry {
             has_generation: K::HAS_GENERATION,
             stored_as: K::STORED_AS.map_or_else(|| resource.clone(), Arc::from),
             resource,
-            rules: Arc::new(Typed::<K>(PhantomData)),
+            rules: Arc::new(Typed::<K> {
+                type_name: crate::marks::type_name(group, K::Object::VERSION, K::Object::KIND),
+                kind: PhantomData,
+            }),
         }
     }
 
@@ -252,17 +333,106 @@ impl KindEntry {
 }
 
 /// [`Rules`] of a built-in kind.
-struct Typed<K>(PhantomData<fn() -> K>);
+struct Typed<K> {
+    /// As [`crate::marks`] names it.
+    type_name: String,
+    kind: PhantomData<fn() -> K>,
+}
 
 impl<K: Kind> Typed<K> {
     fn decode(object: &Value, errors: &mut FieldErrors) -> Option<K::Object> {
         match K::Object::deserialize_ref(object) {
             Ok(typed) => Some(typed),
             Err(error) => {
-                errors.wrong_type(&Path::default(), Value::Null, error.to_string());
+                let at = type_error(K::Object::KIND, object, error, &decodes::<K>);
+                errors.wrong_type(&Path::new(&at.path), Value::Null, at.to_string());
                 None
             }
         }
+    }
+}
+
+fn decodes<K: Kind>(object: &Value) -> Result<(), serde_json::Error> {
+    K::Object::deserialize_ref(object).map(drop)
+}
+
+/// Finds the culprit by leaving out one field after the other: where the error goes away, it is inside. Slow, and only
+/// done for an object that is refused anyway; a decoder that tracks paths would double the code of every type.
+fn type_error(
+    kind: &str,
+    object: &Value,
+    error: serde_json::Error,
+    decode: &dyn Fn(&Value) -> Result<(), serde_json::Error>,
+) -> TypeError {
+    let mut path = String::new();
+    let mut pointer: Vec<Step> = Vec::new();
+    let mut found = object;
+    let message = error.to_string();
+    while let Some((step, inner)) = steps(found).find(|(step, _)| {
+        let mut without = object.clone();
+        remove(&mut without, &pointer, step);
+        decode(&without).map_err(|e| e.to_string()) != Err(message.clone())
+    }) {
+        match &step {
+            Step::Field(name) if path.is_empty() => path.push_str(name),
+            Step::Field(name) => path.push_str(&format!(".{name}")),
+            Step::Index(index) => path.push_str(&format!("[{index}]")),
+        }
+        pointer.push(step);
+        found = inner;
+    }
+    TypeError { kind: kind.into(), path, found: json_type(found), expected: go_type(&message) }
+}
+
+enum Step {
+    Field(String),
+    Index(usize),
+}
+
+fn steps(value: &Value) -> Box<dyn Iterator<Item = (Step, &Value)> + '_> {
+    match value {
+        Value::Object(fields) => Box::new(fields.iter().map(|(name, v)| (Step::Field(name.clone()), v))),
+        Value::Array(items) => Box::new(items.iter().enumerate().map(|(index, v)| (Step::Index(index), v))),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+fn remove(object: &mut Value, pointer: &[Step], last: &Step) {
+    let parent = pointer.iter().try_fold(object, |value, step| match step {
+        Step::Field(name) => value.get_mut(name),
+        Step::Index(index) => value.get_mut(index),
+    });
+    match (parent, last) {
+        (Some(Value::Object(fields)), Step::Field(name)) => drop(fields.remove(name)),
+        (Some(Value::Array(items)), Step::Index(index)) => drop(items.remove(*index)),
+        _ => {}
+    }
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// From serde's `invalid type: string "x", expected i32` to Go's name of the type.
+fn go_type(message: &str) -> String {
+    let expected = message.rsplit_once("expected ").map_or(message, |(_, expected)| expected);
+    match expected {
+        "i32" | "a 32-bit integer" => "int32".into(),
+        "i64" => "int64".into(),
+        "u32" => "uint32".into(),
+        "f64" => "float64".into(),
+        "a string" | "string" => "string".into(),
+        "a boolean" => "bool".into(),
+        "a sequence" => "slice".into(),
+        "a map" => "map".into(),
+        other => other.to_owned(),
     }
 }
 
@@ -324,5 +494,35 @@ impl<K: Kind> Rules for Typed<K> {
     }
     fn from_stored(&self, object: &mut Value) {
         K::from_stored(object);
+    }
+    fn normalized(&self, object: &Value) -> Option<Value> {
+        let typed = K::Object::deserialize_ref(object).ok()?;
+        serde_json::to_value(typed).ok()
+    }
+    fn type_error(&self, object: &Value) -> Option<TypeError> {
+        let error = decodes::<K>(object).err()?;
+        Some(type_error(K::Object::KIND, object, error, &decodes::<K>))
+    }
+    fn type_ref(&self) -> TypeRef<'_> {
+        TypeRef::Known(&self.type_name)
+    }
+    fn has_strategic_merge(&self) -> bool {
+        true
+    }
+    fn keeps_status_at_creation(&self) -> bool {
+        K::KEEPS_STATUS_AT_CREATION
+    }
+    fn grace_period_seconds(&self, object: &Value, requested: Option<i64>) -> i64 {
+        K::grace_period_seconds(object, requested)
+    }
+    fn holds_deletion(&self, object: &Value) -> bool {
+        K::holds_deletion(object)
+    }
+    fn before_marked_for_deletion(&self, object: &mut Value) {
+        K::before_marked_for_deletion(object);
+    }
+    #[cfg(feature = "schema")]
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        generator.subschema_for::<K::Object>()
     }
 }

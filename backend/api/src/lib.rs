@@ -1,11 +1,22 @@
 //! What an object is: kinds with their defaults, rules and columns, and everything that can be said of objects
 //! without I/O. Builds for wasm; used by every other crate.
+pub mod apply;
+#[cfg(test)]
+mod arbitrary;
+pub mod decode;
 pub mod key;
 pub mod kind;
 pub mod kinds;
+pub mod lifecycle;
+pub mod marks;
 pub mod meta;
+pub mod observed;
+pub mod patch;
+pub mod quantity;
 pub mod registry;
+pub mod selector;
 pub mod status;
+pub mod table;
 pub mod validation;
 
 /// The one door to Kubernetes' types (API v1.36).
@@ -13,7 +24,8 @@ pub use k8s_openapi;
 pub use k8s_openapi::jiff;
 
 pub use key::{Key, Revision};
-pub use kind::{Column, Kind, KindEntry, Scope, Subresource, Verb};
+pub use kind::{Column, Kind, KindEntry, Scope, Subresource, TypeError, Verb};
+pub use observed::Observed;
 pub use registry::Registry;
 pub use status::{Reason, Status};
 pub use validation::{FieldError, FieldErrors, Path};

@@ -85,6 +85,62 @@ fn is_label_text(text: &str) -> bool {
     }
 }
 
+/// The key of a label or annotation, the name of a finalizer: an optional DNS subdomain and a slash, then up to 63
+/// characters. An error carries all that is wrong, as Kubernetes joins it.
+pub fn qualified_name(key: &str) -> Result<(), String> {
+    let (prefix, name) = match key.split_once('/') {
+        None => (None, key),
+        Some((_, name)) if name.contains('/') => return Err(format!("a qualified name {}", name_part_rule(true))),
+        Some((prefix, name)) => (Some(prefix), name),
+    };
+    match prefix {
+        Some("") => return Err("prefix part must be non-empty".into()),
+        Some(prefix) => dns_subdomain(prefix).map_err(|why| format!("prefix part {why}"))?,
+        None => {}
+    }
+    if name.is_empty() {
+        return Err(format!("name part must be non-empty; name part {}", name_part_rule(false)));
+    }
+    if name.len() > 63 {
+        return Err("name part must be no more than 63 bytes".into());
+    }
+    match is_label_value_text(name) {
+        true => Ok(()),
+        false => Err(format!("name part {}", name_part_rule(false))),
+    }
+}
+
+fn name_part_rule(with_prefix: bool) -> String {
+    let rule = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
+                character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+                '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+    match with_prefix {
+        true => format!("{rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"),
+        false => rule.into(),
+    }
+}
+
+/// The value of a label: at most 63 of `[A-Za-z0-9_.-]`, letters or digits at both ends; may be empty.
+pub fn label_value(value: &str) -> Result<(), String> {
+    if value.len() > 63 {
+        return Err("must be no more than 63 bytes".into());
+    }
+    if value.is_empty() || is_label_value_text(value) {
+        return Ok(());
+    }
+    Err("a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \
+         and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
+         validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+        .into())
+}
+
+fn is_label_value_text(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let ends = [bytes.first(), bytes.last()];
+    ends.iter().all(|c| c.is_some_and(u8::is_ascii_alphanumeric))
+        && bytes.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +163,23 @@ mod tests {
         ];
         for (seconds, expected) in rows {
             assert_eq!(human_duration(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn keys_and_values_of_labels_keep_their_rules() {
+        let long = "x".repeat(64);
+        for good in ["a", "A.b_c-d", "example.com/role", "9"] {
+            assert_eq!(qualified_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-a", "a-", "/a", "a/", "a/b/c", "Example.com/a", "a b", "é", &long] {
+            assert!(qualified_name(bad).is_err(), "{bad}");
+        }
+        for good in ["", "a", "1.0_x-Y"] {
+            assert_eq!(label_value(good), Ok(()), "{good}");
+        }
+        for bad in ["-", "a b", "a/b", &long] {
+            assert!(label_value(bad).is_err(), "{bad}");
         }
     }
 }
