@@ -1,1 +1,49 @@
 //! Control loops as pure functions: `reconcile(key, cluster, now) -> Plan`. No tokio, no clock, no store.
+//!
+//! A controller decides and cannot fail. The server's shell feeds the view, runs one key at a time, carries the plan out
+//! through the write path and waits until the view has caught up before it runs the key again.
+pub mod cluster;
+pub mod plan;
+
+mod deployment;
+mod endpoint_slice;
+mod garbage_collection;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod object;
+mod pod_garbage_collection;
+mod replica_set;
+mod service_account;
+
+pub use cluster::Cluster;
+pub use plan::{Action, Part, Plan};
+
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::{Key, Observed};
+
+pub trait Controller: Send + Sync {
+    /// As in `system:controller:<name>` and in events.
+    fn name(&self) -> &'static str;
+    /// Which keys of this controller a change concerns. `cluster` holds the change already.
+    fn keys(&self, change: &Observed, cluster: &Cluster) -> Vec<Key>;
+    /// Every key there is: visited at start and on a slow timer.
+    fn all_keys(&self, cluster: &Cluster) -> Vec<Key>;
+    /// What to do so that the state moves towards what is desired. Empty when there is nothing to do.
+    fn reconcile(&self, key: &Key, cluster: &Cluster, now: Timestamp) -> Plan;
+}
+
+/// THE LIST: one line a controller.
+pub fn all() -> Vec<Box<dyn Controller>> {
+    vec![
+        Box::new(deployment::Deployments),
+        Box::new(replica_set::ReplicaSets),
+        Box::new(endpoint_slice::EndpointSlices),
+        Box::new(garbage_collection::GarbageCollection),
+        Box::new(namespace::Namespaces),
+        Box::new(node_ipam::NodeIpam),
+        Box::new(node_lifecycle::NodeLifecycle),
+        Box::new(pod_garbage_collection::PodGarbageCollection),
+        Box::new(service_account::ServiceAccounts),
+    ]
+}

@@ -1,0 +1,56 @@
+//! Gives each node its range of pod addresses.
+use crate::cluster::Cluster;
+use crate::object::text;
+use crate::{Controller, Part, Plan};
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::{Key, Observed};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+pub struct NodeIpam;
+
+const NODES: &str = "nodes";
+/// 10.244.0.0/16 in ranges of /24: 256 addresses a node, 256 nodes.
+const FIRST_TWO: (u8, u8) = (10, 244);
+
+impl Controller for NodeIpam {
+    fn name(&self) -> &'static str {
+        "node-ipam-controller"
+    }
+
+    /// One key for all nodes: two nodes must not be given the same range at once.
+    fn keys(&self, change: &Observed, _cluster: &Cluster) -> Vec<Key> {
+        let node = change.object.as_deref().filter(|_| &*change.key.resource == NODES);
+        node.filter(|node| lacks_range(node)).map(|_| Key::new(NODES, "", "")).into_iter().collect()
+    }
+
+    fn all_keys(&self, _cluster: &Cluster) -> Vec<Key> {
+        vec![Key::new(NODES, "", "")]
+    }
+
+    fn reconcile(&self, _key: &Key, cluster: &Cluster, _now: Timestamp) -> Plan {
+        let mut plan = Plan::default();
+        let mut without = cluster.all(NODES).filter(|(_, node)| lacks_range(node)).peekable();
+        if without.peek().is_none() {
+            return plan;
+        }
+        let taken: BTreeSet<String> = cluster.all(NODES).map(|(_, node)| text(&node["spec"], "podCIDR").to_owned()).collect();
+        let (a, b) = FIRST_TWO;
+        let mut free = (0..=u8::MAX).map(|c| format!("{a}.{b}.{c}.0/24")).filter(|range| !taken.contains(range));
+        for (key, node) in without {
+            let Some(range) = free.next() else {
+                plan.event(node, "Warning", "CIDRNotAvailable", "Node has no pod addresses: the cluster's range is used up");
+                continue;
+            };
+            let mut next = Value::clone(node);
+            next["spec"]["podCIDR"] = range.as_str().into();
+            next["spec"]["podCIDRs"] = json!([range]);
+            plan.update(key, next, Part::Spec);
+        }
+        plan
+    }
+}
+
+fn lacks_range(node: &Value) -> bool {
+    text(&node["spec"], "podCIDR").is_empty()
+}

@@ -1,0 +1,67 @@
+//! What a controller wants done.
+use pilothouse_api::Key;
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::lifecycle::DeleteOptions;
+use serde_json::{Value, json};
+
+/// Which half of an object an update writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but the status.
+    Spec,
+    Status,
+    /// Both, past the rules for clients: what only the server may do.
+    Whole,
+}
+
+/// One write. Objects of updates carry the resource version they were computed from: a conflict drops the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Create { key: Key, object: Value },
+    Update { key: Key, object: Value, part: Part },
+    Delete { key: Key, options: DeleteOptions },
+    /// An Event about `about` (`v1.ObjectReference`), of type `Normal` or `Warning`.
+    Event { about: Value, r#type: &'static str, reason: &'static str, message: String },
+}
+
+/// The outcome of one reconciliation; actions are carried out in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    /// When to look again though nothing changes: the earliest of those asked for.
+    pub check_again_at: Option<Timestamp>,
+}
+
+impl Plan {
+    pub fn create(&mut self, key: Key, object: Value) {
+        self.actions.push(Action::Create { key, object });
+    }
+
+    pub fn update(&mut self, key: Key, object: Value, part: Part) {
+        self.actions.push(Action::Update { key, object, part });
+    }
+
+    /// Deletes just the object that was seen.
+    pub fn delete(&mut self, key: Key, seen: &Value) {
+        let options = DeleteOptions { uid: seen["metadata"]["uid"].as_str().map(str::to_owned), ..DeleteOptions::default() };
+        self.actions.push(Action::Delete { key, options });
+    }
+
+    pub fn event(&mut self, about: &Value, r#type: &'static str, reason: &'static str, message: impl Into<String>) {
+        let meta = &about["metadata"];
+        let reference = json!({
+            "apiVersion": about["apiVersion"], "kind": about["kind"], "name": meta["name"],
+            "namespace": meta["namespace"].as_str().unwrap_or_default(), "uid": meta["uid"],
+            "resourceVersion": meta["resourceVersion"],
+        });
+        self.actions.push(Action::Event { about: reference, r#type, reason, message: message.into() });
+    }
+
+    pub fn check_again(&mut self, at: Timestamp) {
+        self.check_again_at = Some(self.check_again_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+}
