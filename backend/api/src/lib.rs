@@ -14,6 +14,8 @@ pub mod observed;
 pub mod patch;
 pub mod quantity;
 pub mod registry;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod table;

@@ -346,43 +346,4 @@ mod tests {
         assert_eq!(rules.of.key_default("host"), Some(json!("*")));
         assert_eq!(rules.of.field("tags").list, ListKeys::Set);
     }
-
-    /// The tables against the types themselves: a field renamed or a way forgotten is found here.
-    #[cfg(feature = "schema")]
-    #[test]
-    fn the_marks_agree_with_the_schemas_of_the_types() {
-        let schemas = crate::schema::components(&crate::Registry::builtin());
-        for (name, schema) in &schemas {
-            let short: Vec<&str> = name.rsplitn(4, '.').take(3).collect();
-            let short = short.into_iter().rev().collect::<Vec<_>>().join(".");
-            for (field, property) in schema["properties"].as_object().into_iter().flatten() {
-                agrees(&short, field, property);
-            }
-        }
-    }
-
-    #[cfg(feature = "schema")]
-    fn agrees(of: &str, name: &str, property: &Value) {
-        let marked = marks(of, name);
-        let inner = match (property.get("items"), property.get("additionalProperties")) {
-            (Some(items), _) => items,
-            (None, Some(values)) => values,
-            (None, None) => property,
-        };
-        let reference = inner["allOf"][0]["$ref"].as_str().or(inner["$ref"].as_str()).unwrap_or_default();
-        let target: Vec<&str> = reference.rsplit(['/', '.']).take(3).collect();
-        let target = target.into_iter().rev().collect::<Vec<_>>().join(".");
-        let merges = |f: &Field| !matches!(f.list, Some(ListType::Atomic)) || f.merge_key.is_some();
-        let leads = TYPES.contains_key(target.as_str()) || ATOMIC_TYPES.contains(&target.as_str());
-        let is_list = property["type"] == "array";
-        if let Some(field) = marked {
-            assert_eq!(field.list.is_some(), is_list && field.list.is_some(), "{of}.{name} is no list");
-            if !field.of.is_empty() {
-                assert_eq!(field.of, target, "{of}.{name}");
-            }
-        }
-        if leads && (!is_list || marked.is_some_and(merges)) {
-            assert!(marked.is_some_and(|f| f.of == target), "{of}.{name} leads to {target}");
-        }
-    }
 }

@@ -1,0 +1,234 @@
+//! OpenAPI: the document of every group version (v3) and the document of them all (v2), which `kubectl explain`,
+//! `kubectl apply` and client generators read. They follow from the list of kinds, the schemas of their types and the
+//! marks of their lists.
+mod paths;
+mod v2;
+
+use crate::kind::KindEntry;
+use crate::marks::{self, ATOMIC_TYPES, KEY_DEFAULTS, ListType};
+use crate::registry::Registry;
+use k8s_openapi::api::{authentication::v1 as authentication, autoscaling::v1 as autoscaling, policy::v1 as policy};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use v2::v2;
+
+/// Where documents of v3 keep their schemas.
+const COMPONENTS: &str = "#/components/schemas/";
+
+/// Every schema by its name (`io.k8s.api.apps.v1.Deployment`), with marks, in the form of OpenAPI v3.
+pub fn components(registry: &Registry) -> BTreeMap<String, Value> {
+    let mut generator = generator();
+    generator.subschema_for::<meta::DeleteOptions>();
+    generator.subschema_for::<meta::Status>();
+    generator.subschema_for::<meta::ListMeta>();
+    generator.subschema_for::<meta::Patch>();
+    generator.subschema_for::<autoscaling::Scale>();
+    generator.subschema_for::<policy::Eviction>();
+    generator.subschema_for::<authentication::TokenRequest>();
+    let mut kinds = Vec::new();
+    for entry in registry.entries() {
+        let schema = entry.rules.schema(&mut generator);
+        kinds.push((entry, schema.to_value()));
+    }
+    let mut components = finished(generator);
+    for (entry, schema) in kinds {
+        let name = schema_name(entry);
+        if schema.get("$ref").is_none() {
+            components.insert(name.clone(), schema);
+        }
+        components.insert(format!("{name}List"), list_schema(entry, &name));
+        if let Some(schema) = components.get_mut(&name) {
+            schema["x-kubernetes-group-version-kind"] = json!([gvk(entry)]);
+        }
+    }
+    components
+}
+
+fn generator() -> SchemaGenerator {
+    SchemaSettings::openapi3().into_generator()
+}
+
+fn finished(mut generator: SchemaGenerator) -> BTreeMap<String, Value> {
+    let definitions = generator.take_definitions(true);
+    let mut components: BTreeMap<String, Value> = definitions.into_iter().collect();
+    for (name, schema) in &mut components {
+        special_type(name, schema);
+        mark(&marked_name(name), schema);
+    }
+    components
+}
+
+/// The name of a kind's schema: that of its Go package, or for a custom resource its group backwards.
+pub fn schema_name(entry: &KindEntry) -> String {
+    let KindEntry { group, version, kind, .. } = entry;
+    let short = group.split('.').next().unwrap_or_default();
+    match group.as_str() {
+        "" => format!("io.k8s.api.core.{version}.{kind}"),
+        "apiextensions.k8s.io" => {
+            format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
+        }
+        "apiregistration.k8s.io" => format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}"),
+        group if group.ends_with(".k8s.io") || !group.contains('.') => format!("io.k8s.api.{short}.{version}.{kind}"),
+        group => {
+            let backwards: Vec<&str> = group.rsplit('.').collect();
+            format!("{}.{version}.{kind}", backwards.join("."))
+        }
+    }
+}
+
+/// `io.k8s.api.core.v1.PodSpec` is `core.v1.PodSpec` in the marks.
+fn marked_name(schema_name: &str) -> String {
+    let parts: Vec<&str> = schema_name.rsplitn(4, '.').take(3).collect();
+    parts.into_iter().rev().collect::<Vec<_>>().join(".")
+}
+
+fn gvk(entry: &KindEntry) -> Value {
+    json!({"group": entry.group, "version": entry.version, "kind": entry.kind})
+}
+
+/// Types that are written otherwise than as the struct they are.
+fn special_type(name: &str, schema: &mut Value) {
+    let one_of = match name.rsplit('.').next() {
+        Some("Quantity") => json!([{"type": "string"}, {"type": "number"}]),
+        Some("IntOrString") => {
+            schema["format"] = "int-or-string".into();
+            json!([{"type": "integer"}, {"type": "string"}])
+        }
+        _ => return,
+    };
+    if let Some(fields) = schema.as_object_mut() {
+        fields.remove("x-kubernetes-int-or-string");
+        fields.insert("oneOf".into(), one_of);
+    }
+}
+
+fn mark(type_name: &str, schema: &mut Value) {
+    if ATOMIC_TYPES.contains(&type_name) {
+        schema["x-kubernetes-map-type"] = "atomic".into();
+    }
+    for (field, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        if let Some((.., default)) = KEY_DEFAULTS.iter().find(|(of, key, _)| *of == type_name && key == field) {
+            property["default"] = (*default).into();
+        }
+        if let (Some(marks), Some(property)) = (marks::marks(type_name, field), property.as_object_mut()) {
+            mark_property(marks, property);
+        }
+    }
+}
+
+fn mark_property(marks: &marks::Field, property: &mut Map<String, Value>) {
+    let mut set = |name: &str, value: Value| {
+        if value != "" {
+            property.insert(format!("x-kubernetes-{name}"), value);
+        }
+    };
+    match marks.list {
+        None => {}
+        Some(ListType::Atomic) => set("list-type", "atomic".into()),
+        Some(ListType::Set) => set("list-type", "set".into()),
+        Some(ListType::Map(keys)) => {
+            set("list-type", "map".into());
+            set("list-map-keys", json!(keys));
+        }
+    }
+    set("map-type", marks.map_type.into());
+    set("patch-strategy", marks.patch_strategy().into());
+    set("patch-merge-key", marks.merge_key.unwrap_or_default().into());
+}
+
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("{COMPONENTS}{name}")})
+}
+
+fn list_schema(entry: &KindEntry, name: &str) -> Value {
+    let KindEntry { group, version, kind, .. } = entry;
+    json!({
+        "description": format!("{kind}List is a list of {kind}."),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "APIVersion defines the versioned schema of this representation of an object."},
+            "kind": {"type": "string", "description": "Kind is a string value representing the REST resource this object represents."},
+            "items": {"type": "array", "description": format!("The objects, each a {kind}."), "items": reference(name)},
+            "metadata": {"description": "Standard list metadata.", "allOf": [reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")]},
+        },
+        "x-kubernetes-group-version-kind": [{"group": group, "version": version, "kind": format!("{kind}List")}],
+    })
+}
+
+/// The group versions that have a document, as `/openapi/v3` lists them: `api/v1`, `apis/apps/v1`.
+pub fn group_versions(registry: &Registry) -> BTreeSet<String> {
+    registry.entries().iter().map(|entry| prefix(entry)).collect()
+}
+
+fn prefix(entry: &KindEntry) -> String {
+    match entry.group.as_str() {
+        "" => format!("api/{}", entry.version),
+        group => format!("apis/{group}/{}", entry.version),
+    }
+}
+
+/// The OpenAPI v3 documents by group version (`apis/apps/v1`), each with the schemas it needs.
+pub fn v3(registry: &Registry) -> BTreeMap<String, Value> {
+    let components = components(registry);
+    let mut documents = BTreeMap::new();
+    for group_version in group_versions(registry) {
+        let mut paths = Map::new();
+        let mut needed = BTreeSet::new();
+        for entry in registry.entries().iter().filter(|entry| prefix(entry) == group_version) {
+            paths::insert(entry, &group_version, &mut paths);
+            reach(&schema_name(entry), &components, &mut needed);
+        }
+        for name in references(&Value::Object(paths.clone())) {
+            reach(&name, &components, &mut needed);
+        }
+        let schemas: Map<String, Value> =
+            needed.into_iter().filter_map(|name| Some((name.clone(), components.get(&name)?.clone()))).collect();
+        let document = json!({
+            "openapi": "3.0.0",
+            "info": {"title": "Pilothouse", "version": "v1.36.0"},
+            "paths": paths,
+            "components": {
+                "schemas": schemas,
+                "securitySchemes": {"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header",
+                    "description": "Bearer Token authentication"}},
+            },
+        });
+        documents.insert(group_version, document);
+    }
+    documents
+}
+
+/// Adds `name` and all that its schema refers to.
+fn reach(name: &str, components: &BTreeMap<String, Value>, needed: &mut BTreeSet<String>) {
+    let mut open = vec![name.to_owned()];
+    while let Some(name) = open.pop() {
+        if let Some(schema) = components.get(&name)
+            && needed.insert(name)
+        {
+            open.extend(references(schema));
+        }
+    }
+}
+
+/// The names of the schemas that a part of a document refers to.
+fn references(value: &Value) -> Vec<String> {
+    let mut names = Vec::new();
+    match value {
+        Value::Object(fields) => {
+            let own = fields.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix(COMPONENTS));
+            names.extend(own.map(str::to_owned));
+            fields.values().for_each(|value| names.extend(references(value)));
+        }
+        Value::Array(items) => items.iter().for_each(|item| names.extend(references(item))),
+        _ => {}
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests;
