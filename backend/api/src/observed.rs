@@ -1,5 +1,6 @@
 //! One change as the pure crates see it: what an object was and what it is now.
 use crate::{Key, Revision};
+use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -11,6 +12,9 @@ pub struct Observed {
     pub object: Option<Arc<Value>>,
     /// None: the object is new, or what it was is not known.
     pub previous: Option<Arc<Value>>,
+    /// The JSON of `object` where it is at hand: a view that keeps these shares them with the store instead of keeping
+    /// a tree. Empty: not at hand.
+    pub bytes: Bytes,
 }
 
 impl Observed {

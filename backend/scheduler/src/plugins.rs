@@ -44,7 +44,7 @@ pub mod test_support {
         let mut snapshot = Snapshot::default();
         for node in nodes {
             let key = Key::new("nodes", "", node["metadata"]["name"].as_str().unwrap());
-            snapshot.apply(&Observed { key, revision: 1, object: Some(Arc::new(node.clone())), previous: None });
+            snapshot.apply(&Observed { key, revision: 1, object: Some(Arc::new(node.clone())), previous: None, bytes: Default::default() });
         }
         snapshot
     }

@@ -181,7 +181,7 @@ mod tests {
 
     fn put(scheduler: &mut Scheduler, resource: &str, object: Value) {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let change = Observed { key: Key::new(resource, "", name), revision: 1, object: Some(Arc::new(object)), previous: None };
+        let change = Observed { key: Key::new(resource, "", name), revision: 1, object: Some(Arc::new(object)), previous: None, bytes: Default::default() };
         scheduler.observe(&change, Timestamp::UNIX_EPOCH);
     }
 

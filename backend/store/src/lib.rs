@@ -64,11 +64,21 @@ pub struct Change {
 /// One write. `Value`s are whole objects; the store sets `metadata.resourceVersion`.
 #[derive(Clone, Debug)]
 pub enum Write {
-    Create { key: Key, object: Value },
+    Create {
+        key: Key,
+        object: Value,
+    },
     /// Fails with [`WriteError::Conflict`] unless the object is still at `expected`.
-    Update { key: Key, object: Value, expected: Revision },
+    Update {
+        key: Key,
+        object: Value,
+        expected: Revision,
+    },
     /// `expected: None` deletes whatever is there.
-    Delete { key: Key, expected: Option<Revision> },
+    Delete {
+        key: Key,
+        expected: Option<Revision>,
+    },
 }
 
 impl Write {

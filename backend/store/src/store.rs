@@ -46,7 +46,11 @@ pub struct Memory {
 
 impl Memory {
     fn new(index: Index) -> Arc<Self> {
-        Arc::new(Self { cache: RwLock::default(), revision: watch::Sender::new(0), index })
+        Arc::new(Self {
+            cache: RwLock::default(),
+            revision: watch::Sender::new(0),
+            index,
+        })
     }
 
     /// An object's version as it stands in the log.
@@ -74,14 +78,20 @@ impl Memory {
 impl Store {
     /// A store without a database.
     pub fn memory(index: Index) -> Self {
-        Self { memory: Memory::new(index), log: Log::Memory(Arc::default()) }
+        Self {
+            memory: Memory::new(index),
+            log: Log::Memory(Arc::default()),
+        }
     }
 
     /// Opens the database, brings its tables up to date and loads its state.
     pub async fn postgres(options: PostgresOptions, index: Index) -> Result<Self, OpenError> {
         let memory = Memory::new(index);
         let pipeline = Pipeline::open(options, memory.clone()).await?;
-        Ok(Self { memory, log: Log::Postgres(pipeline) })
+        Ok(Self {
+            memory,
+            log: Log::Postgres(pipeline),
+        })
     }
 
     /// Commits one write. The answer is the object as it now stands; for a deletion its last state, at the revision of
@@ -114,7 +124,9 @@ impl Store {
     /// Proves that memory holds every write acknowledged before this call, by this server or another; gives the
     /// revision it has reached.
     pub async fn fresh(&self) -> Result<Revision, ReadError> {
-        let Log::Postgres(pipeline) = &self.log else { return Ok(self.revision()) };
+        let Log::Postgres(pipeline) = &self.log else {
+            return Ok(self.revision());
+        };
         let revision = pipeline.committed().await?;
         self.wait_for(revision).await?;
         Ok(self.revision())
@@ -126,7 +138,9 @@ impl Store {
         let waiting = reached.wait_for(|&now| now >= revision);
         match tokio::time::timeout(FRESH_TIMEOUT, waiting).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(ReadError::Unavailable(format!("revision {revision} was not reached in time"))),
+            _ => Err(ReadError::Unavailable(format!(
+                "revision {revision} was not reached in time"
+            ))),
         }
     }
 
@@ -143,7 +157,16 @@ impl Store {
     /// From memory. `namespace: None` lists all.
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Listing {
         let cache = self.memory.cache.read();
-        Listing { revision: cache.revision, objects: cache.list(resource, namespace) }
+        Listing {
+            revision: cache.revision,
+            objects: cache.list(resource, namespace),
+        }
+    }
+
+    /// All objects of all resources, at one revision.
+    pub fn everything(&self) -> (Revision, Vec<Arc<Object>>) {
+        let cache = self.memory.cache.read();
+        (cache.revision, cache.all().cloned().collect())
     }
 
     /// Every change after `from`, of one resource or of all, in one namespace or all.
@@ -168,7 +191,11 @@ impl Store {
 }
 
 /// What a write does to the object as it stands: the rules of optimistic concurrency, for both logs.
-pub fn decide(key: &Key, current: Option<&Arc<Object>>, write: Write) -> Result<(ChangeKind, bytes::Bytes), WriteError> {
+pub fn decide(
+    key: &Key,
+    current: Option<&Arc<Object>>,
+    write: Write,
+) -> Result<(ChangeKind, bytes::Bytes), WriteError> {
     match (write, current) {
         (Write::Create { object, .. }, None) => Ok((ChangeKind::Added, body::encode(object))),
         (Write::Create { .. }, Some(_)) => Err(WriteError::AlreadyExists(key.clone())),
@@ -177,9 +204,11 @@ pub fn decide(key: &Key, current: Option<&Arc<Object>>, write: Write) -> Result<
             true => Ok((ChangeKind::Modified, body::encode(object))),
             false => Err(WriteError::Conflict(current.clone())),
         },
-        (Write::Delete { expected, .. }, Some(current)) => match expected.is_none_or(|e| e == current.revision) {
-            true => Ok((ChangeKind::Deleted, body::encode(current.value()))),
-            false => Err(WriteError::Conflict(current.clone())),
-        },
+        (Write::Delete { expected, .. }, Some(current)) => {
+            match expected.is_none_or(|e| e == current.revision) {
+                true => Ok((ChangeKind::Deleted, body::encode(current.value()))),
+                false => Err(WriteError::Conflict(current.clone())),
+            }
+        }
     }
 }

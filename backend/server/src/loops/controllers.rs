@@ -1,0 +1,227 @@
+//! The one shell of all controllers: feed, view, keys, plans, writes; and the barrier that keeps a controller from
+//! deciding on a view that lacks its own last writes.
+use super::events::EventRecorder;
+use super::feed::{Feed, Step};
+use super::work_queue::{Task, WorkQueue};
+use crate::objects::{self, Actor, Objects, WriteOptions};
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::{Key, Observed, Reason, Revision, Status};
+use pilothouse_controllers::{Action, Cluster, Controller, Part, Plan};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Plans carried out at the same time: enough to fill the store's write groups.
+const CONCURRENCY: usize = 64;
+/// Every key is visited at least so often, whatever was missed.
+const RESYNC: Duration = Duration::from_secs(300);
+
+pub async fn run(objects: Objects, events: EventRecorder, shutdown: CancellationToken) {
+    let mut shell = Shell {
+        controllers: pilothouse_controllers::all().into_iter().map(Arc::from).collect(),
+        feed: Feed::new(objects.store().clone(), None),
+        cluster: Cluster::default(),
+        queue: WorkQueue::default(),
+        running: JoinSet::new(),
+        waiting: Vec::new(),
+        objects,
+        events,
+    };
+    shell.run(shutdown).await;
+}
+
+/// What became of a plan.
+struct Outcome {
+    task: Task,
+    /// The view must reach this before the key runs again.
+    written: Revision,
+    failed: bool,
+    check_again_at: Option<Timestamp>,
+}
+
+struct Shell {
+    controllers: Vec<Arc<dyn Controller>>,
+    feed: Feed,
+    cluster: Cluster,
+    queue: WorkQueue,
+    running: JoinSet<Outcome>,
+    /// Carried out, but not seen yet: the barrier.
+    waiting: Vec<Outcome>,
+    objects: Objects,
+    events: EventRecorder,
+}
+
+impl Shell {
+    async fn run(&mut self, shutdown: CancellationToken) {
+        let mut resync = tokio::time::interval(RESYNC);
+        resync.tick().await;
+        loop {
+            self.start_due();
+            let timer = sleep_until(self.queue.next_at());
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                step = self.feed.next() => self.observe(step),
+                Some(done) = self.running.join_next(), if !self.running.is_empty() => match done {
+                    Ok(outcome) => self.settle(outcome),
+                    Err(error) => tracing::error!(%error, "a plan was not carried out"),
+                },
+                () = timer => {}
+                _ = resync.tick() => self.visit_all(),
+            }
+        }
+    }
+
+    fn observe(&mut self, step: Step) {
+        match step {
+            Step::Snapshot(state) => {
+                self.cluster = Cluster::default();
+                let now = Timestamp::now();
+                for change in &state {
+                    self.cluster.apply(change, now);
+                }
+                self.visit_all();
+            }
+            Step::Change(change) => self.apply(&change),
+            Step::Quiet(revision) => self.cluster.revision = self.cluster.revision.max(revision),
+        }
+        let reached = self.cluster.revision;
+        let (seen, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.written <= reached);
+        self.waiting = waiting;
+        for outcome in seen {
+            self.finish(outcome);
+        }
+    }
+
+    fn apply(&mut self, change: &Observed) {
+        self.cluster.apply(change, Timestamp::now());
+        for (i, controller) in self.controllers.iter().enumerate() {
+            for key in controller.keys(change, &self.cluster) {
+                self.queue.add((i, key));
+            }
+        }
+    }
+
+    fn visit_all(&mut self) {
+        for (i, controller) in self.controllers.iter().enumerate() {
+            for key in controller.all_keys(&self.cluster) {
+                self.queue.add((i, key));
+            }
+        }
+    }
+
+    fn start_due(&mut self) {
+        let now = Timestamp::now();
+        while self.running.len() < CONCURRENCY {
+            let Some(task) = self.queue.next(now) else { return };
+            let controller = &self.controllers[task.0];
+            let plan = controller.reconcile(&task.1, &self.cluster, now);
+            if plan.is_empty() {
+                let outcome = Outcome { task, written: 0, failed: false, check_again_at: plan.check_again_at };
+                self.finish(outcome);
+                continue;
+            }
+            let actor = Actor::system(&format!("controller:{}", controller.name()));
+            let carrying = carry_out(self.objects.clone(), self.events.clone(), actor, controller.name(), task, plan);
+            self.running.spawn(carrying);
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if outcome.written > self.cluster.revision {
+            self.waiting.push(outcome);
+        } else {
+            self.finish(outcome);
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.queue.done(&outcome.task, outcome.failed, Timestamp::now());
+        if let Some(at) = outcome.check_again_at {
+            self.queue.add_at(outcome.task, at);
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Timestamp>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => {
+            let wait = at.duration_since(Timestamp::now());
+            tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+        }
+    }
+}
+
+/// Runs of writes that do not depend on each other go to the store together; an update of what an earlier action of the
+/// plan touched waits for it.
+async fn carry_out(
+    objects: Objects,
+    events: EventRecorder,
+    actor: Actor,
+    controller: &'static str,
+    task: Task,
+    plan: Plan,
+) -> Outcome {
+    let mut outcome = Outcome { task, written: 0, failed: false, check_again_at: plan.check_again_at };
+    let writes = plan.actions.iter().filter(|action| !matches!(action, Action::Event { .. }));
+    let done = futures::future::join_all(writes.map(|action| carry_out_one(&objects, &actor, action))).await;
+    for result in done {
+        match result {
+            Ok(revision) => outcome.written = outcome.written.max(revision),
+            // Somebody was faster: what is to be done is decided anew on what they wrote.
+            Err(status) if expected(&status) => outcome.failed = true,
+            Err(status) => {
+                tracing::warn!(controller, key = %outcome.task.1, error = %status, "a plan failed");
+                outcome.failed = true;
+            }
+        }
+    }
+    if !outcome.failed {
+        for action in plan.actions {
+            if let Action::Event { about, r#type, reason, message } = action {
+                events.record(about, r#type, reason, message, controller);
+            }
+        }
+    }
+    outcome
+}
+
+fn expected(status: &Status) -> bool {
+    matches!(status.reason, Reason::Conflict | Reason::NotFound | Reason::AlreadyExists)
+        // A namespace on its way out takes nothing new.
+        || status.message.contains("because it is being terminated")
+}
+
+async fn carry_out_one(objects: &Objects, actor: &Actor, action: &Action) -> Result<Revision, Status> {
+    let entry = |key: &Key| {
+        objects.registry().by_resource(&key.resource).cloned().ok_or_else(|| Status::not_found(&key.resource, &key.name))
+    };
+    let options = WriteOptions::default();
+    match action {
+        Action::Create { key, object } => {
+            let written = objects.create(actor, &*entry(key)?, &key.namespace, object.clone(), &options).await?;
+            Ok(written.revision)
+        }
+        Action::Update { key, object, part } => {
+            let part = match part {
+                Part::Spec => objects::Part::Spec,
+                Part::Status => objects::Part::Status,
+                Part::Whole => objects::Part::Whole,
+            };
+            let change = |_: &Value| Ok(object.clone());
+            let written = objects.update(actor, &*entry(key)?, &key.namespace, &key.name, part, &options, change).await?;
+            Ok(written.revision)
+        }
+        Action::Delete { key, options: delete } => {
+            let deleted = objects.delete(actor, &*entry(key)?, &key.namespace, &key.name, delete, &options).await;
+            match deleted {
+                Ok(deleted) => Ok(deleted.object.revision),
+                Err(status) if status.reason == Reason::NotFound => Ok(0),
+                Err(status) => Err(status),
+            }
+        }
+        Action::Event { .. } => Ok(0),
+    }
+}

@@ -1,0 +1,39 @@
+//! The loops that move the state towards what is desired: controllers and scheduler, run by whichever server leads.
+mod controllers;
+mod events;
+mod feed;
+mod scheduler;
+mod work_queue;
+
+pub use events::EventRecorder;
+
+use crate::objects::Objects;
+use tokio_util::sync::CancellationToken;
+
+/// Waits for the leadership, runs all loops while it lasts, and starts over; ends with `shutdown`.
+pub async fn run(objects: Objects, shutdown: CancellationToken) {
+    let mut lock = objects.store().leader_lock();
+    while !shutdown.is_cancelled() {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = lock.acquire() => {}
+        }
+        tracing::info!("leading: controllers and scheduler run here");
+        let term = shutdown.child_token();
+        let events = EventRecorder::start(objects.clone(), term.clone());
+        let loops = async {
+            tokio::join!(
+                controllers::run(objects.clone(), events.clone(), term.clone()),
+                scheduler::run(objects.clone(), events.clone(), term.clone()),
+            );
+        };
+        tokio::select! {
+            () = loops => {}
+            () = async { lock.lost().await } => {
+                tracing::warn!("another server may lead now: the loops stop here");
+                term.cancel();
+            }
+        }
+        term.cancel();
+    }
+}

@@ -1,0 +1,109 @@
+//! The scheduler's shell: changes in, bindings out.
+use super::events::{EventRecorder, reference};
+use super::feed::{Feed, Step};
+use crate::objects::{Actor, Objects, Part, WriteOptions};
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::{Key, Status};
+use pilothouse_scheduler::{Decision, Scheduler};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const RESOURCES: &[&str] = &["pods", "nodes"];
+/// Bindings being written at the same time.
+const CONCURRENCY: usize = 128;
+const COMPONENT: &str = "default-scheduler";
+
+pub async fn run(objects: Objects, events: EventRecorder, shutdown: CancellationToken) {
+    let mut feed = Feed::new(objects.store().clone(), Some(RESOURCES));
+    let mut scheduler = Scheduler::default();
+    let mut writing: JoinSet<Option<(Key, String)>> = JoinSet::new();
+    loop {
+        while writing.len() < CONCURRENCY {
+            let Some(decision) = scheduler.next(Timestamp::now()) else { break };
+            writing.spawn(carry_out(objects.clone(), events.clone(), decision));
+        }
+        let timer = async {
+            match scheduler.next_at() {
+                Some(at) => {
+                    let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+                    tokio::time::sleep(wait).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            step = feed.next() => match step {
+                Step::Snapshot(state) => {
+                    scheduler = Scheduler::default();
+                    let now = Timestamp::now();
+                    state.iter().for_each(|change| scheduler.observe(change, now));
+                }
+                Step::Change(change) => scheduler.observe(&change, Timestamp::now()),
+                Step::Quiet(_) => {}
+            },
+            Some(done) = writing.join_next(), if !writing.is_empty() => {
+                if let Ok(Some((key, uid))) = done {
+                    let pod = objects.store().get(&key).map(|object| Arc::new(object.value()));
+                    scheduler.binding_failed(&key, &uid, pod, Timestamp::now());
+                }
+            }
+            () = timer => {}
+        }
+    }
+}
+
+/// Gives the pod back whose binding failed.
+async fn carry_out(objects: Objects, events: EventRecorder, decision: Decision) -> Option<(Key, String)> {
+    let actor = Actor::system("kube-scheduler");
+    match decision {
+        Decision::Bind { pod, uid, node } => {
+            let options = WriteOptions { subresource: "binding".into(), ..WriteOptions::default() };
+            match objects.bind(&actor, &pod.namespace, &pod.name, &uid, &node, &options).await {
+                Ok(bound) => {
+                    let message = format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
+                    events.record(reference(&bound.value()), "Normal", "Scheduled", message, COMPONENT);
+                    None
+                }
+                Err(error) => {
+                    tracing::debug!(pod = %pod, %error, "a binding was refused");
+                    Some((pod, uid))
+                }
+            }
+        }
+        Decision::Unschedulable { pod, uid, message } => {
+            match mark_unschedulable(&objects, &actor, &pod, &uid, &message).await {
+                Ok(object) => events.record(reference(&object), "Warning", "FailedScheduling", message, COMPONENT),
+                Err(error) => tracing::debug!(pod = %pod, %error, "a pod could not be marked unschedulable"),
+            }
+            None
+        }
+    }
+}
+
+async fn mark_unschedulable(objects: &Objects, actor: &Actor, pod: &Key, uid: &str, message: &str) -> Result<Value, Status> {
+    let entry = objects.registry().by_resource("pods").cloned().ok_or_else(|| Status::not_found("pods", &pod.name))?;
+    let now = Timestamp::now();
+    let change = |old: &Value| {
+        if old["metadata"]["uid"] != uid {
+            return Err(Status::not_found("pods", &pod.name));
+        }
+        let mut new = old.clone();
+        let mut conditions = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let before = conditions.iter().position(|c| c["type"] == "PodScheduled").map(|at| conditions.remove(at));
+        let since = before.filter(|c| c["status"] == "False").map(|c| c["lastTransitionTime"].clone());
+        conditions.push(json!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "lastProbeTime": null,
+            "lastTransitionTime": since.unwrap_or_else(|| pilothouse_api::lifecycle::seconds(now).into()),
+        }));
+        new["status"]["conditions"] = conditions.into();
+        Ok(new)
+    };
+    let options = WriteOptions::default();
+    let written = objects.update(actor, &entry, &pod.namespace, &pod.name, Part::Status, &options, change).await?;
+    Ok(written.value())
+}
