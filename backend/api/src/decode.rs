@@ -345,6 +345,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_wrong_type_is_found_among_many_and_beside_others() {
+        let mut owners = vec![json!({"uid": "x"}); 5000];
+        owners[4321]["uid"] = json!(1);
+        owners[4322]["uid"] = json!(1);
+        let object = json!({"metadata": {"ownerReferences": owners, "labels": {"z": 1}}});
+        let error = check_types(&config_map(), &object).unwrap_err();
+        assert!(error.message.contains("ConfigMap.metadata.labels.z of type string"), "{}", error.message);
+        let mut object = object;
+        object["metadata"]["labels"] = json!({});
+        let error = check_types(&config_map(), &object).unwrap_err();
+        assert!(error.message.contains("ownerReferences[4321].uid of type string"), "{}", error.message);
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_again(value in crate::arbitrary::object()) {

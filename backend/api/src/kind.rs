@@ -207,6 +207,7 @@ pub trait Rules: Send + Sync {
     fn columns(&self) -> Vec<Column>;
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
     fn to_stored(&self, object: &mut Value);
+    #[allow(clippy::wrong_self_convention)] // the counterpart of `to_stored`
     fn from_stored(&self, object: &mut Value);
     /// The object as its type knows it, without unknown fields; None where it does not decode.
     fn normalized(&self, object: &Value) -> Option<Value>;
@@ -356,32 +357,43 @@ fn decodes<K: Kind>(object: &Value) -> Result<(), serde_json::Error> {
     K::Object::deserialize_ref(object).map(drop)
 }
 
-/// Finds the culprit by leaving out one field after the other: where the error goes away, it is inside. Slow, and only
-/// done for an object that is refused anyway; a decoder that tracks paths would double the code of every type.
+/// Finds the culprit by decoding ever smaller parts of the object: no field is required, so that a part decodes exactly
+/// when there is nothing wrong in it. Only done for an object that is refused anyway; a decoder that tracks paths would
+/// double the code of every type.
 fn type_error(
     kind: &str,
     object: &Value,
     error: serde_json::Error,
     decode: &dyn Fn(&Value) -> Result<(), serde_json::Error>,
 ) -> TypeError {
-    let mut path = String::new();
-    let mut pointer: Vec<Step> = Vec::new();
-    let mut found = object;
-    let message = error.to_string();
-    while let Some((step, inner)) = steps(found).find(|(step, _)| {
-        let mut without = object.clone();
-        remove(&mut without, &pointer, step);
-        decode(&without).map_err(|e| e.to_string()) != Err(message.clone())
-    }) {
-        match &step {
-            Step::Field(name) if path.is_empty() => path.push_str(name),
-            Step::Field(name) => path.push_str(&format!(".{name}")),
-            Step::Index(index) => path.push_str(&format!("[{index}]")),
+    let mut path: Vec<Step> = Vec::new();
+    let mut error = error;
+    let mut found = object.clone();
+    loop {
+        let fails = |part: Value| decode(&path.iter().rev().fold(part, |inner, step| step.around(inner))).err();
+        let mut suspects = children(&found);
+        if suspects.is_empty() || fails(of_children(&found, &[])).is_some() {
+            break;
         }
-        pointer.push(step);
+        while suspects.len() > 1 {
+            let second_half = suspects.split_off(suspects.len() / 2);
+            if fails(of_children(&found, &suspects)).is_none() {
+                suspects = second_half;
+            }
+        }
+        let Some((step, inner)) = suspects.pop() else { break };
+        // Each part alone is right: only together they are wrong, which no type of Kubernetes is.
+        let Some(narrower) = fails(step.around(inner.clone())) else { break };
+        error = narrower;
+        path.push(step);
         found = inner;
     }
-    TypeError { kind: kind.into(), path, found: json_type(found), expected: go_type(&message) }
+    TypeError {
+        kind: kind.into(),
+        path: path.iter().fold(String::new(), |path, step| step.printed_after(&path)),
+        found: json_type(&found),
+        expected: go_type(&error.to_string()),
+    }
 }
 
 enum Step {
@@ -389,23 +401,41 @@ enum Step {
     Index(usize),
 }
 
-fn steps(value: &Value) -> Box<dyn Iterator<Item = (Step, &Value)> + '_> {
-    match value {
-        Value::Object(fields) => Box::new(fields.iter().map(|(name, v)| (Step::Field(name.clone()), v))),
-        Value::Array(items) => Box::new(items.iter().enumerate().map(|(index, v)| (Step::Index(index), v))),
-        _ => Box::new(std::iter::empty()),
+impl Step {
+    /// An object or list with nothing but `inner` in this place.
+    fn around(&self, inner: Value) -> Value {
+        match self {
+            Step::Field(name) => Value::Object([(name.clone(), inner)].into_iter().collect()),
+            Step::Index(_) => Value::Array(vec![inner]),
+        }
+    }
+
+    fn printed_after(&self, path: &str) -> String {
+        match self {
+            Step::Field(name) if path.is_empty() => name.clone(),
+            Step::Field(name) => format!("{path}.{name}"),
+            Step::Index(index) => format!("{path}[{index}]"),
+        }
     }
 }
 
-fn remove(object: &mut Value, pointer: &[Step], last: &Step) {
-    let parent = pointer.iter().try_fold(object, |value, step| match step {
-        Step::Field(name) => value.get_mut(name),
-        Step::Index(index) => value.get_mut(index),
+fn children(value: &Value) -> Vec<(Step, Value)> {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, v)| (Step::Field(name.clone()), v.clone())).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(i, v)| (Step::Index(i), v.clone())).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// An object or a list, as `like` is, of these children.
+fn of_children(like: &Value, children: &[(Step, Value)]) -> Value {
+    let fields = children.iter().filter_map(|(step, value)| match step {
+        Step::Field(name) => Some((name.clone(), value.clone())),
+        Step::Index(_) => None,
     });
-    match (parent, last) {
-        (Some(Value::Object(fields)), Step::Field(name)) => drop(fields.remove(name)),
-        (Some(Value::Array(items)), Step::Index(index)) => drop(items.remove(*index)),
-        _ => {}
+    match like {
+        Value::Object(_) => Value::Object(fields.collect()),
+        _ => Value::Array(children.iter().map(|(_, value)| value.clone()).collect()),
     }
 }
 

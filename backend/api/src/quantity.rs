@@ -186,7 +186,9 @@ impl fmt::Display for Quantity {
         if self.nanos == 0 {
             return f.write_str("0");
         }
-        if self.format == Format::Binary && self.nanos % NANO == 0 {
+        // As Kubernetes: below 1024, and where precision would be lost, a binary quantity prints as a decimal one.
+        let is_small = self.nanos.abs() < 1024 * NANO;
+        if self.format == Format::Binary && !is_small && self.nanos % NANO == 0 {
             let units = self.nanos / NANO;
             let fits = BINARY
                 .iter()
@@ -214,6 +216,7 @@ impl fmt::Display for Quantity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn quantities_print_in_canonical_form() {
@@ -229,6 +232,12 @@ mod tests {
             ("100", "100"),
             ("-3", "-3"),
             ("1000", "1k"),
+            ("0.5Ki", "512"),
+            ("1.1Ki", "1126400m"),
+            ("12e6", "12e6"),
+            ("0.1n", "1n"),
+            ("-1.5", "-1500m"),
+            ("9Ei", "9Ei"),
         ];
         for (text, expected) in rows {
             assert_eq!(Quantity::parse(text).unwrap().to_string(), expected, "{text}");
@@ -245,5 +254,27 @@ mod tests {
         assert_eq!(Quantity::parse("64Mi").unwrap().value(), 64 << 20);
         assert!(Quantity::parse("1Gi").unwrap() > Quantity::parse("1G").unwrap());
         assert_eq!(Quantity::ZERO.plus(Quantity::from_bytes(1024)).to_string(), "1Ki");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_the_same_quantity_and_canonical(number in -100_000_i64..100_000, suffix in "(|m|k|M|Ki|Mi|e2)") {
+            let quantity = Quantity::parse(&format!("{number}{suffix}")).unwrap();
+            let printed = quantity.to_string();
+            let again = Quantity::parse(&printed).unwrap();
+            prop_assert_eq!(again, quantity);
+            prop_assert_eq!(again.to_string(), printed);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "[0-9.eEkKim+-]{0,12}") {
+            let _ = Quantity::parse(&text).map(|q| q.to_string());
+        }
+
+        #[test]
+        fn what_is_added_can_be_taken_away(a in "[0-9]{1,6}(m|Mi|)", b in "[0-9]{1,6}(m|Ki|)") {
+            let (a, b) = (Quantity::parse(&a).unwrap(), Quantity::parse(&b).unwrap());
+            prop_assert_eq!(a.plus(b).minus(b), a);
+        }
     }
 }

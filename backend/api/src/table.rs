@@ -56,3 +56,34 @@ fn row_object(object: &Value, include: IncludeObject) -> Value {
 pub fn partial_metadata(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_a_cell_for_every_column_and_the_metadata_of_its_object() {
+        let registry = crate::Registry::builtin();
+        let entry = registry.by_resource("configmaps").unwrap();
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"},
+            "metadata": {"name": "x", "namespace": "d", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        });
+        let table = table(entry, &[object], IncludeObject::Metadata, now, json!({"resourceVersion": "7"}));
+        assert_eq!(table["columnDefinitions"][0]["format"], "name");
+        assert_eq!(table["rows"][0]["cells"], json!(["x", 1, "60s"]));
+        assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+        assert!(table["rows"][0]["object"].get("data").is_none());
+        assert_eq!(table["metadata"]["resourceVersion"], "7");
+    }
+
+    #[test]
+    fn every_kind_has_as_many_cells_as_columns() {
+        for entry in crate::Registry::builtin().entries() {
+            let object = json!({"apiVersion": entry.api_version(), "kind": entry.kind, "metadata": {"name": "x"}});
+            let cells = entry.rules.cells(&object, Timestamp::UNIX_EPOCH).len();
+            assert_eq!(cells, entry.rules.columns().len(), "{}", entry.resource);
+        }
+    }
+}

@@ -171,7 +171,8 @@ fn what_the_server_sets_a_client_cannot_change() {
         new["metadata"] = json!({"name": "web", "creationTimestamp": "2000-01-01T00:00:00Z", "generation": 70});
     });
     assert_eq!(same.unwrap(), old);
-    let rows: [(fn(&mut Value), u16); 5] = [
+    type Change = fn(&mut Value);
+    let rows: [(Change, u16); 5] = [
         (|new| new["metadata"]["uid"] = json!("other"), 409),
         (|new| new["metadata"]["resourceVersion"] = json!("4"), 409),
         (|new| new["metadata"]["name"] = json!("other"), 400),
