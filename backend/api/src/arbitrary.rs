@@ -29,21 +29,32 @@ pub fn value() -> impl Strategy<Value = Value> {
     leaf().prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            prop::collection::vec((field(), inner), 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            prop::collection::vec((field(), inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
         ]
     })
 }
 
 pub fn object() -> impl Strategy<Value = Value> {
-    prop::collection::vec((field(), value()), 0..5).prop_map(|fields| Value::Object(fields.into_iter().collect()))
+    prop::collection::vec((field(), value()), 0..5)
+        .prop_map(|fields| Value::Object(fields.into_iter().collect()))
 }
 
 /// Some fields of a pod's spec, right in their types, with lists of every kind.
 pub fn pod_spec() -> impl Strategy<Value = Value> {
     let names = || prop::collection::btree_set("[abc]", 0..3);
-    let env = names().prop_map(|names| names.into_iter().map(|name| json!({"name": name})).collect::<Vec<_>>());
-    let ports = prop::collection::btree_set(1..4_u16, 0..3)
-        .prop_map(|ports| ports.into_iter().map(|port| json!({"containerPort": port})).collect::<Vec<_>>());
+    let env = names().prop_map(|names| {
+        names
+            .into_iter()
+            .map(|name| json!({"name": name}))
+            .collect::<Vec<_>>()
+    });
+    let ports = prop::collection::btree_set(1..4_u16, 0..3).prop_map(|ports| {
+        ports
+            .into_iter()
+            .map(|port| json!({"containerPort": port}))
+            .collect::<Vec<_>>()
+    });
     let container = (env, ports, prop::option::of("[xyz]")).prop_map(|(env, ports, image)| {
         let mut container = json!({"env": env, "ports": ports});
         if let Some(image) = image {
@@ -73,7 +84,9 @@ pub fn pod_spec() -> impl Strategy<Value = Value> {
             ("tolerations", tolerations.map(Value::Array)),
             ("hostname", hostname),
         ];
-        let set = all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let set = all
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Value::Object(set.collect::<Map<_, _>>())
     })
 }

@@ -36,9 +36,17 @@ pub fn before_create(entry: &KindEntry, object: &mut Value, cx: &CreateContext<'
         fields.insert("name".into(), name.into());
     }
     if !matches!(text(fields, "resourceVersion"), "" | "0") {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Status::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
-    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in [
+        "resourceVersion",
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
         fields.remove(field);
     }
     fields.insert("uid".into(), cx.uid.into());
@@ -118,7 +126,10 @@ pub fn before_update_status(
 /// An object of this kind with every field of the right type: what defaults and rules may rely on.
 fn check_shape(entry: &KindEntry, object: &mut Value) -> Result<(), Status> {
     if !object.is_object() {
-        return Err(Status::bad_request(format!("the object provided is unrecognized: {} is an object", entry.kind)));
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized: {} is an object",
+            entry.kind
+        )));
     }
     decode::prune_nulls(object);
     let expected = entry.api_version();
@@ -182,7 +193,12 @@ fn check_same_object(entry: &KindEntry, new: &Value, old: &Value) -> Result<(), 
         let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}");
         return Err(Status::conflict(&entry.resource, name, why));
     }
-    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+    let version = |object: &Value| {
+        object["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     let given = version(new);
     if !matches!(given.as_str(), "" | "0") && given != version(old) {
         return Err(Status::stale(&entry.resource, name));
@@ -193,7 +209,14 @@ fn check_same_object(entry: &KindEntry, new: &Value, old: &Value) -> Result<(), 
 /// What of the metadata only the server sets; a client may leave it out, and a change of it means nothing.
 fn keep_system_metadata(new: &mut Value, old: &Value) {
     let fields = metadata_mut(new);
-    let kept = ["name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion"];
+    let kept = [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "resourceVersion",
+    ];
     let deletion = ["deletionTimestamp", "deletionGracePeriodSeconds"];
     // A deletion never ends but with the object. That none is begun by an update is for validation to say.
     let is_deleting = old["metadata"].get("deletionTimestamp").is_some();
@@ -208,7 +231,9 @@ fn keep_system_metadata(new: &mut Value, old: &Value) {
 
 /// Whether two states of an object want the same: all but metadata and status.
 fn same_desired_state(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
+        return new == old;
+    };
     let desired = |field: &&String| !matches!(field.as_str(), "metadata" | "status" | "apiVersion" | "kind");
     let mut fields = new.keys().chain(old.keys()).filter(desired);
     fields.all(|field| new.get(field) == old.get(field))
@@ -218,7 +243,12 @@ fn finish(entry: &KindEntry, object: &Value, errors: &FieldErrors) -> Result<(),
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(&entry.kind, &entry.group, meta::name(object), errors))
+    Err(Status::invalid(
+        &entry.kind,
+        &entry.group,
+        meta::name(object),
+        errors,
+    ))
 }
 
 /// RFC 3339 without fractions, as `metav1.Time` is written.
@@ -253,7 +283,9 @@ fn text<'a>(fields: &'a Map<String, Value>, field: &str) -> &'a str {
 
 fn strings(list: &Value) -> Vec<String> {
     let items = list.as_array().into_iter().flatten();
-    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    items
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect()
 }
 
 #[cfg(test)]

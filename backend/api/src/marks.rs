@@ -151,7 +151,13 @@ pub const KEY_DEFAULTS: &[(&str, &str, &str)] = &[
 type Types = HashMap<&'static str, &'static [Field]>;
 
 static TYPES: LazyLock<Types> = LazyLock::new(|| {
-    let parts = [core::TYPES, meta::TYPES, others::TYPES, resource::TYPES, workloads::TYPES];
+    let parts = [
+        core::TYPES,
+        meta::TYPES,
+        others::TYPES,
+        resource::TYPES,
+        workloads::TYPES,
+    ];
     parts.into_iter().flatten().copied().collect()
 });
 
@@ -216,11 +222,17 @@ impl<'a> TypeRef<'a> {
                 Some(marks) => marks,
                 None => return Merging::unmarked(),
             },
-            TypeRef::MapOf(of) => return Merging { of: TypeRef::Known(of), ..Merging::unmarked() },
+            TypeRef::MapOf(of) => {
+                return Merging {
+                    of: TypeRef::Known(of),
+                    ..Merging::unmarked()
+                };
+            }
             TypeRef::Schema(schema) => return Merging::of_schema(property(schema, name)),
             TypeRef::Unmarked => return Merging::unmarked(),
         };
-        let atomic_type = marks.list.is_none() && marks.map_type != "granular" && ATOMIC_TYPES.contains(&marks.of);
+        let atomic_type =
+            marks.list.is_none() && marks.map_type != "granular" && ATOMIC_TYPES.contains(&marks.of);
         Merging {
             list: match marks.list {
                 None | Some(ListType::Atomic) => ListKeys::Atomic,
@@ -251,7 +263,9 @@ impl<'a> TypeRef<'a> {
     pub fn key_default(self, key: &str) -> Option<Value> {
         match self {
             TypeRef::Known(of) => {
-                let (_, _, value) = KEY_DEFAULTS.iter().find(|(t, field, _)| *t == of && *field == key)?;
+                let (_, _, value) = KEY_DEFAULTS
+                    .iter()
+                    .find(|(t, field, _)| *t == of && *field == key)?;
                 Some((*value).into())
             }
             TypeRef::Schema(schema) => schema["properties"][key].get("default").cloned(),
@@ -272,17 +286,29 @@ impl<'a> Merging<'a> {
     }
 
     fn of_schema(schema: Option<&'a Value>) -> Self {
-        let Some(schema) = schema else { return Self::unmarked() };
-        let keys = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
+        let Some(schema) = schema else {
+            return Self::unmarked();
+        };
+        let keys = schema["x-kubernetes-list-map-keys"]
+            .as_array()
+            .into_iter()
+            .flatten();
         let (list, of) = match schema["x-kubernetes-list-type"].as_str() {
-            Some("map") => (ListKeys::Map(keys.filter_map(Value::as_str).collect()), &schema["items"]),
+            Some("map") => (
+                ListKeys::Map(keys.filter_map(Value::as_str).collect()),
+                &schema["items"],
+            ),
             Some("set") => (ListKeys::Set, &schema["items"]),
             _ => (ListKeys::Atomic, schema),
         };
         Self {
             list,
             atomic_map: schema["x-kubernetes-map-type"] == "atomic",
-            of: if schema["x-kubernetes-embedded-resource"] == true { TypeRef::Unmarked } else { TypeRef::Schema(of) },
+            of: if schema["x-kubernetes-embedded-resource"] == true {
+                TypeRef::Unmarked
+            } else {
+                TypeRef::Schema(of)
+            },
             ..Self::unmarked()
         }
     }
@@ -324,14 +350,22 @@ mod tests {
 
     #[test]
     fn a_walk_finds_how_nested_lists_merge() {
-        let template = TypeRef::Known("apps.v1.Deployment").field("spec").of.field("template").of;
+        let template = TypeRef::Known("apps.v1.Deployment")
+            .field("spec")
+            .of
+            .field("template")
+            .of;
         let containers = template.field("spec").of.field("containers");
         assert_eq!(containers.list, ListKeys::Map(vec!["name"]));
         let ports = containers.of.field("ports");
         assert_eq!(ports.list, ListKeys::Map(vec!["containerPort", "protocol"]));
         assert_eq!(ports.merge_key, Some("containerPort"));
         assert_eq!(ports.of.key_default("protocol"), Some(json!("TCP")));
-        assert!(TypeRef::Known("apps.v1.DeploymentSpec").field("selector").atomic_map);
+        assert!(
+            TypeRef::Known("apps.v1.DeploymentSpec")
+                .field("selector")
+                .atomic_map
+        );
         assert_eq!(containers.of.field("command").list, ListKeys::Atomic);
     }
 

@@ -90,7 +90,9 @@ fn is_label_text(text: &str) -> bool {
 pub fn qualified_name(key: &str) -> Result<(), String> {
     let (prefix, name) = match key.split_once('/') {
         None => (None, key),
-        Some((_, name)) if name.contains('/') => return Err(format!("a qualified name {}", name_part_rule(true))),
+        Some((_, name)) if name.contains('/') => {
+            return Err(format!("a qualified name {}", name_part_rule(true)));
+        }
         Some((prefix, name)) => (Some(prefix), name),
     };
     match prefix {
@@ -99,7 +101,10 @@ pub fn qualified_name(key: &str) -> Result<(), String> {
         None => {}
     }
     if name.is_empty() {
-        return Err(format!("name part must be non-empty; name part {}", name_part_rule(false)));
+        return Err(format!(
+            "name part must be non-empty; name part {}",
+            name_part_rule(false)
+        ));
     }
     if name.len() > 63 {
         return Err("name part must be no more than 63 bytes".into());
@@ -138,7 +143,9 @@ fn is_label_value_text(text: &str) -> bool {
     let bytes = text.as_bytes();
     let ends = [bytes.first(), bytes.last()];
     ends.iter().all(|c| c.is_some_and(u8::is_ascii_alphanumeric))
-        && bytes.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+        && bytes
+            .iter()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
 }
 
 #[cfg(test)]
@@ -172,7 +179,18 @@ mod tests {
         for good in ["a", "A.b_c-d", "example.com/role", "9"] {
             assert_eq!(qualified_name(good), Ok(()), "{good}");
         }
-        for bad in ["", "-a", "a-", "/a", "a/", "a/b/c", "Example.com/a", "a b", "é", &long] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "/a",
+            "a/",
+            "a/b/c",
+            "Example.com/a",
+            "a b",
+            "é",
+            &long,
+        ] {
             assert!(qualified_name(bad).is_err(), "{bad}");
         }
         for good in ["", "a", "1.0_x-Y"] {

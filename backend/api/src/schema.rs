@@ -7,7 +7,9 @@ mod v2;
 use crate::kind::KindEntry;
 use crate::marks::{self, ATOMIC_TYPES, KEY_DEFAULTS, ListType};
 use crate::registry::Registry;
-use k8s_openapi::api::{authentication::v1 as authentication, autoscaling::v1 as autoscaling, policy::v1 as policy};
+use k8s_openapi::api::{
+    authentication::v1 as authentication, autoscaling::v1 as autoscaling, policy::v1 as policy,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -64,15 +66,21 @@ fn finished(mut generator: SchemaGenerator) -> BTreeMap<String, Value> {
 
 /// The name of a kind's schema: that of its Go package, or for a custom resource its group backwards.
 pub fn schema_name(entry: &KindEntry) -> String {
-    let KindEntry { group, version, kind, .. } = entry;
+    let KindEntry {
+        group, version, kind, ..
+    } = entry;
     let short = group.split('.').next().unwrap_or_default();
     match group.as_str() {
         "" => format!("io.k8s.api.core.{version}.{kind}"),
         "apiextensions.k8s.io" => {
             format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
         }
-        "apiregistration.k8s.io" => format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}"),
-        group if group.ends_with(".k8s.io") || !group.contains('.') => format!("io.k8s.api.{short}.{version}.{kind}"),
+        "apiregistration.k8s.io" => {
+            format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
+        }
+        group if group.ends_with(".k8s.io") || !group.contains('.') => {
+            format!("io.k8s.api.{short}.{version}.{kind}")
+        }
         group => {
             let backwards: Vec<&str> = group.rsplit('.').collect();
             format!("{}.{version}.{kind}", backwards.join("."))
@@ -110,8 +118,16 @@ fn mark(type_name: &str, schema: &mut Value) {
     if ATOMIC_TYPES.contains(&type_name) {
         schema["x-kubernetes-map-type"] = "atomic".into();
     }
-    for (field, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
-        if let Some((.., default)) = KEY_DEFAULTS.iter().find(|(of, key, _)| *of == type_name && key == field) {
+    for (field, property) in schema
+        .get_mut("properties")
+        .and_then(Value::as_object_mut)
+        .into_iter()
+        .flatten()
+    {
+        if let Some((.., default)) = KEY_DEFAULTS
+            .iter()
+            .find(|(of, key, _)| *of == type_name && key == field)
+        {
             property["default"] = (*default).into();
         }
         if let (Some(marks), Some(property)) = (marks::marks(type_name, field), property.as_object_mut()) {
@@ -145,7 +161,9 @@ fn reference(name: &str) -> Value {
 }
 
 fn list_schema(entry: &KindEntry, name: &str) -> Value {
-    let KindEntry { group, version, kind, .. } = entry;
+    let KindEntry {
+        group, version, kind, ..
+    } = entry;
     json!({
         "description": format!("{kind}List is a list of {kind}."),
         "type": "object",
@@ -179,15 +197,21 @@ pub fn v3(registry: &Registry) -> BTreeMap<String, Value> {
     for group_version in group_versions(registry) {
         let mut paths = Map::new();
         let mut needed = BTreeSet::new();
-        for entry in registry.entries().iter().filter(|entry| prefix(entry) == group_version) {
+        for entry in registry
+            .entries()
+            .iter()
+            .filter(|entry| prefix(entry) == group_version)
+        {
             paths::insert(entry, &group_version, &mut paths);
             reach(&schema_name(entry), &components, &mut needed);
         }
         for name in references(&Value::Object(paths.clone())) {
             reach(&name, &components, &mut needed);
         }
-        let schemas: Map<String, Value> =
-            needed.into_iter().filter_map(|name| Some((name.clone(), components.get(&name)?.clone()))).collect();
+        let schemas: Map<String, Value> = needed
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), components.get(&name)?.clone())))
+            .collect();
         let document = json!({
             "openapi": "3.0.0",
             "info": {"title": "Pilothouse", "version": "v1.36.0"},
@@ -220,7 +244,10 @@ fn references(value: &Value) -> Vec<String> {
     let mut names = Vec::new();
     match value {
         Value::Object(fields) => {
-            let own = fields.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix(COMPONENTS));
+            let own = fields
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(|r| r.strip_prefix(COMPONENTS));
             names.extend(own.map(str::to_owned));
             fields.values().for_each(|value| names.extend(references(value)));
         }

@@ -70,7 +70,13 @@ mod tests {
             "apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"},
             "metadata": {"name": "x", "namespace": "d", "creationTimestamp": "2026-01-01T00:00:00Z"},
         });
-        let table = table(entry, &[object], IncludeObject::Metadata, now, json!({"resourceVersion": "7"}));
+        let table = table(
+            entry,
+            &[object],
+            IncludeObject::Metadata,
+            now,
+            json!({"resourceVersion": "7"}),
+        );
         assert_eq!(table["columnDefinitions"][0]["format"], "name");
         assert_eq!(table["rows"][0]["cells"], json!(["x", 1, "60s"]));
         assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
@@ -81,7 +87,8 @@ mod tests {
     #[test]
     fn every_kind_has_as_many_cells_as_columns() {
         for entry in crate::Registry::builtin().entries() {
-            let object = json!({"apiVersion": entry.api_version(), "kind": entry.kind, "metadata": {"name": "x"}});
+            let object =
+                json!({"apiVersion": entry.api_version(), "kind": entry.kind, "metadata": {"name": "x"}});
             let cells = entry.rules.cells(&object, Timestamp::UNIX_EPOCH).len();
             assert_eq!(cells, entry.rules.columns().len(), "{}", entry.resource);
         }

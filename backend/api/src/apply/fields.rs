@@ -15,7 +15,10 @@ pub struct FieldSet {
 
 impl FieldSet {
     fn leaf() -> Self {
-        Self { owned: true, children: BTreeMap::new() }
+        Self {
+            owned: true,
+            children: BTreeMap::new(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -48,7 +51,10 @@ impl FieldSet {
     pub fn insert_all(&mut self, other: &Self) {
         self.owned |= other.owned;
         for (element, below) in &other.children {
-            self.children.entry(element.clone()).or_default().insert_all(below);
+            self.children
+                .entry(element.clone())
+                .or_default()
+                .insert_all(below);
         }
     }
 
@@ -184,7 +190,8 @@ pub fn fields_of(of: TypeRef<'_>, value: &Value) -> FieldSet {
     match value {
         Value::Object(fields) if !fields.is_empty() && !of.is_atomic() => {
             for (name, value) in fields {
-                set.children.insert(format!("f:{name}"), fields_at(&of.field(name), value));
+                set.children
+                    .insert(format!("f:{name}"), fields_at(&of.field(name), value));
             }
         }
         _ => set.owned = true,
@@ -269,7 +276,10 @@ fn compare_at(how: &Merging<'_>, old: Option<&Value>, new: Option<&Value>) -> Di
 
 fn compare_lists(how: &Merging<'_>, old: &[Value], new: &[Value], into: &mut Difference) {
     let by_element = |items: &[Value]| -> BTreeMap<String, Value> {
-        items.iter().filter_map(|item| Some((element(how, item)?, item.clone()))).collect()
+        items
+            .iter()
+            .filter_map(|item| Some((element(how, item)?, item.clone())))
+            .collect()
     };
     let (old, new) = (by_element(old), by_element(new));
     let whole = |item: &Value| {
@@ -292,18 +302,28 @@ fn compare_lists(how: &Merging<'_>, old: &[Value], new: &[Value], into: &mut Dif
         into.note(element.clone(), below);
     }
     for (element, item) in old.iter().filter(|(element, _)| !new.contains_key(*element)) {
-        into.note(element.clone(), Difference { removed: whole(item), ..Difference::default() });
+        into.note(
+            element.clone(),
+            Difference {
+                removed: whole(item),
+                ..Difference::default()
+            },
+        );
     }
 }
 
 /// `live` with everything that `applied` says.
 pub fn merge(of: TypeRef<'_>, live: &Value, applied: &Value) -> Value {
-    let (Value::Object(live), Value::Object(applied)) = (live, applied) else { return applied.clone() };
+    let (Value::Object(live), Value::Object(applied)) = (live, applied) else {
+        return applied.clone();
+    };
     let mut merged = live.clone();
     for (name, value) in applied {
         let how = of.field(name);
         let value = match (live.get(name), value) {
-            (Some(before @ Value::Object(_)), Value::Object(_)) if !how.atomic_map => merge(how.of, before, value),
+            (Some(before @ Value::Object(_)), Value::Object(_)) if !how.atomic_map => {
+                merge(how.of, before, value)
+            }
             (Some(Value::Array(before)), Value::Array(items)) if how.list != ListKeys::Atomic => {
                 Value::Array(merge_lists(&how, before, items))
             }
@@ -318,7 +338,10 @@ pub fn merge(of: TypeRef<'_>, live: &Value, applied: &Value) -> Value {
 fn merge_lists(how: &Merging<'_>, live: &[Value], applied: &[Value]) -> Vec<Value> {
     let merged = applied.iter().map(|item| {
         let own = element(how, item);
-        match live.iter().find(|before| own.is_some() && element(how, before) == own) {
+        match live
+            .iter()
+            .find(|before| own.is_some() && element(how, before) == own)
+        {
             Some(before) if !how.of.is_atomic() => merge(how.of, before, item),
             _ => item.clone(),
         }
@@ -341,7 +364,9 @@ fn merge_lists(how: &Merging<'_>, live: &[Value], applied: &[Value]) -> Vec<Valu
 pub fn prune(of: TypeRef<'_>, value: &mut Value, gone: &FieldSet, kept: &FieldSet) {
     let Value::Object(fields) = value else { return };
     for (name, gone) in named_fields(gone) {
-        let Some(value) = fields.get_mut(name) else { continue };
+        let Some(value) = fields.get_mut(name) else {
+            continue;
+        };
         // Metadata holds what the server and its controllers wrote without owning it: there only the named leaves go.
         let is_metadata = name == "metadata";
         match kept.children.get(&format!("f:{name}")) {
@@ -349,14 +374,19 @@ pub fn prune(of: TypeRef<'_>, value: &mut Value, gone: &FieldSet, kept: &FieldSe
             None if is_metadata => prune_metadata(value, gone, &FieldSet::default()),
             None => drop(fields.remove(name)),
         }
-        if is_metadata && let Some(kept) = kept.children.get("f:metadata") && let Some(value) = fields.get_mut(name) {
+        if is_metadata
+            && let Some(kept) = kept.children.get("f:metadata")
+            && let Some(value) = fields.get_mut(name)
+        {
             prune_metadata(value, gone, kept);
         }
     }
 }
 
 fn named_fields(set: &FieldSet) -> impl Iterator<Item = (&str, &FieldSet)> {
-    set.children.iter().filter_map(|(element, below)| Some((element.strip_prefix("f:")?, below)))
+    set.children
+        .iter()
+        .filter_map(|(element, below)| Some((element.strip_prefix("f:")?, below)))
 }
 
 fn prune_at(how: &Merging<'_>, value: &mut Value, gone: &FieldSet, kept: &FieldSet) {
@@ -364,7 +394,9 @@ fn prune_at(how: &Merging<'_>, value: &mut Value, gone: &FieldSet, kept: &FieldS
         Value::Object(_) if !how.atomic_map => prune(how.of, value, gone, kept),
         Value::Array(items) if how.list != ListKeys::Atomic => {
             items.retain_mut(|item| {
-                let Some(element) = element(how, item) else { return true };
+                let Some(element) = element(how, item) else {
+                    return true;
+                };
                 match (gone.children.get(&element), kept.children.get(&element)) {
                     (None, _) => true,
                     (Some(_), None) => false,
@@ -385,7 +417,9 @@ fn prune_metadata(metadata: &mut Value, gone: &FieldSet, kept: &FieldSet) {
         let nothing = FieldSet::default();
         let kept = kept.children.get(&format!("f:{name}")).unwrap_or(&nothing);
         let how = TypeRef::Known("meta.v1.ObjectMeta").field(name);
-        let Some(value) = fields.get_mut(name) else { continue };
+        let Some(value) = fields.get_mut(name) else {
+            continue;
+        };
         match value {
             Value::Object(entries) => {
                 entries.retain(|key, _| {

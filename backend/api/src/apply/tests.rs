@@ -8,8 +8,13 @@ struct Deployment;
 impl Kind for Deployment {
     type Object = apps::Deployment;
     const SINGULAR: &'static str = "deployment";
-    const SUBRESOURCES: &'static [Subresource] =
-        &[Subresource { name: "status", group: "apps", version: "v1", kind: "Deployment", verbs: &[] }];
+    const SUBRESOURCES: &'static [Subresource] = &[Subresource {
+        name: "status",
+        group: "apps",
+        version: "v1",
+        kind: "Deployment",
+        verbs: &[],
+    }];
 }
 
 fn entry() -> KindEntry {
@@ -37,9 +42,14 @@ fn applied(live: Option<&Value>, config: &Value, manager: &str) -> Value {
 }
 
 fn managers(object: &Value) -> Vec<(String, String)> {
-    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let entries = object["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten();
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    entries.map(|e| (text(&e["manager"]), text(&e["operation"]))).collect()
+    entries
+        .map(|e| (text(&e["manager"]), text(&e["operation"])))
+        .collect()
 }
 
 #[test]
@@ -64,17 +74,29 @@ fn the_first_apply_owns_what_it_says() {
 fn applying_the_same_again_changes_nothing_not_even_a_time() {
     let config = deployment(json!({"replicas": 3}));
     let object = applied(None, &config, "kubectl");
-    assert_eq!(apply(&entry(), Some(&object), &config, "kubectl", false, at(60)).unwrap(), object);
+    assert_eq!(
+        apply(&entry(), Some(&object), &config, "kubectl", false, at(60)).unwrap(),
+        object
+    );
 }
 
 #[test]
 fn what_is_applied_no_more_is_removed_with_what_the_server_added_to_it() {
-    let first = with_containers(json!([{"name": "a", "image": "x", "livenessProbe": {"exec": {"command": ["y"]}}}, {"name": "b"}]));
+    let first = with_containers(
+        json!([{"name": "a", "image": "x", "livenessProbe": {"exec": {"command": ["y"]}}}, {"name": "b"}]),
+    );
     let mut live = applied(None, &first, "kubectl");
     live["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["periodSeconds"] = json!(10);
     live["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
-    let object = applied(Some(&live), &with_containers(json!([{"name": "a", "image": "x"}])), "kubectl");
-    assert_eq!(containers(&object), &json!([{"name": "a", "image": "x", "imagePullPolicy": "Always"}]));
+    let object = applied(
+        Some(&live),
+        &with_containers(json!([{"name": "a", "image": "x"}])),
+        "kubectl",
+    );
+    assert_eq!(
+        containers(&object),
+        &json!([{"name": "a", "image": "x", "imagePullPolicy": "Always"}])
+    );
 }
 
 #[test]
@@ -83,7 +105,10 @@ fn a_field_of_another_manager_is_a_conflict_until_forced() {
     let config = deployment(json!({"replicas": 5}));
     let error = apply(&entry(), Some(&live), &config, "bob", false, at(1)).unwrap_err();
     assert_eq!(error.code(), 409);
-    assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"alice\": .spec.replicas");
+    assert_eq!(
+        error.message,
+        "Apply failed with 1 conflict: conflict with \"alice\": .spec.replicas"
+    );
     assert_eq!(error.details.causes[0].reason, "FieldManagerConflict");
     assert_eq!(error.details.causes[0].field, ".spec.replicas");
     let object = apply(&entry(), Some(&live), &config, "bob", true, at(1)).unwrap();
@@ -114,23 +139,55 @@ fn several_conflicts_are_listed_by_manager() {
 
 #[test]
 fn lists_with_keys_are_shared_entry_by_entry() {
-    let live = applied(None, &with_containers(json!([{"name": "a", "image": "x"}])), "app");
+    let live = applied(
+        None,
+        &with_containers(json!([{"name": "a", "image": "x"}])),
+        "app",
+    );
     let sidecar = with_containers(json!([{"name": "side", "image": "s"}]));
     let both = applied(Some(&live), &sidecar, "mesh");
-    assert_eq!(containers(&both), &json!([{"name": "a", "image": "x"}, {"name": "side", "image": "s"}]));
-    let gone = applied(Some(&both), &deployment(json!({"template": {"spec": {}}})), "mesh");
+    assert_eq!(
+        containers(&both),
+        &json!([{"name": "a", "image": "x"}, {"name": "side", "image": "s"}])
+    );
+    let gone = applied(
+        Some(&both),
+        &deployment(json!({"template": {"spec": {}}})),
+        "mesh",
+    );
     assert_eq!(containers(&gone), &json!([{"name": "a", "image": "x"}]));
 }
 
 #[test]
 fn an_update_takes_over_what_it_changes() {
-    let old = applied(None, &deployment(json!({"replicas": 3, "paused": true})), "kubectl");
+    let old = applied(
+        None,
+        &deployment(json!({"replicas": 3, "paused": true})),
+        "kubectl",
+    );
     let mut new = old.clone();
     new["spec"]["replicas"] = json!(9);
     track(&entry(), Some(&old), &mut new, "autoscaler", "", at(5));
-    assert_eq!(managers(&new), [("kubectl".into(), "Apply".into()), ("autoscaler".into(), "Update".into())]);
-    let owned: Vec<&Value> = new["metadata"]["managedFields"].as_array().unwrap().iter().map(|e| &e["fieldsV1"]).collect();
-    assert_eq!(owned, [&json!({"f:spec": {"f:paused": {}}}), &json!({"f:spec": {"f:replicas": {}}})]);
+    assert_eq!(
+        managers(&new),
+        [
+            ("kubectl".into(), "Apply".into()),
+            ("autoscaler".into(), "Update".into())
+        ]
+    );
+    let owned: Vec<&Value> = new["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| &e["fieldsV1"])
+        .collect();
+    assert_eq!(
+        owned,
+        [
+            &json!({"f:spec": {"f:paused": {}}}),
+            &json!({"f:spec": {"f:replicas": {}}})
+        ]
+    );
     let mut same = new.clone();
     track(&entry(), Some(&new), &mut same, "other", "", at(9));
     assert_eq!(same, new);
@@ -148,8 +205,20 @@ fn a_field_that_is_gone_has_no_owner() {
 #[test]
 fn an_object_nobody_owned_is_owned_by_what_was_before_the_first_apply() {
     let live = deployment(json!({"replicas": 3}));
-    let error = apply(&entry(), Some(&live), &deployment(json!({"replicas": 4})), "kubectl", false, at(0)).unwrap_err();
-    assert!(error.message.contains("conflict with \"before-first-apply\""), "{}", error.message);
+    let error = apply(
+        &entry(),
+        Some(&live),
+        &deployment(json!({"replicas": 4})),
+        "kubectl",
+        false,
+        at(0),
+    )
+    .unwrap_err();
+    assert!(
+        error.message.contains("conflict with \"before-first-apply\""),
+        "{}",
+        error.message
+    );
 }
 
 #[test]
@@ -158,10 +227,14 @@ fn the_status_is_applied_only_through_its_subresource() {
     config["status"] = json!({"readyReplicas": 7});
     let object = applied(None, &config, "kubectl");
     assert!(object.get("status").is_none());
-    let status = apply_to_subresource(&entry(), Some(&object), &config, "ctl", "status", false, at(1)).unwrap();
+    let status =
+        apply_to_subresource(&entry(), Some(&object), &config, "ctl", "status", false, at(1)).unwrap();
     assert_eq!(status["status"]["readyReplicas"], 7);
     let entry = &status["metadata"]["managedFields"][1];
-    assert_eq!((&entry["subresource"], &entry["fieldsV1"]), (&json!("status"), &json!({"f:status": {"f:readyReplicas": {}}})));
+    assert_eq!(
+        (&entry["subresource"], &entry["fieldsV1"]),
+        (&json!("status"), &json!({"f:status": {"f:readyReplicas": {}}}))
+    );
 }
 
 #[test]
@@ -171,7 +244,10 @@ fn annotations_that_nobody_owns_survive_when_the_applied_ones_go() {
     let mut live = applied(None, &config, "kubectl");
     live["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = json!("4");
     let object = applied(Some(&live), &deployment(json!({"replicas": 1})), "kubectl");
-    assert_eq!(object["metadata"]["annotations"], json!({"deployment.kubernetes.io/revision": "4"}));
+    assert_eq!(
+        object["metadata"]["annotations"],
+        json!({"deployment.kubernetes.io/revision": "4"})
+    );
 }
 
 #[test]
@@ -180,13 +256,26 @@ fn what_cannot_be_applied_is_a_clear_error() {
     owned["metadata"]["managedFields"] = json!([]);
     let rows = [
         (owned, "kubectl", 400, "metadata.managedFields must be nil"),
-        (deployment(json!({})), "", 422, "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"),
-        (with_containers(json!([{"image": "x"}])), "kubectl", 400,
-         "failed to create typed patch object (apps/v1, Kind=Deployment): .spec.template.spec.containers: element 0: \
-          associative list with keys has an element that omits key field \"name\" (and doesn't have default value)"),
-        (with_containers(json!([{"name": "x"}, {"name": "x"}])), "kubectl", 400,
-         "failed to create typed patch object (apps/v1, Kind=Deployment): .spec.template.spec.containers: duplicate \
-          entries for key [name=\"x\"]"),
+        (
+            deployment(json!({})),
+            "",
+            422,
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ),
+        (
+            with_containers(json!([{"image": "x"}])),
+            "kubectl",
+            400,
+            "failed to create typed patch object (apps/v1, Kind=Deployment): .spec.template.spec.containers: element 0: \
+          associative list with keys has an element that omits key field \"name\" (and doesn't have default value)",
+        ),
+        (
+            with_containers(json!([{"name": "x"}, {"name": "x"}])),
+            "kubectl",
+            400,
+            "failed to create typed patch object (apps/v1, Kind=Deployment): .spec.template.spec.containers: duplicate \
+          entries for key [name=\"x\"]",
+        ),
     ];
     for (config, manager, code, message) in rows {
         let error = apply(&entry(), None, &config, manager, false, at(0)).unwrap_err();
@@ -200,11 +289,21 @@ fn old_managers_of_updates_are_put_together() {
     for number in 0..15 {
         let old = object.clone();
         object["metadata"]["labels"][format!("l{number}")] = json!("x");
-        track(&entry(), Some(&old), &mut object, &format!("m{number:02}"), "", at(number));
+        track(
+            &entry(),
+            Some(&old),
+            &mut object,
+            &format!("m{number:02}"),
+            "",
+            at(number),
+        );
     }
     let names: Vec<String> = managers(&object).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names.len(), MAX_UPDATE_MANAGERS);
-    assert!(names.contains(&ANCIENT.to_owned()) && names.contains(&"m14".to_owned()), "{names:?}");
+    assert!(
+        names.contains(&ANCIENT.to_owned()) && names.contains(&"m14".to_owned()),
+        "{names:?}"
+    );
 }
 
 fn pod_template(spec: Value) -> Value {

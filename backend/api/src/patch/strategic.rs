@@ -14,7 +14,9 @@ const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const ORDER: &str = "$setElementOrder/";
 
 pub(super) fn merge(of: TypeRef<'_>, current: &Value, patch: &Value) -> Result<Value, String> {
-    let Value::Object(patch) = patch else { return Err("a strategic merge patch is an object".into()) };
+    let Value::Object(patch) = patch else {
+        return Err("a strategic merge patch is an object".into());
+    };
     let current = current.as_object().cloned().unwrap_or_default();
     Ok(Value::Object(merge_map(of, current, patch)?))
 }
@@ -103,12 +105,18 @@ fn merge_field(
     Ok(())
 }
 
-fn retain_keys(current: &mut Map<String, Value>, retained: &Value, patch: &Map<String, Value>) -> Result<(), String> {
+fn retain_keys(
+    current: &mut Map<String, Value>,
+    retained: &Value,
+    patch: &Map<String, Value>,
+) -> Result<(), String> {
     let retained = retained.as_array().ok_or("retainKeys is not a list")?;
     let names = |field: &str| retained.iter().any(|name| name == field);
     for (field, value) in patch {
         if !field.starts_with('$') && !value.is_null() && !names(field) {
-            return Err(format!("the field {field:?} is set but not in the $retainKeys list"));
+            return Err(format!(
+                "the field {field:?} is set but not in the $retainKeys list"
+            ));
         }
     }
     current.retain(|field, _| names(field));
@@ -142,7 +150,10 @@ fn merge_list(
     new: &[Value],
     order: Option<&Value>,
 ) -> Result<Vec<Value>, String> {
-    let replaces = |item: &Value| item.as_object().is_some_and(|i| directive(i) == Ok(Directive::Replace));
+    let replaces = |item: &Value| {
+        item.as_object()
+            .is_some_and(|i| directive(i) == Ok(Directive::Replace))
+    };
     let Some(key) = how.merge_key.filter(|_| !new.iter().any(replaces)) else {
         return Ok(plain_list(new));
     };
@@ -174,7 +185,9 @@ fn merge_keyed(
 ) -> Result<Vec<Value>, String> {
     for item in new {
         let Value::Object(change) = item else {
-            return Err(format!("expected the items of {field} to be maps with the merge key {key}, found {item}"));
+            return Err(format!(
+                "expected the items of {field} to be maps with the merge key {key}, found {item}"
+            ));
         };
         let Some(id) = change.get(key) else {
             return Err(format!("map: {item} does not contain declared merge key: {key}"));
@@ -203,16 +216,22 @@ fn ordered(items: Vec<Value>, patched: &[Value], key: &str, order: &Value) -> Re
     };
     let rank = |item: &Value| {
         let own = id(item)?;
-        order.iter().position(|wanted| id(wanted).unwrap_or_else(|| wanted.clone()) == own)
+        order
+            .iter()
+            .position(|wanted| id(wanted).unwrap_or_else(|| wanted.clone()) == own)
     };
     let is_delete = |item: &Value| item.get(DIRECTIVE).is_some_and(|word| word == "delete");
     for item in patched.iter().filter(|item| !is_delete(item)) {
         if rank(item).is_none() {
-            return Err(format!("The order in patch list doesn't match $setElementOrder list: {item} is not in it"));
+            return Err(format!(
+                "The order in patch list doesn't match $setElementOrder list: {item} is not in it"
+            ));
         }
     }
-    let (mut named, server_only): (Vec<_>, Vec<_>) =
-        items.into_iter().enumerate().partition(|(_, item)| rank(item).is_some());
+    let (mut named, server_only): (Vec<_>, Vec<_>) = items
+        .into_iter()
+        .enumerate()
+        .partition(|(_, item)| rank(item).is_some());
     named.sort_by_key(|(_, item)| rank(item));
     let mut result = Vec::with_capacity(named.len() + server_only.len());
     let mut server_only = server_only.into_iter().peekable();
@@ -239,7 +258,9 @@ fn plain_map(fields: &Map<String, Value>) -> Map<String, Value> {
     let is_directive = |field: &str| {
         field == DIRECTIVE || field == RETAIN || field.starts_with(DELETE_FROM) || field.starts_with(ORDER)
     };
-    let kept = fields.iter().filter(|(field, value)| !value.is_null() && !is_directive(field));
+    let kept = fields
+        .iter()
+        .filter(|(field, value)| !value.is_null() && !is_directive(field));
     kept.map(|(field, value)| (field.clone(), plain(value))).collect()
 }
 
@@ -360,8 +381,12 @@ mod tests {
         let current = json!({"finalizers": ["a/x", "b/x"]});
         let added = merge(meta, &current, &json!({"finalizers": ["b/x", "c/x"]})).unwrap();
         assert_eq!(added, json!({"finalizers": ["a/x", "b/x", "c/x"]}));
-        let change = json!({"$deleteFromPrimitiveList/finalizers": ["a/x"], "$setElementOrder/finalizers": ["b/x"]});
-        assert_eq!(merge(meta, &current, &change).unwrap(), json!({"finalizers": ["b/x"]}));
+        let change =
+            json!({"$deleteFromPrimitiveList/finalizers": ["a/x"], "$setElementOrder/finalizers": ["b/x"]});
+        assert_eq!(
+            merge(meta, &current, &change).unwrap(),
+            json!({"finalizers": ["b/x"]})
+        );
     }
 
     #[test]

@@ -20,7 +20,13 @@ struct Place<'a> {
 pub(super) fn insert(entry: &KindEntry, group_version: &str, paths: &mut Map<String, Value>) {
     let plural = &entry.plural;
     let (room, mut parameters) = match entry.is_namespaced() {
-        true => ("namespaces/{namespace}/", vec![path_parameter("namespace", "object name and auth scope, such as for teams and projects")]),
+        true => (
+            "namespaces/{namespace}/",
+            vec![path_parameter(
+                "namespace",
+                "object name and auth scope, such as for teams and projects",
+            )],
+        ),
         false => ("", Vec::new()),
     };
     let scope = if entry.is_namespaced() { "Namespaced" } else { "" };
@@ -33,27 +39,59 @@ pub(super) fn insert(entry: &KindEntry, group_version: &str, paths: &mut Map<Str
     };
     let collection = place(format!("{scope}{}", entry.kind), &parameters);
     let mut add = |path: String, item: Value| {
-        if item.as_object().is_some_and(|i| i.keys().any(|k| k != "parameters")) {
+        if item
+            .as_object()
+            .is_some_and(|i| i.keys().any(|k| k != "parameters"))
+        {
             paths.insert(path, item);
         }
     };
-    add(format!("/{group_version}/{room}{plural}"), collection.item(&entry.verbs, &[Verb::List, Verb::Create, Verb::DeleteCollection]));
+    add(
+        format!("/{group_version}/{room}{plural}"),
+        collection.item(&entry.verbs, &[Verb::List, Verb::Create, Verb::DeleteCollection]),
+    );
     if entry.is_namespaced() {
         let everywhere = place(format!("{}ForAllNamespaces", entry.kind), &[]);
-        add(format!("/{group_version}/{plural}"), everywhere.item(&entry.verbs, &[Verb::List]));
+        add(
+            format!("/{group_version}/{plural}"),
+            everywhere.item(&entry.verbs, &[Verb::List]),
+        );
     }
     parameters.push(path_parameter("name", &format!("name of the {}", entry.kind)));
     let one = place(format!("{scope}{}", entry.kind), &parameters);
     let base = format!("/{group_version}/{room}{plural}/{{name}}");
-    add(base.clone(), one.item(&entry.verbs, &[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete]));
+    add(
+        base.clone(),
+        one.item(
+            &entry.verbs,
+            &[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete],
+        ),
+    );
     for subresource in &entry.subresources {
         let place = subresource_place(entry, subresource, scope, &parameters);
-        add(format!("{base}/{}", subresource.name), place.item(subresource.verbs, &[Verb::Get, Verb::Create, Verb::Update, Verb::Patch]));
+        add(
+            format!("{base}/{}", subresource.name),
+            place.item(
+                subresource.verbs,
+                &[Verb::Get, Verb::Create, Verb::Update, Verb::Patch],
+            ),
+        );
     }
 }
 
-fn subresource_place<'a>(entry: &'a KindEntry, subresource: &Subresource, scope: &str, parameters: &[Value]) -> Place<'a> {
-    let Subresource { name, group, version, kind, .. } = subresource;
+fn subresource_place<'a>(
+    entry: &'a KindEntry,
+    subresource: &Subresource,
+    scope: &str,
+    parameters: &[Value],
+) -> Place<'a> {
+    let Subresource {
+        name,
+        group,
+        version,
+        kind,
+        ..
+    } = subresource;
     let schema = match (*group, *kind) {
         ("", _) if STREAM_SUBRESOURCES.contains(name) => String::new(),
         ("", "Binding") => "io.k8s.api.core.v1.Binding".into(),
@@ -81,7 +119,11 @@ impl Place<'_> {
             item.insert(method(*verb).into(), self.operation(*verb));
         }
         let mut parameters = self.parameters.clone();
-        parameters.push(query("pretty", "string", "If 'true', then the output is pretty printed."));
+        parameters.push(query(
+            "pretty",
+            "string",
+            "If 'true', then the output is pretty printed.",
+        ));
         item.insert("parameters".into(), parameters.into());
         Value::Object(item)
     }
@@ -157,7 +199,9 @@ const PATCH_TYPES: &[&str] = &[
 ];
 
 fn content(schema: &str, types: &[&str]) -> Value {
-    let each = types.iter().map(|media_type| ((*media_type).to_owned(), json!({"schema": reference(schema)})));
+    let each = types
+        .iter()
+        .map(|media_type| ((*media_type).to_owned(), json!({"schema": reference(schema)})));
     Value::Object(each.collect())
 }
 
@@ -185,7 +229,9 @@ fn describe(verb: Verb, kind: &str) -> String {
 
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn path_parameter(name: &str, description: &str) -> Value {
@@ -197,38 +243,101 @@ fn query(name: &str, kind: &str, description: &str) -> Value {
 }
 
 fn parameters(verb: Verb) -> Vec<Value> {
-    let dry_run = query("dryRun", "string", "When present, indicates that modifications should not be persisted. Valid values are: All.");
-    let manager = query("fieldManager", "string", "The name of the actor that is making these changes.");
-    let validation = query("fieldValidation", "string",
-        "How the server handles objects that contain unknown or duplicate fields: Ignore, Warn (the default) or Strict.");
+    let dry_run = query(
+        "dryRun",
+        "string",
+        "When present, indicates that modifications should not be persisted. Valid values are: All.",
+    );
+    let manager = query(
+        "fieldManager",
+        "string",
+        "The name of the actor that is making these changes.",
+    );
+    let validation = query(
+        "fieldValidation",
+        "string",
+        "How the server handles objects that contain unknown or duplicate fields: Ignore, Warn (the default) or Strict.",
+    );
     let select = [
-        query("labelSelector", "string", "A selector to restrict the list of returned objects by their labels."),
-        query("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields."),
-        query("limit", "integer", "The maximum number of responses to return for a list call."),
-        query("continue", "string", "Where to continue a list that was cut by limit, as the server told."),
-        query("resourceVersion", "string", "A constraint on what resource versions a request may be served from."),
-        query("resourceVersionMatch", "string", "How resourceVersion is applied to list calls: Exact or NotOlderThan."),
+        query(
+            "labelSelector",
+            "string",
+            "A selector to restrict the list of returned objects by their labels.",
+        ),
+        query(
+            "fieldSelector",
+            "string",
+            "A selector to restrict the list of returned objects by their fields.",
+        ),
+        query(
+            "limit",
+            "integer",
+            "The maximum number of responses to return for a list call.",
+        ),
+        query(
+            "continue",
+            "string",
+            "Where to continue a list that was cut by limit, as the server told.",
+        ),
+        query(
+            "resourceVersion",
+            "string",
+            "A constraint on what resource versions a request may be served from.",
+        ),
+        query(
+            "resourceVersionMatch",
+            "string",
+            "How resourceVersion is applied to list calls: Exact or NotOlderThan.",
+        ),
         query("timeoutSeconds", "integer", "Timeout for the call."),
     ];
     let delete = [
         dry_run.clone(),
-        query("gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted."),
-        query("orphanDependents", "boolean", "Deprecated: use propagationPolicy."),
-        query("propagationPolicy", "string", "Whether and how garbage collection will be performed: Orphan, Background or Foreground."),
+        query(
+            "gracePeriodSeconds",
+            "integer",
+            "The duration in seconds before the object should be deleted.",
+        ),
+        query(
+            "orphanDependents",
+            "boolean",
+            "Deprecated: use propagationPolicy.",
+        ),
+        query(
+            "propagationPolicy",
+            "string",
+            "Whether and how garbage collection will be performed: Orphan, Background or Foreground.",
+        ),
     ];
     match verb {
         Verb::Get => Vec::new(),
         Verb::List | Verb::Watch => {
             let watch = [
-                query("watch", "boolean", "Watch for changes to the described resources."),
-                query("allowWatchBookmarks", "boolean", "Ask for events of type BOOKMARK."),
-                query("sendInitialEvents", "boolean", "Begin the watch with synthetic events for the objects there are."),
+                query(
+                    "watch",
+                    "boolean",
+                    "Watch for changes to the described resources.",
+                ),
+                query(
+                    "allowWatchBookmarks",
+                    "boolean",
+                    "Ask for events of type BOOKMARK.",
+                ),
+                query(
+                    "sendInitialEvents",
+                    "boolean",
+                    "Begin the watch with synthetic events for the objects there are.",
+                ),
             ];
             select.into_iter().chain(watch).collect()
         }
         Verb::Create | Verb::Update => vec![dry_run, manager, validation],
         Verb::Patch => {
-            let force = query("force", "boolean", "Take over fields of other managers. Only for apply patches.");
+            let force = query(
+                "force",
+                "boolean",
+                "Take over fields of other managers. Only for apply patches.",
+            );
             vec![dry_run, manager, validation, force]
         }
         Verb::Delete => delete.into(),
