@@ -42,18 +42,8 @@ impl Kind for Deployment {
         validate_count(spec.replicas, &path.child("replicas"), errors);
         validate_count(spec.min_ready_seconds, &path.child("minReadySeconds"), errors);
         validate_count(spec.revision_history_limit, &path.child("revisionHistoryLimit"), errors);
-        let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-        validate_selector(&spec.selector, labels, &path, errors);
-        match &spec.template.spec {
-            Some(pod) => {
-                let path = path.child("template").child("spec");
-                pod_validation::validate(pod, &path, errors);
-                if let Some(policy) = pod.restart_policy.as_deref().filter(|p| matches!(*p, "Never" | "OnFailure")) {
-                    errors.not_supported(&path.child("restartPolicy"), policy, &["Always"]);
-                }
-            }
-            None => errors.required(&path.child("template").child("spec").child("containers"), ""),
-        }
+        pod_validation::validate_selected_template(&spec.selector, &spec.template, &["Always"], &path, errors);
+        deadline_beyond_readiness(spec, &path, errors);
         validate_strategy(spec, &path.child("strategy"), errors);
     }
 
@@ -84,8 +74,19 @@ impl Kind for Deployment {
             age_cell(&object.metadata, now),
             names,
             images,
-            selector_cell(&spec.selector),
+            label_selector::cell(&spec.selector),
         ]
+    }
+}
+
+/// A deployment that waits longer for readiness than its deadline allows could never complete.
+fn deadline_beyond_readiness(spec: &apps::DeploymentSpec, path: &Path, errors: &mut FieldErrors) {
+    let path = path.child("progressDeadlineSeconds");
+    validate_count(spec.progress_deadline_seconds, &path, errors);
+    if let Some(deadline) = spec.progress_deadline_seconds
+        && deadline <= spec.min_ready_seconds.unwrap_or(0)
+    {
+        errors.invalid(&path, deadline, "must be greater than minReadySeconds");
     }
 }
 

@@ -30,11 +30,9 @@ impl Kind for ReplicaSet {
         let path = Path::new("spec");
         let Some(spec) = &object.spec else { return errors.required(&path, "") };
         validate_count(spec.replicas, &path.child("replicas"), errors);
-        let template = spec.template.as_ref();
-        let labels = template.and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref());
-        validate_selector(&spec.selector, labels, &path, errors);
-        match template.and_then(|t| t.spec.as_ref()) {
-            Some(pod) => pod_validation::validate(pod, &path.child("template").child("spec"), errors),
+        validate_count(spec.min_ready_seconds, &path.child("minReadySeconds"), errors);
+        match &spec.template {
+            Some(template) => pod_validation::validate_selected_template(&spec.selector, template, &["Always"], &path, errors),
             None => errors.required(&path.child("template"), ""),
         }
     }
@@ -71,7 +69,7 @@ impl Kind for ReplicaSet {
             age_cell(&object.metadata, now),
             names,
             images,
-            selector_cell(&spec.selector),
+            label_selector::cell(&spec.selector),
         ]
     }
 }

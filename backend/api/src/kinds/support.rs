@@ -1,11 +1,15 @@
 //! What several kinds share: defaults over JSON, pod templates, subresources, selectors, cells.
+pub mod container_validation;
+pub mod label_selector;
 pub mod pod_spec;
 pub mod pod_validation;
+pub mod scheduling_validation;
+pub mod volume_validation;
 
 use crate::kind::{Subresource, Verb};
 use crate::meta;
 use crate::validation::{FieldErrors, Path};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -89,61 +93,22 @@ pub fn labels_cell(labels: Option<&BTreeMap<String, String>>) -> Value {
     }
 }
 
-/// A label selector as `kubectl` prints it.
-pub fn selector_cell(selector: &LabelSelector) -> Value {
-    let mut parts: Vec<String> =
-        selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
-    for rule in selector.match_expressions.iter().flatten() {
-        let values = rule.values.clone().unwrap_or_default().join(",");
-        parts.push(match rule.operator.as_str() {
-            "In" => format!("{} in ({values})", rule.key),
-            "NotIn" => format!("{} notin ({values})", rule.key),
-            "Exists" => rule.key.clone(),
-            _ => format!("!{}", rule.key),
-        });
-    }
-    if parts.is_empty() { "<none>".into() } else { parts.join(",").into() }
-}
-
-/// The rules of a workload's selector: not empty, well formed, and matching its own template.
-pub fn validate_selector(
-    selector: &LabelSelector,
-    template: Option<&BTreeMap<String, String>>,
-    spec: &Path,
-    errors: &mut FieldErrors,
-) {
-    let path = spec.child("selector");
-    let labels = selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty);
-    let expressions = selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
-    if labels && expressions {
-        errors.invalid(&path, json!({}), "empty selector is invalid for deployment");
-        return;
-    }
-    for (i, rule) in selector.match_expressions.iter().flatten().enumerate() {
-        let path = path.child("matchExpressions").index(i);
-        let empty = rule.values.as_ref().is_none_or(Vec::is_empty);
-        match rule.operator.as_str() {
-            "In" | "NotIn" if empty => {
-                errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
-            }
-            "Exists" | "DoesNotExist" if !empty => {
-                errors.forbidden(
-                    &path.child("values"),
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                );
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+/// The keys and values of labels, node selectors and the like.
+pub fn labels(labels: Option<&BTreeMap<String, String>>, path: &Path, errors: &mut FieldErrors) {
+    for (key, value) in labels.into_iter().flatten() {
+        if let Err(why) = meta::qualified_name(key) {
+            errors.invalid(path, key.as_str(), why);
+        }
+        if let Err(why) = meta::label_value(value) {
+            errors.invalid(path, value.as_str(), why);
         }
     }
-    let selector = crate::selector::LabelSelector::from_object(&serde_json::to_value(selector).unwrap_or_default());
-    let labels = template.cloned().unwrap_or_default();
-    if selector.is_ok_and(|selector| !selector.matches(&labels)) {
-        errors.invalid(
-            &spec.child("template").child("metadata").child("labels"),
-            json!(labels),
-            "`selector` does not match template `labels`",
-        );
+}
+
+/// A field with a closed set of values. Left out is fine: the default fills it.
+pub fn one_of(value: Option<&str>, allowed: &[&str], path: &Path, errors: &mut FieldErrors) {
+    if let Some(value) = value.filter(|v| !allowed.contains(v)) {
+        errors.not_supported(path, value, allowed);
     }
 }
 

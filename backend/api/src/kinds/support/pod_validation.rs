@@ -1,276 +1,228 @@
 //! Rules of a pod's spec, for pods and for every template of pods (`ValidatePodSpec`).
+use super::container_validation::{self, Role};
+use super::{label_selector, labels, one_of, scheduling_validation, volume_validation};
 use crate::meta;
-use crate::quantity::Quantity;
 use crate::validation::{FieldErrors, Path};
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec, Probe, Volume};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use k8s_openapi::api::core::v1::{PodSecurityContext, PodSpec, PodTemplateSpec};
+use std::collections::BTreeSet;
 
-const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+pub use container_validation::{port_name, port_number};
+
 const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
-const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+/// What resolvers take: three servers, thirty-two search paths.
+const MAX_NAMESERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+
+/// The template of a workload whose pods may end (`Job`) or not (all others): `restart_policies` are those allowed.
+pub fn validate_template(
+    template: &PodTemplateSpec,
+    restart_policies: &[&str],
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
+    let metadata = template.metadata.clone().unwrap_or_default();
+    labels(metadata.labels.as_ref(), &path.child("labels"), errors);
+    let path = path.child("spec");
+    let Some(spec) = &template.spec else { return errors.required(&path.child("containers"), "") };
+    validate(spec, &path, errors);
+    if let Some(policy) = spec.restart_policy.as_deref()
+        && RESTART_POLICIES.contains(&policy)
+        && !restart_policies.contains(&policy)
+    {
+        errors.not_supported(&path.child("restartPolicy"), policy, restart_policies);
+    }
+    if spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
+        errors
+            .forbidden(&path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    }
+}
 
 pub fn validate(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
-    let volumes = validate_volumes(spec.volumes.as_deref().unwrap_or_default(), &path.child("volumes"), errors);
+    let volumes = volume_validation::validate(
+        spec.volumes.as_deref().unwrap_or_default(),
+        &path.child("volumes"),
+        errors,
+    );
+    validate_containers(spec, &volumes, path, errors);
+    one_of(spec.restart_policy.as_deref(), RESTART_POLICIES, &path.child("restartPolicy"), errors);
+    validate_dns(spec, path, errors);
+    if let Some(seconds) = spec.termination_grace_period_seconds.filter(|s| *s < 0) {
+        let path = path.child("terminationGracePeriodSeconds");
+        errors.invalid(&path, seconds, "must be greater than or equal to 0");
+    }
+    if let Some(seconds) =
+        spec.active_deadline_seconds.filter(|s| !(1..=i64::from(i32::MAX)).contains(s))
+    {
+        let path = path.child("activeDeadlineSeconds");
+        errors.invalid(&path, seconds, "must be between 1 and 2147483647, inclusive");
+    }
+    validate_names(spec, path, errors);
+    labels(spec.node_selector.as_ref(), &path.child("nodeSelector"), errors);
+    scheduling_validation::validate(spec, path, errors);
+    if let Some(context) = &spec.security_context {
+        validate_security(context, &path.child("securityContext"), errors);
+    }
+    for (i, gate) in spec.readiness_gates.iter().flatten().enumerate() {
+        if let Err(why) = meta::qualified_name(&gate.condition_type) {
+            let path = path.child("readinessGates").index(i).child("conditionType");
+            errors.invalid(&path, gate.condition_type.as_str(), why);
+        }
+    }
+    for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
+        let path = path.child("hostAliases").index(i);
+        if alias.ip.parse::<std::net::IpAddr>().is_err() {
+            errors.invalid(
+                &path.child("ip"),
+                alias.ip.as_str(),
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            );
+        }
+        for (j, name) in alias.hostnames.iter().flatten().enumerate() {
+            if let Err(why) = meta::dns_subdomain(name) {
+                errors.invalid(&path.child("hostnames").index(j), name.as_str(), why);
+            }
+        }
+    }
+}
+
+fn validate_containers(spec: &PodSpec, volumes: &BTreeSet<String>, path: &Path, errors: &mut FieldErrors) {
     if spec.containers.is_empty() {
         errors.required(&path.child("containers"), "");
     }
     let mut names = BTreeSet::new();
-    for (list, containers) in
-        [("initContainers", spec.init_containers.as_deref().unwrap_or_default()), ("containers", &spec.containers)]
-    {
+    let mut host_ports = BTreeSet::new();
+    let lists = [
+        ("containers", Role::Main, spec.containers.as_slice()),
+        ("initContainers", Role::Init, spec.init_containers.as_deref().unwrap_or_default()),
+    ];
+    for (list, role, containers) in lists {
         for (i, container) in containers.iter().enumerate() {
             let path = path.child(list).index(i);
-            validate_container(container, &volumes, &path, errors);
             if !container.name.is_empty() && !names.insert(container.name.clone()) {
                 errors.duplicate(&path.child("name"), container.name.as_str());
             }
+            container_validation::validate(container, role, volumes, &path, errors);
+            for (j, port) in container.ports.iter().flatten().enumerate() {
+                let path = path.child("ports").index(j);
+                let Some(host) = port.host_port.filter(|p| *p != 0) else { continue };
+                if spec.host_network == Some(true) && host != port.container_port {
+                    errors.invalid(
+                        &path.child("containerPort"),
+                        port.container_port,
+                        "must match `hostPort` when `hostNetwork` is true",
+                    );
+                }
+                let protocol = port.protocol.as_deref().unwrap_or("TCP");
+                let place = format!("{protocol}/{}/{host}", port.host_ip.as_deref().unwrap_or_default());
+                // Init containers run before the others: they may use the same ports.
+                if role == Role::Main && !host_ports.insert(place.clone()) {
+                    errors.duplicate(&path.child("hostPort"), place);
+                }
+            }
         }
     }
-    one_of(spec.restart_policy.as_deref(), RESTART_POLICIES, &path.child("restartPolicy"), errors);
+    for (i, container) in spec.ephemeral_containers.iter().flatten().enumerate() {
+        let path = path.child("ephemeralContainers").index(i);
+        if !names.insert(container.name.clone()) {
+            errors.duplicate(&path.child("name"), container.name.as_str());
+        }
+        if container.image.as_deref().is_none_or(str::is_empty) {
+            errors.required(&path.child("image"), "");
+        }
+    }
+}
+
+fn validate_dns(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
     one_of(spec.dns_policy.as_deref(), DNS_POLICIES, &path.child("dnsPolicy"), errors);
-    if let Some(grace) = spec.termination_grace_period_seconds.filter(|g| *g < 0) {
-        errors.invalid(&path.child("terminationGracePeriodSeconds"), grace, "must be greater than or equal to 0");
+    let config = spec.dns_config.clone().unwrap_or_default();
+    let servers = config.nameservers.unwrap_or_default();
+    let path = path.child("dnsConfig");
+    if servers.is_empty() && spec.dns_policy.as_deref() == Some("None") {
+        let path = path.child("nameservers");
+        errors.required(&path, "must provide at least one DNS nameserver when `dnsPolicy` is None");
     }
-    if let Some(seconds) = spec.active_deadline_seconds.filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
-        errors.invalid(&path.child("activeDeadlineSeconds"), seconds, "must be between 1 and 2147483647, inclusive");
+    if servers.len() > MAX_NAMESERVERS {
+        let detail = format!("must not have more than {MAX_NAMESERVERS} nameservers");
+        errors.invalid(&path.child("nameservers"), servers.clone(), detail);
     }
-    for (field, name) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
+    for (i, server) in servers.iter().enumerate() {
+        if server.parse::<std::net::IpAddr>().is_err() {
+            errors.invalid(
+                &path.child("nameservers").index(i),
+                server.as_str(),
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            );
+        }
+    }
+    let searches = config.searches.unwrap_or_default();
+    if searches.len() > MAX_SEARCHES {
+        let detail = format!("must not have more than {MAX_SEARCHES} search paths");
+        errors.invalid(&path.child("searches"), searches, detail);
+    }
+}
+
+fn validate_names(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
+    let rules: [(&str, &Option<String>, fn(&str) -> Result<(), String>); 5] = [
+        ("hostname", &spec.hostname, meta::dns_label),
+        ("subdomain", &spec.subdomain, meta::dns_label),
+        ("serviceAccountName", &spec.service_account_name, meta::dns_subdomain),
+        ("nodeName", &spec.node_name, meta::dns_subdomain),
+        ("priorityClassName", &spec.priority_class_name, meta::dns_subdomain),
+    ];
+    for (field, name, rule) in rules {
         if let Some(name) = name.as_deref().filter(|n| !n.is_empty())
-            && let Err(why) = meta::dns_label(name)
+            && let Err(why) = rule(name)
         {
             errors.invalid(&path.child(field), name, why);
         }
     }
-    if let Some(name) = spec.service_account_name.as_deref().filter(|n| !n.is_empty())
-        && let Err(why) = meta::dns_subdomain(name)
-    {
-        errors.invalid(&path.child("serviceAccountName"), name, why);
-    }
-}
-
-fn one_of(value: Option<&str>, allowed: &[&str], path: &Path, errors: &mut FieldErrors) {
-    if let Some(value) = value.filter(|v| !allowed.contains(v)) {
-        errors.not_supported(path, value, allowed);
-    }
-}
-
-fn validate_volumes(volumes: &[Volume], path: &Path, errors: &mut FieldErrors) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for (i, volume) in volumes.iter().enumerate() {
-        let path = path.index(i);
-        if volume.name.is_empty() {
-            errors.required(&path.child("name"), "");
-        } else if let Err(why) = meta::dns_label(&volume.name) {
-            errors.invalid(&path.child("name"), volume.name.as_str(), why);
-        }
-        if !names.insert(volume.name.clone()) {
-            errors.duplicate(&path.child("name"), volume.name.as_str());
-        }
-        let sources = serde_json::to_value(volume).ok().and_then(|v| v.as_object().map(|o| o.len() - 1)).unwrap_or(0);
-        match sources {
-            0 => errors.required(&path, "must specify a volume type"),
-            1 => {}
-            _ => errors.forbidden(&path, "may not specify more than 1 volume type"),
-        }
-        if let Some(secret) = volume.secret.as_ref().filter(|s| s.secret_name.as_deref().unwrap_or_default().is_empty()) {
-            let _ = secret;
-            errors.required(&path.child("secret").child("secretName"), "");
-        }
-        if volume.config_map.as_ref().is_some_and(|c| c.name.is_empty()) {
-            errors.required(&path.child("configMap").child("name"), "");
-        }
-        if volume.host_path.as_ref().is_some_and(|h| h.path.is_empty()) {
-            errors.required(&path.child("hostPath").child("path"), "");
-        }
-    }
-    names
-}
-
-fn validate_container(container: &Container, volumes: &BTreeSet<String>, path: &Path, errors: &mut FieldErrors) {
-    match container.name.as_str() {
-        "" => errors.required(&path.child("name"), ""),
-        name => {
-            if let Err(why) = meta::dns_label(name) {
-                errors.invalid(&path.child("name"), name, why);
-            }
-        }
-    }
-    match container.image.as_deref() {
-        None | Some("") => errors.required(&path.child("image"), ""),
-        Some(image) if image.trim() != image => {
-            errors.invalid(&path.child("image"), image, "must not have leading or trailing whitespace");
-        }
-        Some(_) => {}
-    }
-    one_of(container.image_pull_policy.as_deref(), PULL_POLICIES, &path.child("imagePullPolicy"), errors);
-    validate_ports(container.ports.as_deref().unwrap_or_default(), &path.child("ports"), errors);
-    for (i, env) in container.env.iter().flatten().enumerate() {
-        validate_env(env, &path.child("env").index(i), errors);
-    }
-    let mut places = BTreeSet::new();
-    for (i, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let path = path.child("volumeMounts").index(i);
-        if !volumes.contains(&mount.name) {
-            errors.not_found(&path.child("name"), mount.name.as_str());
-        }
-        if mount.mount_path.is_empty() {
-            errors.required(&path.child("mountPath"), "");
-        } else if !places.insert(mount.mount_path.clone()) {
-            errors.invalid(&path.child("mountPath"), mount.mount_path.as_str(), "must be unique");
-        }
-    }
-    validate_resources(container, &path.child("resources"), errors);
-    let probes = [
-        ("livenessProbe", &container.liveness_probe),
-        ("readinessProbe", &container.readiness_probe),
-        ("startupProbe", &container.startup_probe),
-    ];
-    for (field, probe) in probes {
-        if let Some(probe) = probe {
-            validate_probe(probe, field, &path.child(field), errors);
+    for (i, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
+        if secret.name.is_empty() {
+            errors.required(&path.child("imagePullSecrets").index(i).child("name"), "");
         }
     }
 }
 
-fn validate_ports(ports: &[ContainerPort], path: &Path, errors: &mut FieldErrors) {
-    let mut names = BTreeSet::new();
-    for (i, port) in ports.iter().enumerate() {
-        let path = path.index(i);
-        if let Some(name) = port.name.as_deref().filter(|n| !n.is_empty()) {
-            if let Err(why) = port_name(name) {
-                errors.invalid(&path.child("name"), name, why);
-            } else if !names.insert(name) {
-                errors.duplicate(&path.child("name"), name);
-            }
-        }
-        if port.container_port == 0 {
-            errors.required(&path.child("containerPort"), "");
-        } else {
-            port_number(port.container_port, &path.child("containerPort"), errors);
-        }
-        if let Some(host) = port.host_port.filter(|p| *p != 0) {
-            port_number(host, &path.child("hostPort"), errors);
-        }
-        one_of(port.protocol.as_deref(), PROTOCOLS, &path.child("protocol"), errors);
+fn validate_security(context: &PodSecurityContext, path: &Path, errors: &mut FieldErrors) {
+    let ids =
+        [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group), ("fsGroup", context.fs_group)];
+    for (field, id) in ids {
+        container_validation::id(id, &path.child(field), errors);
+    }
+    for (i, group) in context.supplemental_groups.iter().flatten().enumerate() {
+        container_validation::id(Some(*group), &path.child("supplementalGroups").index(i), errors);
+    }
+    let policies = ["Always", "OnRootMismatch"];
+    let path_of = path.child("fsGroupChangePolicy");
+    one_of(context.fs_group_change_policy.as_deref(), &policies, &path_of, errors);
+    if let Some(profile) = &context.seccomp_profile {
+        container_validation::seccomp(profile, &path.child("seccompProfile"), errors);
     }
 }
 
-/// An IANA service name: at most 15 of `[a-z0-9-]`, at least one letter.
-pub fn port_name(name: &str) -> Result<(), String> {
-    if name.len() > 15 {
-        return Err("must be no more than 15 characters".into());
+/// A workload's selector and the template that must match it: what `selector` asks, the template's labels have.
+pub fn validate_selected_template(
+    selector: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector,
+    template: &PodTemplateSpec,
+    restart_policies: &[&str],
+    spec: &Path,
+    errors: &mut FieldErrors,
+) {
+    if label_selector::is_empty(selector) {
+        // A selector that was left out and one that asks for nothing read the same here.
+        errors.required(&spec.child("selector"), "");
+    } else {
+        label_selector::validate(selector, &spec.child("selector"), errors);
     }
-    if !name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-') {
-        return Err("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
+    let path = spec.child("template");
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+    if label_selector::is_empty(selector) || label_selector::misses(selector, &labels) {
+        let path = path.child("metadata").child("labels");
+        errors.invalid(&path, serde_json::json!(labels), "`selector` does not match template `labels`");
     }
-    if !name.bytes().any(|c| c.is_ascii_lowercase()) {
-        return Err("must contain at least one letter (a-z)".into());
-    }
-    if name.starts_with('-') || name.ends_with('-') || name.contains("--") {
-        return Err("must not begin or end with a hyphen, nor contain consecutive hyphens".into());
-    }
-    Ok(())
+    validate_template(template, restart_policies, &path, errors);
 }
 
-pub fn port_number(port: i32, path: &Path, errors: &mut FieldErrors) {
-    if !(1..=65535).contains(&port) {
-        errors.invalid(path, port, "must be between 1 and 65535, inclusive");
-    }
-}
-
-fn validate_env(env: &EnvVar, path: &Path, errors: &mut FieldErrors) {
-    if env.name.is_empty() {
-        errors.required(&path.child("name"), "");
-    } else if env.name.contains('=') || !env.name.bytes().all(|c| (0x20..0x7f).contains(&c)) {
-        let detail = "a valid environment variable name must consist only of printable ASCII characters other than '='";
-        errors.invalid(&path.child("name"), env.name.as_str(), detail);
-    }
-    let Some(from) = &env.value_from else { return };
-    let path = path.child("valueFrom");
-    if env.value.as_deref().is_some_and(|v| !v.is_empty()) {
-        errors.invalid(&path, "", "may not be specified when `value` is not empty");
-    }
-    let sources = [
-        from.config_map_key_ref.is_some(),
-        from.secret_key_ref.is_some(),
-        from.field_ref.is_some(),
-        from.resource_field_ref.is_some(),
-        from.file_key_ref.is_some(),
-    ];
-    match sources.iter().filter(|set| **set).count() {
-        0 => errors.invalid(
-            &path,
-            "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-        ),
-        1 => {}
-        _ => errors.invalid(&path, "", "may not have more than one field specified at a time"),
-    }
-    if from.secret_key_ref.as_ref().is_some_and(|s| s.key.is_empty()) {
-        errors.required(&path.child("secretKeyRef").child("key"), "");
-    }
-    if from.config_map_key_ref.as_ref().is_some_and(|c| c.key.is_empty()) {
-        errors.required(&path.child("configMapKeyRef").child("key"), "");
-    }
-}
-
-fn validate_resources(container: &Container, path: &Path, errors: &mut FieldErrors) {
-    let Some(resources) = &container.resources else { return };
-    let mut read = |field: &str, list: &Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| {
-        let mut amounts = BTreeMap::new();
-        for (resource, quantity) in list.iter().flatten() {
-            let path = path.child(field).key(resource);
-            match Quantity::parse(&quantity.0) {
-                None => errors.invalid(
-                    &path,
-                    quantity.0.as_str(),
-                    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
-                ),
-                Some(amount) if amount.is_negative() => {
-                    errors.invalid(&path, quantity.0.as_str(), "must be greater than or equal to 0");
-                }
-                Some(amount) => drop(amounts.insert(resource.clone(), amount)),
-            }
-        }
-        amounts
-    };
-    let limits = read("limits", &resources.limits);
-    let requests = read("requests", &resources.requests);
-    for (resource, request) in requests {
-        if let Some(limit) = limits.get(&resource).filter(|limit| request > **limit) {
-            let detail = format!("must be less than or equal to {resource} limit of {limit}");
-            errors.invalid(&path.child("requests"), request.to_string(), detail);
-        }
-    }
-}
-
-fn validate_probe(probe: &Probe, name: &str, path: &Path, errors: &mut FieldErrors) {
-    let handlers =
-        [probe.exec.is_some(), probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.grpc.is_some()];
-    match handlers.iter().filter(|set| **set).count() {
-        0 => errors.required(path, "must specify a handler type"),
-        1 => {}
-        _ => errors.forbidden(path, "may not specify more than 1 handler type"),
-    }
-    let counts = [
-        ("initialDelaySeconds", probe.initial_delay_seconds),
-        ("timeoutSeconds", probe.timeout_seconds),
-        ("periodSeconds", probe.period_seconds),
-        ("successThreshold", probe.success_threshold),
-        ("failureThreshold", probe.failure_threshold),
-    ];
-    for (field, value) in counts {
-        super::validate_count(value, &path.child(field), errors);
-    }
-    if name != "readinessProbe" && probe.success_threshold.is_some_and(|t| t > 1) {
-        errors.invalid(&path.child("successThreshold"), json!(probe.success_threshold), "must be 1");
-    }
-    let port = probe.http_get.as_ref().map(|h| (&h.port, "httpGet"));
-    let port = port.or_else(|| probe.tcp_socket.as_ref().map(|t| (&t.port, "tcpSocket")));
-    if let Some((IntOrString::Int(port), handler)) = port {
-        port_number(*port, &path.child(handler).child("port"), errors);
-    }
-}
+#[cfg(test)]
+mod tests;
