@@ -1,1 +1,14 @@
-//! stub
+//! What end-to-end tests stand on: a real cluster in its own directory, real `kubectl`, a real browser.
+pub mod browser;
+pub mod cluster;
+pub mod eventually;
+pub mod kubectl;
+pub mod namespace;
+
+pub use cluster::Cluster;
+pub use eventually::eventually;
+pub use kubectl::{Kubectl, Output};
+pub use namespace::Namespace;
+
+/// The image that `examples/build-images.sh` builds: a static busybox, no registry needed.
+pub const IMAGE: &str = "pilothouse.example/busybox:1";

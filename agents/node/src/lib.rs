@@ -1,1 +1,53 @@
-//! stub
+//! A node's agent: dials the server, runs the pods it is assigned through Docker, and tells how they are.
+mod assigned;
+mod connection;
+mod environment;
+mod network;
+mod node_status;
+mod pod_sync;
+mod pod_worker;
+mod probes;
+mod runtime;
+mod streams;
+mod volumes;
+
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What an agent must be told; everything else it finds out.
+pub struct AgentOptions {
+    /// `https://host:port`.
+    pub server_url: String,
+    /// The authority that signed the server's certificate.
+    pub ca_pem: String,
+    /// The node's bearer token.
+    pub credential: String,
+    pub node_name: String,
+    pub data_dir: PathBuf,
+    /// `unix:///var/run/docker.sock`.
+    pub docker_host: String,
+}
+
+/// Runs until `shutdown`; containers go on without the agent and are found again by the next one.
+pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<()> {
+    if !nix::unistd::Uid::effective().is_root() {
+        bail!("the agent builds the pods' network and mounts, which needs root");
+    }
+    std::fs::create_dir_all(&options.data_dir)
+        .with_context(|| format!("cannot make {}", options.data_dir.display()))?;
+    let runtime = runtime::docker::Docker::connect(&options.docker_host).await?;
+    runtime.ensure_pause_image().await.context("cannot import the sandbox image")?;
+    let connection = connection::Connection::new(&options)?;
+    let agent = Arc::new(pod_worker::Agent::new(options.node_name.clone(), options.data_dir, runtime, connection.outbox()));
+    let status = node_status::collect(&agent.runtime, &options.node_name).await?;
+    tracing::info!(node = %options.node_name, "the agent runs");
+    tokio::select! {
+        () = connection.run(agent.clone(), status, shutdown.clone()) => {}
+        () = agent.clone().follow_runtime() => {}
+        () = agent.clone().serve_network() => {}
+        () = shutdown.cancelled() => {}
+    }
+    Ok(())
+}

@@ -1,1 +1,149 @@
-//! stub
+//! The control plane's I/O shell: HTTPS for the Kubernetes API, the dashboard and the nodes; and the loops.
+pub mod admission;
+pub mod auth;
+mod console;
+mod feed;
+mod http;
+mod listen;
+pub mod loops;
+pub mod node_hub;
+pub mod objects;
+mod routes;
+pub mod state;
+
+pub use state::{AppState, ClusterNetwork, ClusterStore, SharedRegistry};
+
+use admission::{Admission, ServiceAddresses};
+use anyhow::{Context, Result};
+use auth::{Auth, Claims};
+use objects::Objects;
+use pilothouse_api::{Key, Registry};
+use pilothouse_store::{OpenError, PostgresOptions, Store};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long open requests may take when the server is asked to stop; watches end at once.
+const DRAIN: Duration = Duration::from_secs(3);
+
+pub struct ServerOptions {
+    /// Where TLS is served: the API, the dashboard, the nodes.
+    pub listener: TcpListener,
+    /// Where the dashboard is also served in plain HTTP; loopback only.
+    pub dashboard_listener: Option<TcpListener>,
+    pub tls: rustls::ServerConfig,
+    pub ca_pem: String,
+    pub store: ClusterStore,
+    /// PKCS#8 PEM of the key that signs tokens.
+    pub signing_key_pem: Vec<u8>,
+    pub network: ClusterNetwork,
+}
+
+/// The kinds of a new server.
+pub(crate) fn registry() -> SharedRegistry {
+    SharedRegistry::new(Registry::builtin())
+}
+
+/// Opens the database together with the registry whose fields its index offers.
+pub async fn open_store(options: PostgresOptions) -> Result<ClusterStore, OpenError> {
+    let registry = registry();
+    let store = Store::postgres(options, registry.index()).await?;
+    Ok(ClusterStore { store, registry })
+}
+
+/// A server that serves; dropping it does not stop it.
+pub struct RunningServer {
+    pub addr: SocketAddr,
+    pub dashboard_addr: Option<SocketAddr>,
+    state: AppState,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Everything below HTTP: indexes, admission, the write path. Gives the tasks that keep indexes in step.
+pub fn build(
+    store: ClusterStore,
+    signing_key_pem: &[u8],
+    network: ClusterNetwork,
+    ca_pem: &str,
+) -> Result<(AppState, Vec<futures::future::BoxFuture<'static, ()>>)> {
+    let ClusterStore { store, registry } = store;
+    let auth = Auth::new(store.clone(), signing_key_pem)?;
+    let mut followers = auth.follow()?;
+    let addresses = Arc::new(ServiceAddresses::default());
+    let seen = addresses.clone();
+    followers.push(Box::pin(feed::follow(&store, &["services"], move |observation| match observation {
+        feed::Observation::Reset => seen.reset(),
+        feed::Observation::Put(object) => seen.observe(&object),
+        feed::Observation::Gone(object) => seen.forget(&object),
+    })?));
+    let context = admission::Context { store: store.clone(), registry: registry.clone() };
+    let admission = Admission::new(&context, &network, addresses);
+    let objects = Objects::new(store.clone(), registry.clone(), admission);
+    let hub = node_hub::Hub::new(objects.clone());
+    let state = AppState { store, registry, objects, auth, hub, network: Arc::new(network), ca_pem: ca_pem.into() };
+    Ok((state, followers))
+}
+
+/// Brings the server up: what must exist is made, then requests are taken, then the loops run.
+pub async fn start(options: ServerOptions) -> Result<RunningServer> {
+    let (state, followers) = build(options.store, &options.signing_key_pem, options.network, &options.ca_pem)?;
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    for follower in followers {
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            tokio::select! { () = follower => {}, () = stop.cancelled() => {} }
+        });
+    }
+    auth::bootstrap::run(&state).await.context("cannot make the objects that every cluster has")?;
+    let addr = options.listener.local_addr()?;
+    let dashboard_addr = options.dashboard_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let app = routes::router(state.clone(), shutdown.clone());
+    tasks.spawn(listen::tls(options.listener, options.tls, app.clone(), shutdown.clone()));
+    if let Some(listener) = options.dashboard_listener {
+        tasks.spawn(listen::plain(listener, app, shutdown.clone()));
+    }
+    tasks.spawn(state.hub.clone().run(shutdown.clone()));
+    tasks.spawn(loops::run(state.objects.clone(), shutdown.clone()));
+    Ok(RunningServer { addr, dashboard_addr, state, shutdown, tasks })
+}
+
+impl RunningServer {
+    pub fn issue_token(&self, user: &str, groups: &[&str], seconds: i64) -> Result<String> {
+        self.state.auth.issue(&Claims::new(user, groups, seconds))
+    }
+
+    pub fn user_exists(&self, name: &str) -> bool {
+        self.state.auth.users().get(name).is_some()
+    }
+
+    /// Makes a user who signs in with a password, or gives an existing one a new password.
+    pub async fn set_user(&self, name: &str, password: &str, groups: &[&str]) -> Result<()> {
+        auth::users::set(&self.state.objects, name, password, groups).await
+    }
+
+    /// Resolves when the node is Ready.
+    pub async fn node_ready(&self, name: &str) {
+        let mut revision = self.state.store.revision();
+        loop {
+            let node = self.state.store.get(&Key::new("nodes", "", name)).map(|n| n.value()).unwrap_or_default();
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+            if ready && !node["spec"]["podCIDR"].is_null() && self.state.hub.is_connected(name) {
+                return;
+            }
+            let _ = self.state.store.wait_for(revision + 1).await;
+            revision = self.state.store.revision();
+        }
+    }
+
+    /// Stops taking requests, ends watches and loops, and waits a little for the rest.
+    pub async fn shutdown(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(DRAIN, self.tasks.wait()).await;
+    }
+}

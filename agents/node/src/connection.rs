@@ -1,0 +1,192 @@
+//! The line to the server: dialled by the agent, dialled again when it breaks, and never in the pods' way.
+use crate::AgentOptions;
+use crate::pod_worker::Agent;
+use anyhow::{Context, Result, bail};
+use futures::{SinkExt, StreamExt};
+use pilothouse_protocol::{CONNECT_PATH, NodeMessage, PROTOCOL, STREAM_PATH, ServerMessage};
+use rand::RngExt;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_util::sync::CancellationToken;
+
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// A line on which nothing came for so long is taken for dead.
+const SILENCE: Duration = Duration::from_secs(35);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Events that may wait for the server; more are dropped.
+const EVENTS: usize = 1024;
+
+pub type Socket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
+
+/// What waits to be told to the server: of each pod only its newest status, whatever the length of an outage.
+#[derive(Clone)]
+pub struct Outbox {
+    statuses: Arc<parking_lot::Mutex<HashMap<String, NodeMessage>>>,
+    changed: Arc<Notify>,
+    events: mpsc::Sender<NodeMessage>,
+}
+
+impl Outbox {
+    /// `uid` is the pod's; a later message about it replaces an earlier one.
+    pub fn tell(&self, uid: &str, message: NodeMessage) {
+        self.statuses.lock().insert(uid.to_owned(), message);
+        self.changed.notify_one();
+    }
+
+    pub fn event(&self, message: NodeMessage) {
+        if self.events.try_send(message).is_err() {
+            tracing::debug!("an event was dropped: the server is away for long");
+        }
+    }
+}
+
+/// Dials the server, for the control line and for each stream.
+#[derive(Clone)]
+pub struct Dialer {
+    host: String,
+    address: String,
+    credential: String,
+    tls: tokio_rustls::TlsConnector,
+}
+
+impl Dialer {
+    pub async fn dial(&self, path: &str) -> Result<Socket> {
+        let dialling = async {
+            let tcp = TcpStream::connect(&self.address).await.with_context(|| format!("cannot reach {}", self.address))?;
+            tcp.set_nodelay(true)?;
+            let name = rustls::pki_types::ServerName::try_from(self.host.clone())?;
+            let tls = self.tls.connect(name, tcp).await.context("the server's certificate was refused")?;
+            let mut request = format!("wss://{}{path}", self.address).into_client_request()?;
+            let headers = request.headers_mut();
+            headers.insert("authorization", format!("Bearer {}", self.credential).parse()?);
+            headers.insert("sec-websocket-protocol", PROTOCOL.parse()?);
+            let (socket, _) = tokio_tungstenite::client_async(request, tls).await.context("the server refused the connection")?;
+            Ok(socket)
+        };
+        tokio::time::timeout(DIAL_TIMEOUT, dialling).await.context("the server does not answer")?
+    }
+
+    pub async fn stream(&self, id: &str) -> Result<Socket> {
+        self.dial(&format!("{STREAM_PATH}/{id}")).await
+    }
+}
+
+pub struct Connection {
+    dialer: Dialer,
+    outbox: Outbox,
+    events: tokio::sync::Mutex<mpsc::Receiver<NodeMessage>>,
+}
+
+impl Connection {
+    pub fn new(options: &AgentOptions) -> Result<Self> {
+        let Some(address) = options.server_url.strip_prefix("https://") else {
+            bail!("the server's address must start with https://, not {:?}", options.server_url);
+        };
+        let address = address.trim_end_matches('/');
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        let address = if address.contains(':') { address.to_owned() } else { format!("{address}:443") };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(options.ca_pem.as_bytes()) {
+            roots.add(certificate.context("the CA certificate is not PEM")?)?;
+        }
+        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        let outbox = Outbox { statuses: Arc::default(), changed: Arc::default(), events: sender };
+        let dialer = Dialer { host, address, credential: options.credential.clone(), tls: Arc::new(tls).into() };
+        Ok(Self { dialer, outbox, events: receiver.into() })
+    }
+
+    pub fn outbox(&self) -> Outbox {
+        self.outbox.clone()
+    }
+
+    /// Keeps a line to the server until `shutdown`.
+    pub async fn run(&self, agent: Arc<Agent>, node: Value, shutdown: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        while !shutdown.is_cancelled() {
+            let begun = tokio::time::Instant::now();
+            match self.talk(&agent, &node).await {
+                Ok(()) => tracing::info!("the server closed the line"),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "no line to the server; pods go on"),
+            }
+            pause = if begun.elapsed() > SILENCE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            // Many agents must not come back in step.
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+        }
+    }
+
+    async fn talk(&self, agent: &Arc<Agent>, node: &Value) -> Result<()> {
+        let socket = self.dialer.dial(CONNECT_PATH).await?;
+        let (mut sink, mut incoming) = socket.split();
+        send(&mut sink, &NodeMessage::Register { node: node.clone() }).await?;
+        // The server may have lost what it was told last: every pod tells its status again.
+        agent.tell_everything();
+        let mut events = self.events.lock().await;
+        let mut ping = tokio::time::interval(PING_EVERY);
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                frame = incoming.next() => {
+                    heard = tokio::time::Instant::now();
+                    match frame {
+                        Some(Ok(Message::Text(text))) => self.receive(agent, &text)?,
+                        Some(Ok(Message::Close(_))) | None => return Ok(()),
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => return Err(error.into()),
+                    }
+                }
+                () = self.outbox.changed.notified() => {
+                    let waiting: Vec<NodeMessage> = self.outbox.statuses.lock().drain().map(|(_, message)| message).collect();
+                    for message in waiting {
+                        send(&mut sink, &message).await?;
+                    }
+                }
+                Some(event) = events.recv() => send(&mut sink, &event).await?,
+                _ = ping.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        bail!("nothing was heard for {SILENCE:?}");
+                    }
+                    send(&mut sink, &NodeMessage::Ping).await?;
+                }
+            }
+        }
+    }
+
+    fn receive(&self, agent: &Arc<Agent>, text: &str) -> Result<()> {
+        match serde_json::from_str(text).context("the server speaks another protocol")? {
+            ServerMessage::Pong => {}
+            ServerMessage::Objects { full, changes, .. } => agent.clone().assign(full, changes),
+            ServerMessage::OpenStream { id, request } => {
+                let (agent, dialer, outbox) = (agent.clone(), self.dialer.clone(), self.outbox.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = crate::streams::serve(&agent, &dialer, &id, request).await {
+                        let message = format!("{error:#}");
+                        tracing::debug!(stream = %id, error = %message, "a stream failed");
+                        outbox.event(NodeMessage::StreamFailed { id, code: 500, message });
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn send(sink: &mut (impl SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error> + Unpin), message: &NodeMessage) -> Result<()> {
+    let text = serde_json::to_string(message)?;
+    tokio::time::timeout(SILENCE, sink.send(Message::text(text))).await.context("the server does not read")??;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The pods' network on this node: a bridge, a cable to each pod, and rules that turn service addresses into pods'.
+pub mod dns;
+pub mod rules;
+
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::process::Stdio;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+pub const BRIDGE: &str = "ph0";
+pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const POD_NETWORK: &str = "10.244.0.0/16";
+
+/// A node's range of pod addresses and who holds which.
+pub struct Addresses {
+    network: u32,
+    last: u32,
+    taken: BTreeSet<u32>,
+}
+
+impl Addresses {
+    /// `cidr` as in `10.244.1.0/24`.
+    pub fn new(cidr: &str, held: impl IntoIterator<Item = String>) -> Result<Self> {
+        let (network, prefix) = cidr.split_once('/').with_context(|| format!("{cidr:?} is no address range"))?;
+        let network: Ipv4Addr = network.parse()?;
+        let prefix: u32 = prefix.parse()?;
+        if !(8..=30).contains(&prefix) {
+            bail!("a pod range of /{prefix} is not usable");
+        }
+        let network = u32::from(network);
+        let taken = held.into_iter().filter_map(|a| a.parse::<Ipv4Addr>().ok()).map(u32::from).collect();
+        Ok(Self { network, last: network + (1 << (32 - prefix)) - 2, taken })
+    }
+
+    /// The bridge's own address, which pods send everything to.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.network + 1)
+    }
+
+    pub fn take(&mut self) -> Option<Ipv4Addr> {
+        let free = (self.network + 2..=self.last).find(|address| !self.taken.contains(address))?;
+        self.taken.insert(free);
+        Some(Ipv4Addr::from(free))
+    }
+
+    pub fn give_back(&mut self, address: &str) {
+        if let Ok(address) = address.parse::<Ipv4Addr>() {
+            self.taken.remove(&u32::from(address));
+        }
+    }
+}
+
+/// Makes the bridge and lets the kernel forward. Idempotent.
+pub async fn set_up(cidr: &str, gateway: Ipv4Addr) -> Result<()> {
+    if ip(&format!("link show dev {BRIDGE}\n")).await.is_err() {
+        ip(&format!("link add {BRIDGE} type bridge\n")).await.context("cannot make the pods' bridge")?;
+    }
+    let prefix = cidr.split_once('/').map_or("24", |(_, prefix)| prefix);
+    // Addresses of an earlier run may be others.
+    ip(&format!(
+        "addr flush dev {BRIDGE}\naddr add {gateway}/{prefix} dev {BRIDGE}\naddr add {DNS_ADDRESS}/32 dev {BRIDGE}\nlink set {BRIDGE} up\n"
+    ))
+    .await?;
+    let settings = [
+        ("net/ipv4/ip_forward", "1"),
+        // A NodePort on 127.0.0.1 leads out of the loopback interface.
+        ("net/ipv4/conf/all/route_localnet", "1"),
+        // Pods talk to each other through us, by design: do not tell them of a shorter way.
+        ("net/ipv4/conf/all/send_redirects", "0"),
+        ("net/ipv4/conf/ph0/send_redirects", "0"),
+    ];
+    for (name, value) in settings {
+        let path = format!("/proc/sys/{name}");
+        std::fs::write(&path, value).with_context(|| format!("cannot set {path}"))?;
+    }
+    accept_forwarding().await;
+    Ok(())
+}
+
+/// Docker sets the FORWARD policy to DROP; pods need a way through.
+async fn accept_forwarding() {
+    for direction in ["-i", "-o"] {
+        let rule = ["FORWARD", direction, BRIDGE, "-j", "ACCEPT"];
+        let check = Command::new("iptables").args(["-w", "-C"]).args(rule).stderr(Stdio::null()).status().await;
+        if check.is_ok_and(|status| status.success()) {
+            continue;
+        }
+        let added = Command::new("iptables").args(["-w", "-I"]).args(rule).stderr(Stdio::null()).status().await;
+        if !added.is_ok_and(|status| status.success()) {
+            tracing::warn!("no forwarding rule could be added: another program's firewall may stop pods");
+        }
+    }
+}
+
+/// Lays the cable of a pod whose sandbox runs as `pid`. Every packet goes through the node, so that its connection
+/// tracking sees both directions of a service's traffic.
+pub async fn connect(pid: i64, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
+    let host_end = format!("ph{:08x}", u32::from(address));
+    let _ = ip(&format!("link del {host_end}\n")).await; // of a sandbox that died
+    ip(&format!(
+        "link add {host_end} type veth peer name eth0 netns {pid}\nlink set {host_end} master {BRIDGE}\n\
+         link set {host_end} type bridge_slave hairpin on\nlink set {host_end} up\n"
+    ))
+    .await
+    .context("cannot lay the pod's cable")?;
+    let inside = format!(
+        "link set lo up\naddr add {address}/32 dev eth0\nlink set eth0 up\nroute add {gateway} dev eth0 scope link\n\
+         route add default via {gateway} src {address}\n"
+    );
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &pid.to_string(), "-n", "ip", "-batch", "-"]);
+    feed(command, &inside).await.context("cannot set the pod's address")
+}
+
+async fn ip(batch: &str) -> Result<()> {
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]);
+    feed(command, batch).await
+}
+
+/// Runs a command with `input`; what it says on failure is the error.
+async fn feed(mut command: Command, input: &str) -> Result<()> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).await?;
+    }
+    let output = tokio::time::timeout(std::time::Duration::from_secs(10), child.wait_with_output()).await??;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// Replaces all rules of ours in one transaction of the kernel.
+pub async fn apply_rules(rules: &str) -> Result<()> {
+    let mut command = Command::new("nft");
+    command.args(["-f", "-"]);
+    feed(command, rules).await.context("the kernel refused the service rules")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_given_once_and_come_back() {
+        let mut addresses = Addresses::new("10.244.3.0/29", ["10.244.3.2".to_owned()]).unwrap();
+        assert_eq!(addresses.gateway().to_string(), "10.244.3.1");
+        let given: Vec<String> = std::iter::from_fn(|| addresses.take()).map(|a| a.to_string()).collect();
+        assert_eq!(given, ["10.244.3.3", "10.244.3.4", "10.244.3.5", "10.244.3.6"]);
+        addresses.give_back("10.244.3.4");
+        assert_eq!(addresses.take().unwrap().to_string(), "10.244.3.4");
+    }
+}

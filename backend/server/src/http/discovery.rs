@@ -1,0 +1,238 @@
+//! What the server offers: groups, versions, resources, schemas, health.
+use super::reply;
+use crate::objects::read_failed;
+use crate::routes;
+use crate::state::AppState;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use pilothouse_api::{KindEntry, Registry, Status, schema};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const MINOR: &str = "36";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+pub async fn healthy() -> &'static str {
+    "ok"
+}
+
+/// Ready means that the database answers.
+pub async fn ready(State(app): State<AppState>) -> Response {
+    match app.store.fresh().await {
+        Ok(_) => "ok".into_response(),
+        Err(error) => reply::status(&read_failed(error)),
+    }
+}
+
+pub async fn version() -> Response {
+    reply::json(StatusCode::OK, &json!({
+        "major": "1", "minor": MINOR, "gitVersion": format!("v1.{MINOR}.0+pilothouse.{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "", "goVersion": "", "compiler": "rustc",
+        "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+    }))
+}
+
+/// Who is not known learns nothing of what there is.
+fn known(app: &AppState, headers: &HeaderMap) -> Result<Arc<Registry>, Response> {
+    match app.auth.authenticate(headers) {
+        Some(_) => Ok(app.registry.load()),
+        None => Err(reply::status(&Status::unauthorized())),
+    }
+}
+
+fn wants_aggregated(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|form| form.contains("as=APIGroupDiscoveryList") && form.contains("v=v2") && !form.contains("v=v2beta1"))
+}
+
+pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap) -> Response {
+    let registry = match known(&app, &headers) {
+        Ok(registry) => registry,
+        Err(refused) => return refused,
+    };
+    if wants_aggregated(&headers) {
+        return aggregated(&registry, true);
+    }
+    reply::json(StatusCode::OK, &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}))
+}
+
+/// Versions of each group but core, the preferred one first.
+fn versions(registry: &Registry) -> BTreeMap<&str, Vec<&str>> {
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for entry in registry.entries().iter().filter(|e| !e.group.is_empty()) {
+        let versions = groups.entry(&entry.group).or_default();
+        if !versions.contains(&entry.version.as_str()) {
+            versions.push(&entry.version);
+        }
+    }
+    for versions in groups.values_mut() {
+        versions.sort_by(|a, b| b.cmp(a));
+    }
+    groups
+}
+
+fn group_json(group: &str, versions: &[&str]) -> Value {
+    let all: Vec<Value> = versions.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
+    json!({"name": group, "versions": all, "preferredVersion": all.first()})
+}
+
+pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response {
+    let registry = match known(&app, &headers) {
+        Ok(registry) => registry,
+        Err(refused) => return refused,
+    };
+    if wants_aggregated(&headers) {
+        return aggregated(&registry, false);
+    }
+    let groups: Vec<Value> = versions(&registry).iter().map(|(group, versions)| group_json(group, versions)).collect();
+    reply::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+}
+
+pub async fn group(State(app): State<AppState>, Path(group): Path<String>, headers: HeaderMap) -> Response {
+    let registry = match known(&app, &headers) {
+        Ok(registry) => registry,
+        Err(refused) => return refused,
+    };
+    match versions(&registry).get(group.as_str()) {
+        Some(versions) => {
+            let mut found = group_json(&group, versions);
+            found["kind"] = "APIGroup".into();
+            found["apiVersion"] = "v1".into();
+            reply::json(StatusCode::OK, &found)
+        }
+        None => reply::status(&routes::not_found()),
+    }
+}
+
+pub async fn core_resources(State(app): State<AppState>, Path(version): Path<String>, headers: HeaderMap) -> Response {
+    resources(&app, "", &version, &headers)
+}
+
+pub async fn group_resources(State(app): State<AppState>, Path((group, version)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    resources(&app, &group, &version, &headers)
+}
+
+fn of<'a>(registry: &'a Registry, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<KindEntry>> {
+    registry.entries().iter().filter(move |e| e.group == group && e.version == version)
+}
+
+fn resources(app: &AppState, group: &str, version: &str, headers: &HeaderMap) -> Response {
+    let registry = match known(app, headers) {
+        Ok(registry) => registry,
+        Err(refused) => return refused,
+    };
+    let mut list = Vec::new();
+    for entry in of(&registry, group, version) {
+        let mut resource = json!({
+            "name": entry.plural, "singularName": entry.singular, "namespaced": entry.is_namespaced(), "kind": entry.kind,
+            "verbs": entry.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
+        });
+        for (field, values) in [("shortNames", &entry.short_names), ("categories", &entry.categories)] {
+            if !values.is_empty() {
+                resource[field] = json!(values);
+            }
+        }
+        list.push(resource);
+        for sub in &entry.subresources {
+            let mut resource = json!({
+                "name": format!("{}/{}", entry.plural, sub.name), "singularName": "", "namespaced": entry.is_namespaced(),
+                "kind": sub.kind, "verbs": sub.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
+            });
+            if sub.group != entry.group || sub.version != entry.version {
+                resource["group"] = sub.group.into();
+                resource["version"] = sub.version.into();
+            }
+            list.push(resource);
+        }
+    }
+    if list.is_empty() {
+        return reply::status(&routes::not_found());
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    reply::json(StatusCode::OK, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+}
+
+/// Everything in one answer (`apidiscovery.k8s.io/v2`).
+fn aggregated(registry: &Registry, core: bool) -> Response {
+    let groups: Vec<(&str, Vec<&str>)> = if core { vec![("", vec!["v1"])] } else { versions(registry).into_iter().collect() };
+    let items: Vec<Value> = groups
+        .into_iter()
+        .map(|(group, versions)| {
+            let versions: Vec<Value> = versions
+                .into_iter()
+                .map(|version| {
+                    let resources: Vec<Value> = of(registry, group, version).map(|entry| aggregated_resource(entry)).collect();
+                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                })
+                .collect();
+            let mut item = json!({"metadata": {"creationTimestamp": null}, "versions": versions});
+            if !group.is_empty() {
+                item["metadata"]["name"] = group.into();
+            }
+            item
+        })
+        .collect();
+    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
+    ([(header::CONTENT_TYPE, AGGREGATED)], list.to_string()).into_response()
+}
+
+fn aggregated_resource(entry: &KindEntry) -> Value {
+    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let subresources: Vec<Value> = entry
+        .subresources
+        .iter()
+        .map(|s| json!({
+            "subresource": s.name, "responseKind": kind(s.group, s.version, s.kind),
+            "verbs": s.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
+        }))
+        .collect();
+    let mut resource = json!({
+        "resource": entry.plural, "responseKind": kind(&entry.group, &entry.version, &entry.kind),
+        "scope": if entry.is_namespaced() { "Namespaced" } else { "Cluster" }, "singularResource": entry.singular,
+        "verbs": entry.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
+    });
+    for (field, values) in [("shortNames", json!(entry.short_names)), ("categories", json!(entry.categories)), ("subresources", subresources.into())] {
+        if values.as_array().is_some_and(|v| !v.is_empty()) {
+            resource[field] = values;
+        }
+    }
+    resource
+}
+
+pub async fn openapi_v2(State(app): State<AppState>, headers: HeaderMap) -> Response {
+    match known(&app, &headers) {
+        Ok(registry) => reply::json(StatusCode::OK, &schema::v2(&registry)),
+        Err(refused) => refused,
+    }
+}
+
+pub async fn openapi_v3_index(State(app): State<AppState>, headers: HeaderMap) -> Response {
+    let registry = match known(&app, &headers) {
+        Ok(registry) => registry,
+        Err(refused) => return refused,
+    };
+    let paths: serde_json::Map<String, Value> = schema::group_versions(&registry)
+        .into_iter()
+        .map(|path| {
+            let url = format!("/openapi/v3/{path}");
+            (path, json!({"serverRelativeURL": url}))
+        })
+        .collect();
+    reply::json(StatusCode::OK, &json!({"paths": paths}))
+}
+
+/// Building a document takes long enough to keep them.
+static DOCUMENTS: std::sync::OnceLock<BTreeMap<String, Value>> = std::sync::OnceLock::new();
+
+pub async fn openapi_v3(State(app): State<AppState>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+    let registry = match known(&app, &headers) {
+        Ok(registry) => registry,
+        Err(refused) => return refused,
+    };
+    match DOCUMENTS.get_or_init(|| schema::v3(&registry)).get(&path) {
+        Some(document) => reply::json(StatusCode::OK, document),
+        None => reply::status(&routes::not_found()),
+    }
+}

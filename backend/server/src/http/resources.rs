@@ -1,0 +1,210 @@
+//! One request about resources: who asks, what for, may they; then the verb's own file.
+use super::{read, reply, subresources, watch, write};
+use crate::auth::{Attributes, Proof};
+use crate::objects::Actor;
+use crate::routes;
+use crate::state::AppState;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
+use axum::response::Response;
+use pilothouse_api::{KindEntry, Reason, Status, Verb};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Kubernetes' limit for request bodies, in bytes.
+const BODY_LIMIT: usize = 3 * 1024 * 1024;
+/// Browsers cannot be made to send it by another site's form.
+const BROWSER_HEADER: &str = "x-pilothouse-request";
+
+/// A request about a resource, taken apart.
+pub struct Call {
+    pub app: AppState,
+    pub actor: Actor,
+    pub entry: Arc<KindEntry>,
+    pub namespace: String,
+    /// Empty for collections.
+    pub name: String,
+    pub subresource: String,
+    pub query: HashMap<String, String>,
+    /// Keys that may come more than once, such as `command`.
+    pub query_list: Vec<(String, String)>,
+    pub headers: HeaderMap,
+}
+
+impl Call {
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    pub fn flag(&self, name: &str) -> bool {
+        self.param(name).is_some_and(|value| matches!(value, "true" | "1"))
+    }
+
+    pub fn accept(&self) -> &str {
+        self.headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default()
+    }
+
+    pub fn content_type(&self) -> Option<&str> {
+        self.headers.get(header::CONTENT_TYPE).and_then(|a| a.to_str().ok())
+    }
+}
+
+pub async fn handle(State(app): State<AppState>, request: Request) -> Response {
+    match dispatch(app, request).await {
+        Ok(response) => response,
+        Err(status) => reply::status(&status),
+    }
+}
+
+async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
+    let (mut parts, body) = request.into_parts();
+    let (actor, proof) = app.auth.authenticate(&parts.headers).ok_or_else(Status::unauthorized)?;
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if proof == Proof::SessionCookie && !reads && !parts.headers.contains_key(BROWSER_HEADER) {
+        return Err(Status::new(Reason::Forbidden, format!("a browser's request that changes something needs the header {BROWSER_HEADER}")));
+    }
+    let call = take_apart(app, actor, &parts)?;
+    let watches = call.flag("watch");
+    let verb = verb(&parts.method, &call, watches)?;
+    let wanted = Attributes {
+        verb: verb.into(),
+        group: call.entry.group.clone(),
+        version: call.entry.version.clone(),
+        resource: call.entry.plural.clone(),
+        subresource: call.subresource.clone(),
+        namespace: call.namespace.clone(),
+        name: call.name.clone(),
+        path: String::new(),
+        field_selector: call.param("fieldSelector").unwrap_or_default().to_owned(),
+    };
+    call.app.auth.authorize(&call.actor, &wanted)?;
+    if !call.subresource.is_empty() {
+        return subresources::handle(call, &mut parts, body).await;
+    }
+    match verb {
+        "get" => read::get(&call).await,
+        "list" => read::list(&call).await,
+        "watch" => watch::watch(call, &parts).await,
+        "create" => write::create(&call, read_body(body).await?).await,
+        "update" => write::update(&call, read_body(body).await?).await,
+        "patch" => write::patch(&call, read_body(body).await?).await,
+        "delete" => write::delete(&call, read_body(body).await?).await,
+        "deletecollection" => write::delete_collection(&call, read_body(body).await?).await,
+        _ => Err(routes::not_found()),
+    }
+}
+
+/// The body, whole; a longer one than Kubernetes takes is refused.
+pub async fn read_body(body: Body) -> Result<Bytes, Status> {
+    axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|error| {
+        use std::error::Error;
+        let too_long = error.source().is_some_and(|s| s.is::<http_body_util::LengthLimitError>());
+        match too_long {
+            true => Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {BODY_LIMIT}")),
+            false => Status::bad_request(format!("the body could not be read: {error}")),
+        }
+    })
+}
+
+/// `/api/v1/namespaces/{ns}/pods/{name}/log` and its like.
+fn take_apart(app: AppState, actor: Actor, parts: &Parts) -> Result<Call, Status> {
+    let decoded = percent_decode(parts.uri.path());
+    let segments: Vec<&str> = decoded.split('/').filter(|s| !s.is_empty()).collect();
+    let (group, version, mut rest) = match segments.as_slice() {
+        ["api", version, rest @ ..] => ("", *version, rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        _ => return Err(routes::not_found()),
+    };
+    let registry = app.registry.load();
+    let mut namespace = String::new();
+    // `namespaces/{name}/{resource}`; a namespace's own subresources have two segments as well.
+    let own = |s: &str| matches!(s, "status" | "finalize");
+    if let ["namespaces", name, below, ..] = rest
+        && !(rest.len() == 3 && own(below) && group.is_empty())
+    {
+        namespace = (*name).to_owned();
+        rest = &rest[2..];
+    }
+    let [plural, rest @ ..] = rest else { return Err(routes::not_found()) };
+    let entry = registry.by_url(group, version, plural).cloned().ok_or_else(routes::not_found)?;
+    if entry.is_namespaced() == namespace.is_empty() && !(entry.is_namespaced() && rest.is_empty()) {
+        return Err(routes::not_found());
+    }
+    let (name, subresource) = match rest {
+        [] => ("", String::new()),
+        [name] => (*name, String::new()),
+        [name, below @ ..] => (*name, below.join("/")),
+    };
+    let query_list = parse_query(parts.uri.query().unwrap_or_default());
+    if let Some(first) = subresource.split('/').next().filter(|s| !s.is_empty())
+        && entry.subresource(first).is_none()
+    {
+        return Err(routes::not_found());
+    }
+    Ok(Call {
+        actor,
+        entry,
+        namespace,
+        name: name.to_owned(),
+        subresource,
+        query: query_list.iter().cloned().collect(),
+        query_list,
+        headers: parts.headers.clone(),
+        app,
+    })
+}
+
+fn verb(method: &Method, call: &Call, watches: bool) -> Result<&'static str, Status> {
+    let collection = call.name.is_empty();
+    let verb = match *method {
+        Method::GET | Method::HEAD if watches => "watch",
+        Method::GET | Method::HEAD if collection => "list",
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if collection => "deletecollection",
+        Method::DELETE => "delete",
+        _ => "",
+    };
+    let has = |verb: &str| match call.subresource.split('/').next().filter(|s| !s.is_empty()) {
+        Some(name) => call.entry.subresource(name).is_some_and(|s| s.verbs.iter().any(|v| v.as_str() == verb)),
+        None => call.entry.verbs.iter().any(|v: &Verb| v.as_str() == verb),
+    };
+    let misplaced = call.subresource.is_empty() && (verb == "create") != collection && matches!(verb, "create" | "update" | "patch");
+    if has(verb) && !misplaced {
+        return Ok(verb);
+    }
+    Err(Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource"))
+}
+
+pub fn parse_query(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (percent_decode(&key.replace('+', " ")), percent_decode(&value.replace('+', " ")))
+        })
+        .collect()
+}
+
+/// `%2F` and its like; what is no UTF-8 is replaced.
+fn percent_decode(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 16).ok());
+        match (first, digits) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,185 @@
+//! Subresources: parts of objects with doors of their own.
+mod portforward;
+mod spdy;
+mod streams;
+
+use super::resources::{Call, read_body};
+use super::{read, reply, write};
+use crate::auth::{Claims, tokens};
+use crate::objects::{Part, read_failed};
+use crate::routes;
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::lifecycle::DeleteOptions;
+use pilothouse_api::patch::PatchType;
+use pilothouse_api::{Key, Status, decode, lifecycle, patch};
+use pilothouse_store::Object;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Response, Status> {
+    match (call.subresource.as_str(), &parts.method) {
+        ("status", &Method::GET) => read::get(&call).await,
+        ("status", &Method::PUT) => write::update(&call, read_body(body).await?).await,
+        ("status", &Method::PATCH) => write::patch(&call, read_body(body).await?).await,
+        ("scale", method) => scale(&call, method.clone(), body).await,
+        ("binding", &Method::POST) => {
+            let object = decode::decode(&read_body(body).await?, call.content_type())?.value;
+            bind(&call, &call.name, &object).await
+        }
+        ("eviction", &Method::POST) => evict(&call, body).await,
+        ("finalize", &Method::PUT) => finalize(&call, body).await,
+        ("token", &Method::POST) => token(&call, body).await,
+        ("ephemeralcontainers" | "resize", &Method::GET) => read::get(&call).await,
+        ("log", &Method::GET) => streams::log(&call).await,
+        ("exec" | "attach", _) => streams::exec(call, parts).await,
+        ("portforward", _) => portforward::handle(call, parts).await,
+        _ => Err(routes::not_found()),
+    }
+}
+
+/// The object a subresource belongs to, at a proved revision.
+pub async fn parent(call: &Call) -> Result<Arc<Object>, Status> {
+    call.app.store.fresh().await.map_err(read_failed)?;
+    let key = Key::new(call.entry.stored_as.clone(), call.namespace.as_str(), call.name.as_str());
+    call.app.store.get(&key).ok_or_else(|| Status::not_found(&call.entry.resource, &call.name))
+}
+
+/// `autoscaling/v1 Scale`: the replicas of any kind that has them.
+async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Status> {
+    if method == Method::GET {
+        let object = parent(call).await?;
+        return Ok(reply::json(StatusCode::OK, &scale_of(&object.value())));
+    }
+    let body = read_body(body).await?;
+    let decoded = decode::decode(&body, call.content_type())?.value;
+    let kind = (method == Method::PATCH).then(|| call.content_type().and_then(PatchType::from_content_type));
+    let change = |old: &Value| {
+        let wanted = match kind {
+            None => decoded.clone(),
+            Some(None) => return Err(PatchType::unsupported()),
+            Some(Some(PatchType::Strategic | PatchType::Apply)) => patch::patch(PatchType::Merge, &call.entry, &scale_of(old), &decoded)?,
+            Some(Some(kind)) => patch::patch(kind, &call.entry, &scale_of(old), &decoded)?,
+        };
+        let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
+        if !(0..=i64::from(i32::MAX)).contains(&replicas) {
+            let mut errors = pilothouse_api::FieldErrors::default();
+            let path = pilothouse_api::Path::new("spec").child("replicas");
+            errors.invalid(&path, replicas, "must be greater than or equal to 0");
+            return Err(Status::invalid("Scale", "autoscaling", &call.name, &errors));
+        }
+        let mut new = old.clone();
+        new["spec"]["replicas"] = replicas.into();
+        let version = &wanted["metadata"]["resourceVersion"];
+        if version.as_str().is_some_and(|v| !v.is_empty()) {
+            new["metadata"]["resourceVersion"] = version.clone();
+        }
+        Ok(new)
+    };
+    let options = write::options(call)?;
+    let written = call.app.objects.update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Spec, &options, change).await?;
+    Ok(reply::json(StatusCode::OK, &scale_of(&written.value())))
+}
+
+fn scale_of(object: &Value) -> Value {
+    let meta = &object["metadata"];
+    let selector = &object["spec"]["selector"];
+    let labels = if selector["matchLabels"].is_object() { &selector["matchLabels"] } else { selector };
+    let pairs: Vec<String> = labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
+        .collect();
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"], "resourceVersion": meta["resourceVersion"],
+            "creationTimestamp": meta["creationTimestamp"],
+        },
+        "spec": {"replicas": object["spec"]["replicas"]},
+        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": pairs.join(",")},
+    })
+}
+
+/// Puts a pod on a node: what schedulers of others do too.
+pub async fn bind(call: &Call, pod: &str, binding: &Value) -> Result<Response, Status> {
+    let node = binding["target"]["name"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        return Err(Status::bad_request("target.name: Required value: the node to bind to"));
+    }
+    let uid = binding["metadata"]["uid"].as_str().unwrap_or_default();
+    let options = write::options(call)?;
+    call.app.objects.bind(&call.actor, &call.namespace, pod, uid, node, &options).await?;
+    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(reply::json(StatusCode::CREATED, &done))
+}
+
+/// A deletion that may be refused by a budget. Budgets come with their controller; until then none stands in the way.
+async fn evict(call: &Call, body: Body) -> Result<Response, Status> {
+    let eviction = decode::decode(&read_body(body).await?, call.content_type())?.value;
+    let delete = DeleteOptions::from_json(&eviction["deleteOptions"]);
+    let options = write::options(call)?;
+    call.app.objects.delete(&call.actor, &call.entry, &call.namespace, &call.name, &delete, &options).await?;
+    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(reply::json(StatusCode::CREATED, &done))
+}
+
+async fn finalize(call: &Call, body: Body) -> Result<Response, Status> {
+    let (wanted, _) = write::object(call, &read_body(body).await?)?;
+    let change = |old: &Value| {
+        let mut new = old.clone();
+        new["spec"]["finalizers"] = wanted["spec"]["finalizers"].clone();
+        Ok(new)
+    };
+    let options = write::options(call)?;
+    let written = call.app.objects.update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Whole, &options, change).await?;
+    Ok(read::one(call, StatusCode::OK, &written))
+}
+
+/// The shortest and longest life of a service account's token, in seconds, as in Kubernetes.
+const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=86_400 * 365;
+
+/// `TokenRequest`: a token of a service account, bound to it and, if asked, to a pod or secret.
+async fn token(call: &Call, body: Body) -> Result<Response, Status> {
+    let request = decode::decode(&read_body(body).await?, call.content_type())?.value;
+    let account = parent(call).await?;
+    let spec = &request["spec"];
+    let seconds = spec["expirationSeconds"].as_i64().unwrap_or(3600);
+    if !TOKEN_SECONDS.contains(&seconds) {
+        return Err(Status::bad_request("spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes"));
+    }
+    let user = format!("system:serviceaccount:{}:{}", call.namespace, call.name);
+    let mut claims = Claims::new(&user, &[], seconds);
+    let audiences: Vec<String> = spec["audiences"].as_array().into_iter().flatten().filter_map(|a| a.as_str().map(str::to_owned)).collect();
+    if !audiences.is_empty() {
+        claims.aud = audiences;
+    }
+    let reference = &spec["boundObjectRef"];
+    let named = |kind: &str| {
+        let wanted = reference["kind"] == kind;
+        wanted.then(|| tokens::ObjectName {
+            name: reference["name"].as_str().unwrap_or_default().into(),
+            uid: reference["uid"].as_str().unwrap_or_default().into(),
+        })
+    };
+    claims.bound = Some(tokens::Bound {
+        namespace: call.namespace.clone(),
+        serviceaccount: tokens::ObjectName { name: call.name.clone(), uid: account.uid.to_string() },
+        pod: named("Pod"),
+        secret: named("Secret"),
+        node: named("Node"),
+    });
+    let token = call.app.auth.issue(&claims).map_err(Status::internal)?;
+    let until = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
+    let mut answer = request;
+    answer["apiVersion"] = "authentication.k8s.io/v1".into();
+    answer["kind"] = "TokenRequest".into();
+    answer["spec"]["audiences"] = json!(claims.aud);
+    answer["spec"]["expirationSeconds"] = seconds.into();
+    answer["status"] = json!({"token": token, "expirationTimestamp": lifecycle::seconds(until)});
+    Ok(reply::json(StatusCode::CREATED, &answer))
+}

@@ -1,0 +1,188 @@
+//! `watch`: a line of JSON a change, for as long as the client listens.
+use super::read::{Selectors, Shape};
+use super::resources::Call;
+use crate::objects::read_failed;
+use axum::body::Body;
+use axum::http::header;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::table::{IncludeObject, partial_metadata, table};
+use pilothouse_api::{Revision, Status};
+use pilothouse_store::{Change, ChangeKind, Object, Watch, WatchItem};
+use rand::RngExt;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Where the client names no end, watches end after 30 to 60 minutes, as Kubernetes' do, so that they spread anew.
+const SHORTEST: u64 = 1800;
+const LONGEST: u64 = 3600;
+/// Kubernetes' mark on the bookmark that ends the initial list.
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+
+pub async fn watch(call: Call, parts: &Parts) -> Result<Response, Status> {
+    let selectors = Selectors::of(&call)?;
+    let from = call.param("resourceVersion").unwrap_or_default();
+    let from: Option<Revision> = match from {
+        "" | "0" => None,
+        text => Some(text.parse().map_err(|_| Status::bad_request("resourceVersion: Invalid value: must be a number"))?),
+    };
+    let initial = call.flag("sendInitialEvents") || (from.is_none() && !call.query.contains_key("sendInitialEvents"));
+    match from {
+        Some(from) if !initial => call.app.store.wait_for(from).await.map_err(read_failed)?,
+        _ => drop(call.app.store.fresh().await.map_err(read_failed)?),
+    }
+    let namespace = Some(call.namespace.clone()).filter(|n| !n.is_empty());
+    let (resource, namespace) = (call.entry.stored_as.clone(), namespace.as_deref());
+    let (state, start) = match initial {
+        true => {
+            let listing = call.app.store.list(&resource, namespace);
+            (listing.objects, listing.revision)
+        }
+        false => (Vec::new(), from.unwrap_or_else(|| call.app.store.revision())),
+    };
+    let watch = call.app.store.watch(Some(&resource), namespace, start);
+    let watch = match watch {
+        Ok(watch) => watch,
+        Err(error) => return Err(read_failed(error)),
+    };
+    let seconds = call.param("timeoutSeconds").and_then(|s| s.parse().ok());
+    let seconds = seconds.unwrap_or_else(|| rand::rng().random_range(SHORTEST..LONGEST));
+    let shutdown = parts.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
+    let mut encoder = Encoder { shape: Shape::of(&call), headers_sent: false, bookmarks: call.flag("allowWatchBookmarks"), call, selectors };
+    let mut first = BytesMut::new();
+    for object in state.iter().filter(|object| encoder.selectors.matches(object)) {
+        first.put_slice(&encoder.line("ADDED", object));
+    }
+    if encoder.call.flag("sendInitialEvents") && encoder.bookmarks {
+        first.put_slice(&encoder.bookmark(start, true));
+    }
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let stream = futures::stream::unfold(
+        Some((watch, encoder, first.freeze())),
+        move |running| {
+            let shutdown = shutdown.clone();
+            async move {
+                let (mut watch, mut encoder, first) = running?;
+                if !first.is_empty() {
+                    return Some((Ok::<_, Infallible>(first), Some((watch, encoder, Bytes::new()))));
+                }
+                let (bytes, goes_on) = tokio::select! {
+                    next = next_lines(&mut watch, &mut encoder) => next,
+                    () = tokio::time::sleep_until(end) => return None,
+                    () = shutdown.cancelled() => return None,
+                };
+                Some((Ok(bytes), goes_on.then_some((watch, encoder, Bytes::new()))))
+            }
+        },
+    );
+    Ok(([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache, private")], Body::from_stream(stream)).into_response())
+}
+
+/// Waits for something to send, then takes what else is there: one write for a burst. False: the watch is over.
+async fn next_lines(watch: &mut Watch, encoder: &mut Encoder) -> (Bytes, bool) {
+    const BURST: usize = 64 * 1024;
+    let mut lines = BytesMut::new();
+    while lines.is_empty() {
+        let mut item = watch.next().await;
+        loop {
+            match item {
+                WatchItem::Change(change) => lines.put_slice(&encoder.change(&change)),
+                WatchItem::Progress(revision) => {
+                    if lines.is_empty() && encoder.bookmarks {
+                        lines.put_slice(&encoder.bookmark(revision, false));
+                    }
+                    break;
+                }
+                WatchItem::Lagged => {
+                    let status = Status::expired("too old resource version: the watch fell behind; list again");
+                    lines.put_slice(format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status.to_json()).as_bytes());
+                    return (lines.freeze(), false);
+                }
+            }
+            if lines.len() > BURST {
+                break;
+            }
+            item = match watch.try_next() {
+                // Bookmarks go out when nothing else does, not after each burst.
+                WatchItem::Progress(_) => break,
+                other => other,
+            };
+        }
+    }
+    (lines.freeze(), true)
+}
+
+struct Encoder {
+    call: Call,
+    selectors: Selectors,
+    shape: Shape,
+    /// Column definitions go with the first row only.
+    headers_sent: bool,
+    bookmarks: bool,
+}
+
+impl Encoder {
+    /// A change as this watcher sees it: an object may enter or leave the selection.
+    fn change(&mut self, change: &Change) -> Bytes {
+        let now = change.kind != ChangeKind::Deleted && self.selectors.matches(&change.object);
+        let before = match &change.previous {
+            Some(previous) => self.selectors.matches(previous),
+            None => change.kind != ChangeKind::Added && self.selectors.matches(&change.object),
+        };
+        match (before, now) {
+            (false, false) => Bytes::new(),
+            (false, true) => self.line("ADDED", &change.object),
+            (true, true) => self.line("MODIFIED", &change.object),
+            (true, false) => self.line("DELETED", &change.object),
+        }
+    }
+
+    fn line(&mut self, kind: &str, object: &Object) -> Bytes {
+        let objects = &self.call.app.objects;
+        let mut line = BytesMut::with_capacity(object.bytes.len() + 40);
+        line.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+        match self.shape {
+            Shape::Whole if objects.is_stored_shape(&self.call.entry) => line.put_slice(&object.bytes),
+            Shape::Whole => line.put_slice(objects.value_of(&self.call.entry, object).to_string().as_bytes()),
+            Shape::Metadata => {
+                let value = partial_metadata(&objects.value_of(&self.call.entry, object));
+                line.put_slice(value.to_string().as_bytes());
+            }
+            Shape::Table(include) => {
+                let value = objects.value_of(&self.call.entry, object);
+                line.put_slice(self.table(&[value], include, object.revision).to_string().as_bytes());
+            }
+        }
+        line.put_slice(b"}\n");
+        line.freeze()
+    }
+
+    fn table(&mut self, objects: &[Value], include: IncludeObject, revision: Revision) -> Value {
+        let meta = json!({"resourceVersion": revision.to_string()});
+        let mut result = table(&self.call.entry, objects, include, Timestamp::now(), meta);
+        if std::mem::replace(&mut self.headers_sent, true) {
+            result["columnDefinitions"] = Value::Null;
+        }
+        result
+    }
+
+    fn bookmark(&mut self, revision: Revision, ends_initial: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if ends_initial {
+            metadata["annotations"] = json!({INITIAL_END: "true"});
+        }
+        let object = json!({"kind": self.call.entry.kind, "apiVersion": self.call.entry.api_version(), "metadata": metadata});
+        let object = match self.shape {
+            Shape::Table(_) => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()},
+                "columnDefinitions": null, "rows": [{"cells": [], "object": object}],
+            }),
+            _ => object,
+        };
+        format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into()
+    }
+}

@@ -1,0 +1,200 @@
+//! Which node needs which objects: its own Node, its pods, what they mount, and every service.
+use parking_lot::Mutex;
+use pilothouse_api::Key;
+use pilothouse_protocol::{ObjectChange, ServerMessage};
+use pilothouse_store::{Object, Store, WatchItem};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Told to every node.
+const SHARED: &[&str] = &["services", "endpointslices.discovery.k8s.io"];
+/// Told to the nodes whose pods name them.
+const MOUNTED: &[&str] = &["configmaps", "secrets"];
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// One pod's change touches its own node and what it names, never all pods.
+#[derive(Default)]
+struct State {
+    revision: u64,
+    objects: HashMap<Key, Arc<Object>>,
+    shared: HashSet<Key>,
+    pods_of: HashMap<String, HashSet<Key>>,
+    /// Where each pod is and what it names.
+    pods: HashMap<Key, (String, HashSet<Key>)>,
+    /// How many pods of each node name an object.
+    users: HashMap<Key, HashMap<String, usize>>,
+}
+
+#[derive(Default)]
+pub struct Assignments(Mutex<State>);
+
+impl Assignments {
+    /// Everything a node needs, as its first message.
+    pub fn full(&self, node: &str) -> ServerMessage {
+        let state = self.0.lock();
+        let mut keys: HashSet<&Key> = state.shared.iter().collect();
+        let own = Key::new("nodes", "", node);
+        keys.insert(&own);
+        for pod in state.pods_of.get(node).into_iter().flatten() {
+            keys.insert(pod);
+            keys.extend(state.pods.get(pod).into_iter().flat_map(|(_, named)| named));
+        }
+        let changes = keys.into_iter().filter_map(|key| state.objects.get(key)).map(|object| change(&object.key, Some(object))).collect();
+        ServerMessage::Objects { full: true, revision: state.revision, changes }
+    }
+}
+
+fn change(key: &Key, object: Option<&Arc<Object>>) -> ObjectChange {
+    let raw = object.and_then(|o| RawValue::from_string(String::from_utf8_lossy(&o.bytes).into_owned()).ok());
+    ObjectChange { resource: key.resource.clone(), namespace: key.namespace.clone(), name: key.name.clone(), object: raw }
+}
+
+/// Follows the store for ever and tells what concerns whom.
+pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(&str, ServerMessage)) {
+    loop {
+        let (revision, objects) = store.everything();
+        let Ok(mut watch) = store.watch(None, None, revision) else {
+            tokio::time::sleep(RETRY_AFTER).await;
+            continue;
+        };
+        {
+            let mut state = assignments.0.lock();
+            let nodes: Vec<String> = state.pods_of.keys().cloned().collect();
+            *state = State { revision, ..State::default() };
+            for object in objects {
+                state.apply(&object.key.clone(), Some(object));
+            }
+            let everybody: HashSet<String> = state.pods_of.keys().cloned().chain(nodes).collect();
+            drop(state);
+            for node in everybody {
+                tell(&node, assignments.full(&node));
+            }
+        }
+        loop {
+            match watch.next().await {
+                WatchItem::Change(change) => {
+                    let mut state = assignments.0.lock();
+                    state.revision = change.object.revision;
+                    let gone = change.kind == pilothouse_store::ChangeKind::Deleted;
+                    let key = change.object.key.clone();
+                    let told = state.apply(&key, (!gone).then(|| change.object.clone()));
+                    // Under the lock, so that a node that comes now gets the change once: in its full set or here.
+                    for (node, changes) in told {
+                        tell(&node, ServerMessage::Objects { full: false, revision: state.revision, changes });
+                    }
+                }
+                WatchItem::Progress(_) => {}
+                WatchItem::Lagged => break,
+            }
+        }
+    }
+}
+
+impl State {
+    /// Takes a change; what each node is to be told of it. The node `*` stands for all.
+    fn apply(&mut self, key: &Key, object: Option<Arc<Object>>) -> BTreeMap<String, Vec<ObjectChange>> {
+        let mut told: BTreeMap<String, Vec<ObjectChange>> = BTreeMap::new();
+        let resource = &*key.resource;
+        let shared = SHARED.contains(&resource);
+        if !shared && !MOUNTED.contains(&resource) && !matches!(resource, "pods" | "nodes") {
+            return told;
+        }
+        match &object {
+            Some(object) => drop(self.objects.insert(key.clone(), object.clone())),
+            None => drop(self.objects.remove(key)),
+        }
+        let line = || change(key, object.as_ref());
+        if shared {
+            if object.is_some() { self.shared.insert(key.clone()) } else { self.shared.remove(key) };
+            for node in self.node_names() {
+                told.entry(node).or_default().push(line());
+            }
+        } else if resource == "nodes" {
+            told.entry(key.name.to_string()).or_default().push(line());
+        } else if resource == "pods" {
+            self.apply_pod(key, object.as_ref(), &mut told);
+        } else {
+            for node in self.users.get(key).into_iter().flat_map(HashMap::keys) {
+                told.entry(node.clone()).or_default().push(line());
+            }
+        }
+        told
+    }
+
+    fn node_names(&self) -> Vec<String> {
+        self.objects.keys().filter(|key| &*key.resource == "nodes").map(|key| key.name.to_string()).collect()
+    }
+
+    fn apply_pod(&mut self, key: &Key, object: Option<&Arc<Object>>, told: &mut BTreeMap<String, Vec<ObjectChange>>) {
+        let before = self.pods.remove(key);
+        if let Some((node, named)) = &before {
+            if let Some(pods) = self.pods_of.get_mut(node) {
+                pods.remove(key);
+            }
+            for name in named {
+                if let Some(count) = self.users.get_mut(name).and_then(|users| users.get_mut(node)) {
+                    *count -= 1;
+                }
+                if let Some(users) = self.users.get_mut(name) {
+                    users.retain(|_, count| *count > 0);
+                }
+            }
+        }
+        let pod = object.map(|o| o.value());
+        let node = pod.as_ref().and_then(|p| p["spec"]["nodeName"].as_str()).unwrap_or_default().to_owned();
+        if let Some((old, _)) = before.filter(|(old, _)| *old != node) {
+            told.entry(old).or_default().push(change(key, None));
+        }
+        let Some(pod) = pod.filter(|_| !node.is_empty()) else { return };
+        let named = named_by(&pod, &key.namespace);
+        let changes = told.entry(node.clone()).or_default();
+        for name in &named {
+            let users = self.users.entry(name.clone()).or_default().entry(node.clone()).or_default();
+            *users += 1;
+            if *users == 1 && let Some(object) = self.objects.get(name) {
+                changes.push(change(name, Some(object))); // before the pod that needs it
+            }
+        }
+        changes.push(change(key, object));
+        self.pods_of.entry(node.clone()).or_default().insert(key.clone());
+        self.pods.insert(key.clone(), (node, named));
+    }
+}
+
+/// The ConfigMaps and Secrets that a pod's volumes, environment and image pulls name.
+fn named_by(pod: &Value, namespace: &Arc<str>) -> HashSet<Key> {
+    let mut named = HashSet::new();
+    let mut add = |resource: &str, name: &Value| {
+        if let Some(name) = name.as_str() {
+            named.insert(Key::new(resource, namespace.clone(), name));
+        }
+    };
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    for volume in list(&pod["spec"]["volumes"]) {
+        add("configmaps", &volume["configMap"]["name"]);
+        add("secrets", &volume["secret"]["secretName"]);
+        for source in list(&volume["projected"]["sources"]) {
+            add("configmaps", &source["configMap"]["name"]);
+            add("secrets", &source["secret"]["name"]);
+        }
+    }
+    for field in ["containers", "initContainers", "ephemeralContainers"] {
+        for container in list(&pod["spec"][field]) {
+            for env in list(&container["env"]) {
+                add("configmaps", &env["valueFrom"]["configMapKeyRef"]["name"]);
+                add("secrets", &env["valueFrom"]["secretKeyRef"]["name"]);
+            }
+            for source in list(&container["envFrom"]) {
+                add("configmaps", &source["configMapRef"]["name"]);
+                add("secrets", &source["secretRef"]["name"]);
+            }
+        }
+    }
+    for secret in list(&pod["spec"]["imagePullSecrets"]) {
+        add("secrets", &secret["name"]);
+    }
+    named
+}

@@ -1,0 +1,49 @@
+//! The whole URL map.
+use crate::auth::login;
+use crate::http::{self, reply};
+use crate::state::AppState;
+use crate::{console, node_hub};
+use axum::Router;
+use axum::routing::{any, get, post};
+use pilothouse_api::{Reason, Status};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub fn router(state: AppState, shutdown: CancellationToken) -> Router {
+    Router::new()
+        .route("/", get(console::root))
+        .route("/ui", get(console::redirect))
+        .route("/ui/", get(console::page))
+        .route("/ui/{*path}", get(console::page))
+        .route("/auth/login", post(login::login))
+        .route("/auth/session", get(login::session))
+        .route("/auth/logout", post(login::logout))
+        .route("/healthz", get(http::discovery::healthy))
+        .route("/livez", get(http::discovery::healthy))
+        .route("/readyz", get(http::discovery::ready))
+        .route("/version", get(http::discovery::version))
+        .route("/api", get(http::discovery::api_versions))
+        .route("/api/{version}", get(http::discovery::core_resources))
+        .route("/apis", get(http::discovery::groups))
+        .route("/apis/{group}", get(http::discovery::group))
+        .route("/apis/{group}/{version}", get(http::discovery::group_resources))
+        .route("/openapi/v2", get(http::discovery::openapi_v2))
+        .route("/openapi/v3", get(http::discovery::openapi_v3_index))
+        .route("/openapi/v3/{*path}", get(http::discovery::openapi_v3))
+        .route(pilothouse_protocol::CONNECT_PATH, get(node_hub::connect))
+        .route("/node/v1/streams/{id}", get(node_hub::stream))
+        // Every resource of every kind: /api/v1/… and /apis/{group}/{version}/…
+        .route("/api/{version}/{*path}", any(http::resources::handle))
+        .route("/apis/{group}/{version}/{*path}", any(http::resources::handle))
+        .fallback(|| async { reply::status(&not_found()) })
+        .layer(axum::Extension(shutdown))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            reply::status(&Status::internal("this request made the server panic; it is logged"))
+        }))
+        .with_state(state)
+}
+
+/// A URL that leads nowhere.
+pub fn not_found() -> Status {
+    Status::new(Reason::NotFound, "the server could not find the requested resource")
+}

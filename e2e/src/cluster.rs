@@ -1,0 +1,158 @@
+//! A real cluster: `pilothouse up` in a directory of its own, on ports of its own.
+use crate::{Kubectl, eventually};
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The first start makes a database and imports an image.
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub struct Cluster {
+    dir: PathBuf,
+    child: Option<Child>,
+    arguments: Vec<String>,
+    /// The ready line of the last start.
+    pub ready_line: String,
+}
+
+/// `target/release/pilothouse`, or what `PILOTHOUSE_BIN` names.
+pub fn binary() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/pilothouse");
+    std::env::var_os("PILOTHOUSE_BIN").map_or(built, PathBuf::from)
+}
+
+/// The top of the checkout.
+pub fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+impl Cluster {
+    /// Starts a cluster in a fresh directory below the system's temporary one. `arguments` follow `up`.
+    pub fn start(name: &str, arguments: &[&str]) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("pilothouse-e2e-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
+        let mut cluster = Self { dir, child: None, arguments, ready_line: String::new() };
+        cluster.resume()?;
+        Ok(cluster)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(self.dir.join("data/kubeconfig"))
+    }
+
+    pub fn admin_password(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.dir.join("data/admin-password"))?.trim().to_owned())
+    }
+
+    /// The dashboard's address, from the ready line.
+    pub fn dashboard(&self) -> Result<String> {
+        let after = self.ready_line.split("dashboard ").nth(1).context("the ready line names no dashboard")?;
+        Ok(after.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+
+    /// The API's address, from the kubeconfig.
+    pub fn api(&self) -> Result<String> {
+        self.kubectl().ok(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"])
+    }
+
+    /// Starts the program on the same directory again and waits for its ready line.
+    pub fn resume(&mut self) -> Result<()> {
+        let log = self.dir.join("up.log");
+        let printed = File::create(&log)?;
+        let child = Command::new(binary())
+            .arg("up")
+            .arg("--data-dir")
+            .arg(self.dir.join("data"))
+            .args(["--listen", "127.0.0.1:0", "--dashboard-listen", "127.0.0.1:0"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(printed.try_clone()?)
+            .stderr(printed)
+            .spawn()
+            .with_context(|| format!("cannot start {}: run ./dev build first", binary().display()))?;
+        let child = self.child.insert(child);
+        self.ready_line = eventually("the ready line", READY_TIMEOUT, || {
+            let text = fs::read_to_string(&log)?;
+            if let Some(status) = child.try_wait()? {
+                bail!("pilothouse ended ({status}): {text}");
+            }
+            let line = text.lines().find(|line| line.starts_with("pilothouse is ready"));
+            Ok(line.map(str::to_owned))
+        })?;
+        Ok(())
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// `kill -9`: nothing is said goodbye to.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Ctrl-C, and waits for the end.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+        eventually("the end of pilothouse", STOP_TIMEOUT, || Ok(child.try_wait()?)).map(drop)
+    }
+
+    /// The process of the local agent.
+    pub fn agent_pid(&self) -> Result<u32> {
+        let data = self.dir.join("data/node");
+        let data = data.to_string_lossy();
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let arguments = String::from_utf8_lossy(&arguments);
+            let mut words = arguments.split('\0');
+            if words.next().is_some_and(|program| program.ends_with("pilothouse"))
+                && words.next() == Some("agent")
+                && arguments.contains(&*data)
+            {
+                return Ok(pid);
+            }
+        }
+        bail!("no agent runs on {data}")
+    }
+
+    /// The containers of this cluster's pods: id and the pod's namespace/name/container.
+    pub fn containers(&self, namespace: &str) -> Result<Vec<(String, String)>> {
+        let output = Command::new("docker")
+            .args(["ps", "--no-trunc", "--format", "{{.ID}} {{.Names}}", "--filter"])
+            .arg(format!("label=io.kubernetes.pod.namespace={namespace}"))
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        Ok(lines.map(|(id, name)| (id.to_owned(), name.to_owned())).collect())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in ["up.log", "data/agent.log"] {
+                let text = fs::read_to_string(self.dir.join(log)).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(40).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                eprintln!("--- {log}\n{}", tail.join("\n"));
+            }
+        }
+        let _ = self.stop();
+        let _ = self.kill();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
