@@ -26,10 +26,6 @@ pub enum Command {
     Server(ControlPlaneOptions),
     /// Run a node's agent, which dials a server and runs pods through Docker
     Agent(AgentOptions),
-    /// Write everything that a data directory holds into one file (works while the cluster runs)
-    Backup(BackupOptions),
-    /// Make a data directory from a file that `backup` wrote
-    Restore(RestoreOptions),
 }
 
 #[derive(Args, Clone)]
@@ -88,21 +84,4 @@ pub struct AgentOptions {
     pub data_dir: PathBuf,
     #[command(flatten)]
     pub node: NodeOptions,
-}
-
-#[derive(Args, Clone)]
-pub struct BackupOptions {
-    #[arg(long, value_name = "DIR", env = "PILOTHOUSE_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// The file to write; it holds keys and secrets, so it is made readable by its owner only
-    pub file: PathBuf,
-}
-
-#[derive(Args, Clone)]
-pub struct RestoreOptions {
-    /// The directory to make; it must not hold a cluster already
-    #[arg(long, value_name = "DIR", env = "PILOTHOUSE_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// A file that `backup` wrote
-    pub file: PathBuf,
 }

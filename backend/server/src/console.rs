@@ -9,6 +9,7 @@ use serde_json::json;
 
 #[derive(RustEmbed)]
 #[folder = "$CARGO_MANIFEST_DIR/../../frontend/dist"]
+#[allow_missing = true]
 struct Files;
 
 const PATHS: &[&str] = &["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/ui/", "/version"];

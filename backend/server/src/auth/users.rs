@@ -99,8 +99,8 @@ impl Users {
     /// The user, if the password is right. An unknown user costs as much time as a wrong password.
     pub fn check(&self, name: &str, password: &str) -> Option<User> {
         let user = self.get(name);
-        let hash = user.as_ref().map_or_else(nobody, |user| &user.hash);
-        let right = PasswordHash::new(hash)
+        let hash = user.as_ref().map_or_else(|| nobody().to_owned(), |user| user.hash.clone());
+        let right = PasswordHash::new(&hash)
             .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
         user.filter(|_| right)
     }

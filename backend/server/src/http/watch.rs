@@ -54,8 +54,10 @@ pub async fn watch(call: Call, parts: &Parts) -> Result<Response, Status> {
     let shutdown = parts.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
     let mut encoder = Encoder { shape: Shape::of(&call), headers_sent: false, bookmarks: call.flag("allowWatchBookmarks"), call, selectors };
     let mut first = BytesMut::new();
-    for object in state.iter().filter(|object| encoder.selectors.matches(object)) {
-        first.put_slice(&encoder.line("ADDED", object));
+    for object in &state {
+        if encoder.selectors.matches(object) {
+            first.put_slice(&encoder.line("ADDED", object));
+        }
     }
     if encoder.call.flag("sendInitialEvents") && encoder.bookmarks {
         first.put_slice(&encoder.bookmark(start, true));

@@ -134,7 +134,8 @@ async fn apply_patch(call: &Call, applied: &Value) -> Result<Response, Status> {
     let updated = objects.update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change).await;
     let absent = matches!(&updated, Err(status) if status.reason == Reason::NotFound) && call.subresource.is_empty();
     if !absent {
-        return Ok(with_warnings(one(call, StatusCode::OK, &updated?), &warnings));
+        let updated = updated?;
+        return Ok(with_warnings(one(call, StatusCode::OK, &updated), &warnings));
     }
     let mut object = apply::apply(&call.entry, None, applied, manager, force, now)?;
     object["metadata"]["name"] = call.name.as_str().into();
