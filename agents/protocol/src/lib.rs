@@ -16,7 +16,7 @@ pub const PROTOCOL: &str = "v1.node.pilothouse.io";
 
 /// Server to agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "type")]
+#[serde(rename_all = "camelCase", tag = "type", content = "body")]
 pub enum ServerMessage {
     /// What this node needs to know: its own Node, the pods bound to it, the ConfigMaps, Secrets and PersistentVolume(Claim)s
     /// those pods name, and every Service and EndpointSlice. The first message is the `full` set; what it does not
@@ -50,7 +50,7 @@ pub struct ObjectChange {
 /// Agent to server. Everything about a pod carries its UID: a status for an earlier pod of the same name is dropped by
 /// the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "type")]
+#[serde(rename_all = "camelCase", tag = "type", content = "body")]
 pub enum NodeMessage {
     /// The first message: the Node object as the agent would create it (name, labels, taints, `status` with capacity,
     /// addresses, nodeInfo, conditions).
@@ -148,4 +148,28 @@ pub mod channel {
     pub const RESIZE: u8 = 4;
     /// Followed by the number of the channel that ended.
     pub const CLOSE: u8 = 255;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_cross_the_line_as_they_are() {
+        let object = r#"{"metadata":{"name":"a"},"n":1.50}"#;
+        let change = ObjectChange {
+            resource: "pods".into(),
+            namespace: "b".into(),
+            name: "a".into(),
+            object: RawValue::from_string(object.to_owned()).ok(),
+        };
+        let sent = serde_json::to_string(&ServerMessage::Objects { full: true, revision: 7, changes: vec![change] }).unwrap();
+        match serde_json::from_str(&sent).unwrap() {
+            ServerMessage::Objects { full: true, revision: 7, changes } => {
+                assert_eq!(changes[0].object.as_ref().unwrap().get(), object);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(serde_json::from_str(&serde_json::to_string(&ServerMessage::Pong).unwrap()).unwrap(), ServerMessage::Pong));
+    }
 }

@@ -55,12 +55,12 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>]) -> String {
     format!(
         "table ip pilothouse {{}}\ndelete table ip pilothouse\ntable ip pilothouse {{\n{chains}\
   chain services {{\n{services_chain}  }}\n\
-  chain prerouting {{\n    type nat hook prerouting priority dstnat - 1; policy accept;\n    jump services\n  }}\n\
-  chain output {{\n    type nat hook output priority dstnat - 1; policy accept;\n    jump services\n  }}\n\
+  chain prerouting {{\n    type nat hook prerouting priority -101; policy accept;\n    jump services\n  }}\n\
+  chain output {{\n    type nat hook output priority -101; policy accept;\n    jump services\n  }}\n\
   chain nobody {{\n{reject}  }}\n\
-  chain forward {{\n    type filter hook forward priority filter - 1; policy accept;\n    jump nobody\n  }}\n\
-  chain reject_output {{\n    type filter hook output priority filter - 1; policy accept;\n    jump nobody\n  }}\n\
-  chain postrouting {{\n    type nat hook postrouting priority srcnat - 1; policy accept;\n\
+  chain forward {{\n    type filter hook forward priority -1; policy accept;\n    jump nobody\n  }}\n\
+  chain reject_output {{\n    type filter hook output priority -1; policy accept;\n    jump nobody\n  }}\n\
+  chain postrouting {{\n    type nat hook postrouting priority 99; policy accept;\n\
     meta mark & {MASQUERADE} == {MASQUERADE} masquerade\n{hairpin}\
     ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade\n\
     ip saddr {POD_NETWORK} ip daddr != {POD_NETWORK} oifname != \"{BRIDGE}\" masquerade\n  }}\n}}\n"

@@ -121,7 +121,6 @@ impl Docker {
             host_config: Some(HostConfig {
                 network_mode: Some(if host_network { "host" } else { "none" }.into()),
                 ipc_mode: Some("shareable".into()),
-                oom_score_adj: Some(-998), // the pod falls with it
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()

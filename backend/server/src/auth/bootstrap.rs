@@ -2,7 +2,7 @@
 use crate::objects::{Actor, WriteOptions};
 use crate::state::AppState;
 use anyhow::Result;
-use pilothouse_api::Reason;
+use pilothouse_api::{Key, Reason, meta};
 use serde_json::{Value, json};
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -93,6 +93,9 @@ fn roles() -> Vec<(&'static str, Vec<Value>)> {
 
 async fn make(app: &AppState, actor: &Actor, resource: &str, namespace: &str, mut object: Value) -> Result<()> {
     let Some(entry) = app.registry.by_resource(resource) else { return Ok(()) };
+    if app.store.get(&Key::new(resource, namespace, meta::name(&object))).is_some() {
+        return Ok(());
+    }
     object["apiVersion"] = entry.api_version().into();
     object["kind"] = entry.kind.as_str().into();
     match app.objects.create(actor, &entry, namespace, object, &WriteOptions::default()).await {

@@ -32,9 +32,17 @@ struct State {
 pub struct Assignments(Mutex<State>);
 
 impl Assignments {
-    /// Everything a node needs, as its first message.
-    pub fn full(&self, node: &str) -> ServerMessage {
+    /// Hands over everything a node needs, as its first message. No change is told while `send` runs, so that a node
+    /// hears of each once: in this set or after it.
+    pub fn with_full(&self, node: &str, send: impl FnOnce(ServerMessage)) {
         let state = self.0.lock();
+        send(state.full(node));
+    }
+}
+
+impl State {
+    fn full(&self, node: &str) -> ServerMessage {
+        let state = self;
         let mut keys: HashSet<&Key> = state.shared.iter().collect();
         let own = Key::new("nodes", "", node);
         keys.insert(&own);
@@ -68,9 +76,8 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(&str,
                 state.apply(&object.key.clone(), Some(object));
             }
             let everybody: HashSet<String> = state.pods_of.keys().cloned().chain(nodes).collect();
-            drop(state);
             for node in everybody {
-                tell(&node, assignments.full(&node));
+                tell(&node, state.full(&node));
             }
         }
         loop {

@@ -165,11 +165,11 @@ async fn serve(hub: Hub, actor: Actor, node: String, socket: WebSocket) {
                         return;
                     }
                     // The full set and the line begin together: no change falls between.
-                    let mut lines = hub.0.lines.lock();
-                    let full = hub.0.assignments.full(&node);
-                    if pong.try_send(full).is_ok() {
-                        lines.insert(node.clone(), pong.clone());
-                    }
+                    hub.0.assignments.with_full(&node, |full| {
+                        if pong.try_send(full).is_ok() {
+                            hub.0.lines.lock().insert(node.clone(), pong.clone());
+                        }
+                    });
                 }
                 NodeMessage::Ping => {
                     hub.renew(&actor, &node).await;

@@ -4,7 +4,7 @@ use super::parent;
 use crate::node_hub::NodeStream;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -147,7 +147,9 @@ async fn join(client: WebSocket, node: NodeStream) {
                 _ => {}
             }
         }
-        let _ = to_client.close().await;
+        // Without a code clients take the end for a failure.
+        let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+        let _ = to_client.send(Message::Close(Some(frame))).await;
     };
     let up = async {
         while let Some(Ok(frame)) = from_client.next().await {
