@@ -203,4 +203,36 @@ mod tests {
             ["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]
         );
     }
+
+    #[test]
+    fn the_columns_tell_how_far_a_rollout_is() {
+        let object = json!({
+            "metadata": {"name": "web", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"spec": {"containers": [{"name": "a", "image": "x:1"}, {"name": "b", "image": "y:2"}]}}},
+            "status": {"readyReplicas": 2, "updatedReplicas": 1, "availableReplicas": 2},
+        });
+        let now = "2026-01-01T00:05:30Z".parse().unwrap();
+        let cells = Deployment::cells(&serde_json::from_value(object).unwrap(), now);
+        assert_eq!(
+            json!(cells),
+            json!(["web", "2/3", 1, 2, "5m30s", "a,b", "x:1,y:2", "app=web"])
+        );
+    }
+
+    #[test]
+    fn the_selector_stays_as_it_was_made() {
+        let of = |app: &str| {
+            let object =
+                json!({"metadata": {}, "spec": {"selector": {"matchLabels": {"app": app}}, "template": {}}});
+            serde_json::from_value(object).unwrap()
+        };
+        let mut errors = FieldErrors::default();
+        Deployment::validate_update(&of("new"), &of("old"), &mut errors);
+        let told = errors.as_slice()[0].to_string();
+        assert_eq!(
+            told,
+            "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"new\"}}: field is immutable"
+        );
+    }
 }

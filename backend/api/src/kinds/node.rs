@@ -121,3 +121,51 @@ fn readiness(node: &core::Node) -> String {
     }
     words.join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_tells_its_state_roles_and_addresses() {
+        let node = json!({
+            "metadata": {"name": "n1", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"node-role.kubernetes.io/control-plane": "", "node-role.kubernetes.io/worker": ""}},
+            "spec": {"unschedulable": true},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+                "nodeInfo": {"kubeletVersion": "v1.36.0", "osImage": "Debian", "kernelVersion": "6.1",
+                    "containerRuntimeVersion": "docker://20.10", "architecture": "amd64", "bootID": "", "kubeProxyVersion": "",
+                    "machineID": "", "operatingSystem": "linux", "systemUUID": ""},
+            },
+        });
+        let cells = Node::cells(
+            &serde_json::from_value(node).unwrap(),
+            "2026-01-01T03:00:00Z".parse().unwrap(),
+        );
+        let expected = json!([
+            "n1",
+            "Ready,SchedulingDisabled",
+            "control-plane,worker",
+            "3h",
+            "v1.36.0",
+            "10.0.0.1",
+            "<none>",
+            "Debian",
+            "6.1",
+            "docker://20.10"
+        ]);
+        assert_eq!(json!(cells), expected);
+    }
+
+    #[test]
+    fn a_node_nobody_heard_of_is_unknown() {
+        let cells = Node::cells(
+            &serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap(),
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(cells[1..5], ["Unknown", "<none>", "<unknown>", "<unknown>"]);
+    }
+}

@@ -54,9 +54,8 @@ fn validate_rules(rules: Option<&Vec<rbac::PolicyRule>>, errors: &mut FieldError
 fn default_binding(object: &mut Value) {
     fill(child(object, "roleRef"), "apiGroup", "rbac.authorization.k8s.io");
     for subject in items(object, "subjects") {
-        match subject["kind"].as_str() {
-            Some("User" | "Group") => fill(subject, "apiGroup", "rbac.authorization.k8s.io"),
-            _ => {}
+        if matches!(subject["kind"].as_str(), Some("User" | "Group")) {
+            fill(subject, "apiGroup", "rbac.authorization.k8s.io");
         }
     }
 }

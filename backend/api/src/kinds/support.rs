@@ -3,6 +3,7 @@ pub mod container_validation;
 pub mod label_selector;
 pub mod pod_spec;
 pub mod pod_validation;
+pub mod probe_validation;
 pub mod scheduling_validation;
 pub mod storage;
 pub mod volume_validation;

@@ -189,8 +189,10 @@ fn validate_dns(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
+type NameRule = fn(&str) -> Result<(), String>;
+
 fn validate_names(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
-    let rules: [(&str, &Option<String>, fn(&str) -> Result<(), String>); 5] = [
+    let rules: [(&str, &Option<String>, NameRule); 5] = [
         ("hostname", &spec.hostname, meta::dns_label),
         ("subdomain", &spec.subdomain, meta::dns_label),
         (
