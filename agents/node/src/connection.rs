@@ -176,7 +176,8 @@ impl Connection {
                     if let Err(error) = crate::streams::serve(&agent, &dialer, &id, request).await {
                         let message = format!("{error:#}");
                         tracing::debug!(stream = %id, error = %message, "a stream failed");
-                        outbox.event(NodeMessage::StreamFailed { id, code: 500, message });
+                        let code = if error.is::<crate::streams::Refused>() { 400 } else { 500 };
+                        outbox.event(NodeMessage::StreamFailed { id, code, message });
                     }
                 });
             }

@@ -6,23 +6,28 @@ use crate::runtime::{Container, State};
 use anyhow::{Context, Result, bail};
 use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use bollard::query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder, ResizeExecOptionsBuilder};
+use bollard::query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder, ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder};
 use futures::{SinkExt, Stream, StreamExt};
 use pilothouse_api::jiff::Timestamp;
-use pilothouse_protocol::{LogOptions, StreamRequest, channel};
+use pilothouse_protocol::{LogOptions, PodRef, StreamRequest, channel};
 use serde_json::{Value, json};
 use std::pin::Pin;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
+/// A request that cannot be served as the pod is now: the client's error, not ours.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
+
 pub async fn serve(agent: &Agent, dialer: &Dialer, id: &str, request: StreamRequest) -> Result<()> {
     match request {
         StreamRequest::Logs { pod, container, options } => {
-            let found = find(agent, &pod.uid, &container, options.previous).await?;
+            let found = find(agent, &pod, &container, options.previous).await?;
             logs(agent, dialer.stream(id).await?, &found, options).await
         }
         StreamRequest::Exec { pod, container, command, stdin, stdout, stderr, tty } => {
-            let found = running(agent, &pod.uid, &container).await?;
+            let found = running(agent, &pod, &container).await?;
             let options = CreateExecOptions {
                 cmd: Some(command),
                 attach_stdin: Some(stdin),
@@ -47,16 +52,21 @@ pub async fn serve(agent: &Agent, dialer: &Dialer, id: &str, request: StreamRequ
             if !pump(&mut socket, mapped, stdin.then_some(input), resize).await? {
                 return Ok(());
             }
-            let code = client.inspect_exec(&exec).await?.exit_code.unwrap_or(0);
+            let code = exit_code(client, &exec).await?;
             finish(socket, &exit_status(code)).await
         }
         StreamRequest::Attach { pod, container, stdin, stdout, stderr, .. } => {
-            let found = running(agent, &pod.uid, &container).await?;
+            let found = running(agent, &pod, &container).await?;
             let options = AttachContainerOptionsBuilder::default().stdin(stdin).stdout(stdout).stderr(stderr).stream(true).build();
             let AttachContainerResults { output, input } = agent.runtime.client.attach_container(&found.id, Some(options)).await?;
             let mut socket = dialer.stream(id).await?;
             let mapped = output.map(|part| part.map_err(anyhow::Error::from));
-            if !pump(&mut socket, mapped, stdin.then_some(input), |_, _| {}).await? {
+            let resize = |width: u16, height: u16| {
+                let options = ResizeContainerTTYOptionsBuilder::default().w(width.into()).h(height.into()).build();
+                let (client, id) = (agent.runtime.client.clone(), found.id.clone());
+                tokio::spawn(async move { client.resize_container_tty(&id, options).await });
+            };
+            if !pump(&mut socket, mapped, stdin.then_some(input), resize).await? {
                 return Ok(());
             }
             finish(socket, &exit_status(0)).await
@@ -70,22 +80,34 @@ pub async fn serve(agent: &Agent, dialer: &Dialer, id: &str, request: StreamRequ
     }
 }
 
-async fn find(agent: &Agent, uid: &str, container: &str, previous: bool) -> Result<Container> {
-    let observed = agent.runtime.observe(uid).await?;
+async fn find(agent: &Agent, pod: &PodRef, container: &str, previous: bool) -> Result<Container> {
+    let observed = agent.runtime.observe(&pod.uid).await?;
     let found = if previous { observed.previous(container) } else { observed.latest(container) };
-    match (found, previous) {
-        (Some(found), _) => Ok(found.clone()),
-        (None, true) => bail!("previous terminated container {container:?} not found"),
-        (None, false) => bail!("container {container:?} has not started yet"),
-    }
+    let why = match previous {
+        true => format!("previous terminated container {container:?} in pod {:?} not found", &*pod.name),
+        false => format!("container {container:?} in pod {:?} is waiting to start: ContainerCreating", &*pod.name),
+    };
+    Ok(found.cloned().ok_or(Refused(why))?)
 }
 
-async fn running(agent: &Agent, uid: &str, container: &str) -> Result<Container> {
-    let found = find(agent, uid, container, false).await?;
+async fn running(agent: &Agent, pod: &PodRef, container: &str) -> Result<Container> {
+    let found = find(agent, pod, container, false).await?;
     if found.state != State::Running {
-        bail!("container {container:?} is not running");
+        return Err(Refused(format!("container {container:?} in pod {:?} is not running", &*pod.name)).into());
     }
     Ok(found)
+}
+
+/// How a process ended. Its output can end a moment before the runtime knows.
+async fn exit_code(client: &bollard::Docker, exec: &str) -> Result<i64> {
+    for pause_milliseconds in [0, 5, 20, 100, 500, 2000] {
+        tokio::time::sleep(std::time::Duration::from_millis(pause_milliseconds)).await;
+        let inspected = client.inspect_exec(exec).await?;
+        if let (Some(code), Some(false) | None) = (inspected.exit_code, inspected.running) {
+            return Ok(code);
+        }
+    }
+    bail!("the process closed its output, but goes on")
 }
 
 async fn logs(agent: &Agent, mut socket: Socket, container: &Container, options: LogOptions) -> Result<()> {
@@ -124,49 +146,66 @@ async fn logs(agent: &Agent, mut socket: Socket, container: &Container, options:
     Ok(())
 }
 
-/// Carries output and input until the process ends. False: the client left.
+/// Carries output and input until the process ends. False: the client left. The two directions do not wait for each other:
+/// a process that reads nothing until its output is read would stand still for ever.
 async fn pump(
     socket: &mut Socket,
     mut output: impl Stream<Item = Result<LogOutput>> + Unpin,
     mut input: Option<Pin<Box<dyn AsyncWrite + Send>>>,
     resize: impl Fn(u16, u16),
 ) -> Result<bool> {
-    loop {
-        tokio::select! {
-            part = output.next() => {
-                let Some(part) = part else { return Ok(true) };
-                let (number, bytes) = match part? {
-                    LogOutput::StdErr { message } => (channel::STDERR, message),
-                    LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => (channel::STDOUT, message),
-                };
-                let mut frame = Vec::with_capacity(bytes.len() + 1);
-                frame.push(number);
-                frame.extend_from_slice(&bytes);
-                socket.send(Message::binary(frame)).await?;
-            }
-            frame = socket.next() => match frame {
-                Some(Ok(Message::Binary(bytes))) => match bytes.split_first() {
-                    Some((&channel::STDIN, data)) => if let Some(stdin) = &mut input {
-                        // A process that does not read its input is no error of the stream.
-                        let _ = stdin.write_all(data).await;
-                        let _ = stdin.flush().await;
-                    },
-                    Some((&channel::RESIZE, size)) => {
-                        let size: Value = serde_json::from_slice(size).unwrap_or_default();
-                        let side = |name: &str| size[name].as_u64().and_then(|n| u16::try_from(n).ok());
-                        if let (Some(width), Some(height)) = (side("Width"), side("Height")) {
-                            resize(width, height);
-                        }
-                    }
-                    Some((&channel::CLOSE, [channel::STDIN])) => if let Some(mut stdin) = input.take() {
-                        let _ = stdin.shutdown().await;
-                    },
-                    _ => {}
-                },
+    let (mut sink, mut frames) = socket.split();
+    let outgoing = async {
+        while let Some(part) = output.next().await {
+            let (number, bytes) = match part? {
+                LogOutput::StdErr { message } => (channel::STDERR, message),
+                LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => (channel::STDOUT, message),
+            };
+            let mut frame = Vec::with_capacity(bytes.len() + 1);
+            frame.push(number);
+            frame.extend_from_slice(&bytes);
+            sink.send(Message::binary(frame)).await?;
+        }
+        Ok(true)
+    };
+    let incoming = async {
+        loop {
+            match frames.next().await {
+                Some(Ok(Message::Binary(bytes))) => receive(&bytes, &mut input, &resize).await,
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Text(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(false),
             }
         }
+    };
+    tokio::select! {
+        ended = outgoing => ended,
+        left = incoming => left,
+    }
+}
+
+/// One frame of the client's.
+async fn receive(bytes: &[u8], input: &mut Option<Pin<Box<dyn AsyncWrite + Send>>>, resize: &impl Fn(u16, u16)) {
+    match bytes.split_first() {
+        Some((&channel::STDIN, data)) => {
+            if let Some(stdin) = input {
+                // A process that does not read its input is no error of the stream.
+                let _ = stdin.write_all(data).await;
+                let _ = stdin.flush().await;
+            }
+        }
+        Some((&channel::RESIZE, size)) => {
+            let size: Value = serde_json::from_slice(size).unwrap_or_default();
+            let side = |name: &str| size[name].as_u64().and_then(|n| u16::try_from(n).ok());
+            if let (Some(width), Some(height)) = (side("Width"), side("Height")) {
+                resize(width, height);
+            }
+        }
+        Some((&channel::CLOSE, [channel::STDIN])) => {
+            if let Some(mut stdin) = input.take() {
+                let _ = stdin.shutdown().await;
+            }
+        }
+        _ => {}
     }
 }
 
@@ -208,24 +247,31 @@ async fn connect_inside(pid: i64, port: u16) -> Result<tokio::net::TcpStream> {
     Ok(tokio::net::TcpStream::from_std(outcome.await??)?)
 }
 
-async fn forward(mut socket: Socket, stream: tokio::net::TcpStream) -> Result<()> {
+async fn forward(socket: Socket, stream: tokio::net::TcpStream) -> Result<()> {
     let (mut reader, mut writer) = stream.into_split();
-    let mut buffer = vec![0; 32 * 1024];
-    let mut open = true;
-    loop {
-        tokio::select! {
-            read = reader.read(&mut buffer), if open => match read? {
-                0 => {
-                    open = false;
-                    socket.close(None).await?;
-                }
-                length => socket.send(Message::binary(buffer[..length].to_vec())).await?,
-            },
-            frame = socket.next() => match frame {
+    let (mut sink, mut frames) = socket.split();
+    let outgoing = async {
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            match reader.read(&mut buffer).await? {
+                0 => break,
+                length => sink.send(Message::binary(buffer[..length].to_vec())).await?,
+            }
+        }
+        sink.close().await?;
+        Ok(())
+    };
+    let incoming = async {
+        loop {
+            match frames.next().await {
                 Some(Ok(Message::Binary(bytes))) => writer.write_all(&bytes).await?,
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 _ => return Ok(()),
             }
         }
+    };
+    tokio::select! {
+        ended = outgoing => ended,
+        left = incoming => left,
     }
 }

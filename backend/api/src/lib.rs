@@ -12,6 +12,7 @@ pub mod marks;
 pub mod meta;
 pub mod observed;
 pub mod patch;
+pub mod placement;
 pub mod quantity;
 pub mod registry;
 #[cfg(feature = "schema")]

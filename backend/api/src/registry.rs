@@ -29,7 +29,11 @@ impl Registry {
         self.by_kind
             .insert((entry.api_version(), entry.kind.clone()), entry.clone());
         if entry.stored_as == entry.resource {
-            self.by_resource.insert(entry.resource.clone(), entry.clone());
+            // Of several versions of a kind the first is the stored one.
+            let stored = self.by_resource.entry(entry.resource.clone()).or_insert_with(|| entry.clone());
+            if stored.version == entry.version {
+                *stored = entry.clone();
+            }
         }
         self.entries.push(entry);
     }

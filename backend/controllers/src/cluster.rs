@@ -1,159 +1,418 @@
 //! The view that controllers decide on: every object of the store at one revision, with the indexes they ask for.
-use crate::object::{controller_of, is_terminal, owners, text, uid};
+use crate::object::{controller_of, is_deleting, owners, text, uid};
+use crate::pod::Pod;
+use bytes::Bytes;
 use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::placement::Labels;
+use pilothouse_api::selector::LabelSelector;
 use pilothouse_api::{Key, Observed, Revision};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+pub const PODS: &str = "pods";
+pub const NODES: &str = "nodes";
+pub const REPLICA_SETS: &str = "replicasets.apps";
+pub const LEASES: &str = "leases.coordination.k8s.io";
+pub const NODE_LEASES: &str = "kube-node-lease";
+
+/// Of what one controller may take over from another.
+const ADOPTABLE: [&str; 2] = [PODS, REPLICA_SETS];
+
+/// Two names; of an object its namespace and name.
 type Address = (Arc<str>, Arc<str>);
 
-/// Fed in revision order; one change costs the same whatever the size of the cluster.
+/// Names of pods by their labels.
+type Groups = HashMap<Arc<Labels>, BTreeSet<Arc<str>>>;
+
+/// What controllers cannot read from objects.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The authority that signed the server's certificate, in PEM: every namespace is given it. Empty: none is.
+    pub root_ca: Arc<str>,
+}
+
+/// Fed in revision order; one change costs the same whatever the size of the cluster. Objects stay as bytes, shared
+/// with the store, and are parsed when one is asked for; what is asked of all of them at once is kept as facts.
 #[derive(Default)]
 pub struct Cluster {
     pub revision: Revision,
-    objects: HashMap<Arc<str>, BTreeMap<Address, Arc<Value>>>,
-    by_uid: HashMap<String, Key>,
+    pub settings: Settings,
+    objects: HashMap<Arc<str>, BTreeMap<Address, Entry>>,
+    by_uid: HashMap<Arc<str>, Key>,
     /// Objects that name an owner, by its UID.
-    dependents: HashMap<String, BTreeSet<Key>>,
-    /// Pods that nothing controls, by namespace: what a controller may adopt.
-    orphan_pods: HashMap<Arc<str>, BTreeSet<Key>>,
-    pods_by_node: HashMap<String, BTreeSet<Key>>,
+    dependents: HashMap<Arc<str>, BTreeSet<Key>>,
+    /// Pods of one namespace with equal labels: what a selector is matched against once.
+    groups: HashMap<Arc<str>, Groups>,
+    /// What nothing controls, by resource and namespace: what a controller may adopt.
+    orphans: HashMap<Address, BTreeSet<Key>>,
+    pods_by_node: HashMap<Arc<str>, BTreeSet<Key>>,
+    ready_nodes: HashSet<Arc<str>>,
     /// When this view saw each node's Lease renewed, by its own clock: a server that was away itself must not take its
     /// nodes for lost.
     renewed: HashMap<Arc<str>, Timestamp>,
 }
 
-pub const PODS: &str = "pods";
-pub const LEASES: &str = "leases.coordination.k8s.io";
-pub const NODE_LEASES: &str = "kube-node-lease";
+/// One object of the view.
+struct Entry {
+    uid: Arc<str>,
+    body: Body,
+    /// What the object selects pods by.
+    selector: Option<Arc<LabelSelector>>,
+    owners: Box<[Arc<str>]>,
+    is_deleting: bool,
+    /// UID of the owner that controls it.
+    controller: Option<Arc<str>>,
+    pod: Option<Box<Pod>>,
+}
+
+enum Body {
+    /// For the few kinds whose objects are gone through together.
+    Parsed(Arc<Value>),
+    Bytes(Bytes),
+}
+
+impl Body {
+    fn new(key: &Key, object: &Arc<Value>, bytes: &Bytes) -> Self {
+        match () {
+            () if &*key.resource == NODES => Self::Parsed(object.clone()),
+            () if bytes.is_empty() => Self::Bytes(object.to_string().into()),
+            () => Self::Bytes(bytes.clone()),
+        }
+    }
+
+    fn value(&self) -> Arc<Value> {
+        match self {
+            Self::Parsed(value) => value.clone(),
+            Self::Bytes(bytes) => Arc::new(serde_json::from_slice(bytes).unwrap_or_default()),
+        }
+    }
+}
 
 impl Cluster {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
     /// Takes the next change. `now` is the time of observation.
     pub fn apply(&mut self, change: &Observed, now: Timestamp) {
         self.revision = self.revision.max(change.revision);
-        let address = (change.key.namespace.clone(), change.key.name.clone());
-        let objects = self.objects.entry(change.key.resource.clone()).or_default();
-        let old = match &change.object {
-            Some(object) => objects.insert(address, object.clone()),
-            None => objects.remove(&address),
+        let key = self.shared(&change.key);
+        let address = (key.namespace.clone(), key.name.clone());
+        let old = self
+            .objects
+            .get_mut(&key.resource)
+            .and_then(|objects| objects.remove(&address));
+        if let Some(old) = old {
+            self.unindex(&key, &old);
+        }
+        if let Some(object) = &change.object {
+            let entry = self.entry(&key, object, &change.bytes);
+            self.index(&key, &entry);
+            self.objects
+                .entry(key.resource.clone())
+                .or_default()
+                .insert(address, entry);
+        }
+        match &*key.resource {
+            LEASES if &*key.namespace == NODE_LEASES => match &change.object {
+                Some(_) => drop(self.renewed.insert(key.name.clone(), now)),
+                None => drop(self.renewed.remove(&key.name)),
+            },
+            NODES => match change
+                .object
+                .as_deref()
+                .and_then(|node| crate::object::condition(node, "Ready"))
+            {
+                Some(ready) if ready["status"] == "True" => drop(self.ready_nodes.insert(key.name.clone())),
+                _ => drop(self.ready_nodes.remove(&key.name)),
+            },
+            _ => {}
+        }
+    }
+
+    /// The key with the resource's and namespace's names shared among all objects.
+    fn shared(&self, key: &Key) -> Key {
+        let resource = self
+            .objects
+            .get_key_value(&key.resource)
+            .map_or(&key.resource, |(resource, _)| resource);
+        let namespace = self
+            .groups
+            .get_key_value(&key.namespace)
+            .map_or(&key.namespace, |(namespace, _)| namespace);
+        Key {
+            resource: resource.clone(),
+            namespace: namespace.clone(),
+            name: key.name.clone(),
+        }
+    }
+
+    fn entry(&self, key: &Key, object: &Arc<Value>, bytes: &Bytes) -> Entry {
+        let shared = |uid: &str| match self.dependents.get_key_value(uid) {
+            Some((uid, _)) => uid.clone(),
+            None => self
+                .by_uid
+                .get_key_value(uid)
+                .map_or_else(|| uid.into(), |(uid, _)| uid.clone()),
         };
-        if let Some(old) = &old {
-            self.unindex(&change.key, old);
+        Entry {
+            uid: uid(object).into(),
+            body: Body::new(key, object, bytes),
+            selector: selector(object).map(Arc::new),
+            owners: owners(object).map(|owner| shared(text(owner, "uid"))).collect(),
+            is_deleting: is_deleting(object),
+            controller: controller_of(object).map(|owner| shared(text(owner, "uid"))),
+            pod: (&*key.resource == PODS).then(|| Box::new(self.pod_facts(key, object))),
         }
-        if let Some(new) = &change.object {
-            self.index(&change.key, new);
+    }
+
+    /// Labels and node names are shared by the pods that have the same.
+    fn pod_facts(&self, key: &Key, object: &Value) -> Pod {
+        let mut pod = Pod::new(object);
+        let groups = self.groups.get(&key.namespace);
+        if let Some((labels, _)) = groups.and_then(|groups| groups.get_key_value(&pod.labels)) {
+            pod.labels = labels.clone();
         }
-        if &*change.key.resource == LEASES && &*change.key.namespace == NODE_LEASES {
-            match &change.object {
-                Some(_) => drop(self.renewed.insert(change.key.name.clone(), now)),
-                None => drop(self.renewed.remove(&change.key.name)),
+        if let Some((node, _)) = pod
+            .node
+            .as_ref()
+            .and_then(|node| self.pods_by_node.get_key_value(node))
+        {
+            pod.node = Some(node.clone());
+        }
+        if let Some(owner) = &mut pod.controller
+            && let Some((uid, _)) = self.dependents.get_key_value(&owner.uid)
+        {
+            owner.uid = uid.clone();
+        }
+        pod
+    }
+
+    fn index(&mut self, key: &Key, entry: &Entry) {
+        self.by_uid.insert(entry.uid.clone(), key.clone());
+        for owner in &entry.owners {
+            self.dependents
+                .entry(owner.clone())
+                .or_default()
+                .insert(key.clone());
+        }
+        if entry.controller.is_none() && ADOPTABLE.contains(&&*key.resource) {
+            let address = (key.resource.clone(), key.namespace.clone());
+            self.orphans.entry(address).or_default().insert(key.clone());
+        }
+        let Some(pod) = &entry.pod else { return };
+        let group = self
+            .groups
+            .entry(key.namespace.clone())
+            .or_default()
+            .entry(pod.labels.clone())
+            .or_default();
+        group.insert(key.name.clone());
+        if let Some(node) = &pod.node {
+            self.pods_by_node
+                .entry(node.clone())
+                .or_default()
+                .insert(key.clone());
+        }
+    }
+
+    fn unindex(&mut self, key: &Key, entry: &Entry) {
+        self.by_uid.remove(&entry.uid);
+        for owner in &entry.owners {
+            remove(&mut self.dependents, owner, key);
+        }
+        remove(
+            &mut self.orphans,
+            &(key.resource.clone(), key.namespace.clone()),
+            key,
+        );
+        let Some(pod) = &entry.pod else { return };
+        if let Some(groups) = self.groups.get_mut(&key.namespace) {
+            remove(groups, &pod.labels, &key.name);
+            if groups.is_empty() {
+                self.groups.remove(&key.namespace);
             }
         }
-    }
-
-    fn index(&mut self, key: &Key, object: &Value) {
-        self.by_uid.insert(uid(object).to_owned(), key.clone());
-        for owner in owners(object) {
-            self.dependents.entry(text(owner, "uid").to_owned()).or_default().insert(key.clone());
-        }
-        if &*key.resource != PODS {
-            return;
-        }
-        if controller_of(object).is_none() {
-            self.orphan_pods.entry(key.namespace.clone()).or_default().insert(key.clone());
-        }
-        let node = text(&object["spec"], "nodeName");
-        if !node.is_empty() {
-            self.pods_by_node.entry(node.to_owned()).or_default().insert(key.clone());
+        if let Some(node) = &pod.node {
+            remove(&mut self.pods_by_node, node, key);
         }
     }
 
-    fn unindex(&mut self, key: &Key, object: &Value) {
-        self.by_uid.remove(uid(object));
-        for owner in owners(object) {
-            remove(&mut self.dependents, text(owner, "uid"), key);
-        }
-        if &*key.resource != PODS {
-            return;
-        }
-        if let Some(orphans) = self.orphan_pods.get_mut(&key.namespace) {
-            orphans.remove(key);
-        }
-        remove(&mut self.pods_by_node, text(&object["spec"], "nodeName"), key);
+    fn find_entry(&self, key: &Key) -> Option<&Entry> {
+        self.objects
+            .get(&key.resource)?
+            .get(&(key.namespace.clone(), key.name.clone()))
     }
 
-    pub fn get(&self, key: &Key) -> Option<&Arc<Value>> {
-        self.objects.get(&key.resource)?.get(&(key.namespace.clone(), key.name.clone()))
+    pub fn contains(&self, key: &Key) -> bool {
+        self.find_entry(key).is_some()
     }
 
-    pub fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<&Arc<Value>> {
-        self.objects.get(resource)?.get(&(namespace.into(), name.into()))
+    /// The object, parsed.
+    pub fn get(&self, key: &Key) -> Option<Arc<Value>> {
+        Some(self.find_entry(key)?.body.value())
+    }
+
+    pub fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        Some(
+            self.objects
+                .get(resource)?
+                .get(&(namespace.into(), name.into()))?
+                .body
+                .value(),
+        )
+    }
+
+    /// The facts of a pod.
+    pub fn pod(&self, key: &Key) -> Option<&Pod> {
+        self.find_entry(key)?.pod.as_deref()
+    }
+
+    /// The object that controls it, if that is there.
+    pub fn controller_of(&self, key: &Key) -> Option<&Key> {
+        self.by_uid(self.find_entry(key)?.controller.as_ref()?)
+    }
+
+    pub fn uid(&self, key: &Key) -> Option<&Arc<str>> {
+        Some(&self.find_entry(key)?.uid)
+    }
+
+    pub fn is_deleting(&self, key: &Key) -> bool {
+        self.find_entry(key).is_some_and(|entry| entry.is_deleting)
+    }
+
+    /// What an object selects pods by.
+    pub fn selector(&self, key: &Key) -> Option<&Arc<LabelSelector>> {
+        self.find_entry(key)?.selector.as_ref()
     }
 
     pub fn by_uid(&self, uid: &str) -> Option<&Key> {
         self.by_uid.get(uid)
     }
 
-    /// All objects of a resource with their keys, in order.
-    pub fn all<'a>(&'a self, resource: &str) -> impl Iterator<Item = (Key, &'a Arc<Value>)> + use<'a> {
+    /// The keys of all objects of a resource, in order.
+    pub fn keys(&self, resource: &str) -> impl Iterator<Item = Key> {
         let found = self.objects.get_key_value(resource);
         found.into_iter().flat_map(|(resource, objects)| {
-            objects.iter().map(|((namespace, name), object)| {
-                (Key { resource: resource.clone(), namespace: namespace.clone(), name: name.clone() }, object)
-            })
+            objects
+                .keys()
+                .map(|(namespace, name)| key_of(resource, namespace, name))
         })
     }
 
-    /// The objects of a resource in one namespace.
-    pub fn in_namespace<'a>(
-        &'a self,
-        resource: &str,
-        namespace: &str,
-    ) -> impl Iterator<Item = (Key, &'a Arc<Value>)> + use<'a> {
+    /// All objects of a resource, parsed one by one.
+    pub fn all(&self, resource: &str) -> impl Iterator<Item = (Key, Arc<Value>)> {
+        let found = self.objects.get_key_value(resource);
+        found.into_iter().flat_map(|(resource, objects)| {
+            let parsed = |((namespace, name), entry): (&Address, &Entry)| {
+                (key_of(resource, namespace, name), entry.body.value())
+            };
+            objects.iter().map(parsed)
+        })
+    }
+
+    pub fn count(&self, resource: &str) -> usize {
+        self.objects.get(resource).map_or(0, BTreeMap::len)
+    }
+
+    /// The keys of a resource's objects in one namespace.
+    pub fn keys_in(&self, resource: &str, namespace: &str) -> impl Iterator<Item = Key> {
+        self.range(resource, namespace).map(|(key, _)| key)
+    }
+
+    /// Those objects of a namespace that select pods with these labels.
+    pub fn selecting(&self, resource: &str, namespace: &str, labels: &Labels) -> impl Iterator<Item = Key> {
+        let all = self.range(resource, namespace);
+        all.filter(|(_, entry)| entry.selector.as_ref().is_some_and(|s| s.matches(labels)))
+            .map(|(key, _)| key)
+    }
+
+    fn range(&self, resource: &str, namespace: &str) -> impl Iterator<Item = (Key, &Entry)> {
         let namespace: Arc<str> = namespace.into();
         let found = self.objects.get_key_value(resource);
         found.into_iter().flat_map(move |(resource, objects)| {
             let wanted = namespace.clone();
             let from = Bound::Included((namespace.clone(), Arc::from("")));
-            let range = objects.range((from, Bound::Unbounded)).take_while(move |((ns, _), _)| *ns == wanted);
-            range.map(|((namespace, name), object)| {
-                (Key { resource: resource.clone(), namespace: namespace.clone(), name: name.clone() }, object)
-            })
+            let range = objects
+                .range((from, Bound::Unbounded))
+                .take_while(move |((ns, _), _)| *ns == wanted);
+            range.map(|((namespace, name), entry)| (key_of(resource, namespace, name), entry))
         })
     }
 
-    /// Every resource that has objects.
+    /// Every resource that has objects, or had.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<str>> {
         self.objects.keys()
     }
 
+    /// What garbage collection may have to do with: objects with owners and objects on their way out.
+    pub fn owned_or_deleting(&self) -> impl Iterator<Item = Key> {
+        self.objects.iter().flat_map(|(resource, objects)| {
+            let found = objects
+                .iter()
+                .filter(|(_, entry)| entry.is_deleting || !entry.owners.is_empty());
+            found.map(|((namespace, name), _)| key_of(resource, namespace, name))
+        })
+    }
+
     /// Objects that name `uid` as an owner.
-    pub fn dependents(&self, uid: &str) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
-        let keys = self.dependents.get(uid).into_iter().flatten();
-        keys.filter_map(|key| Some((key, self.get(key)?)))
+    pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Key> {
+        self.dependents.get(uid).into_iter().flatten()
     }
 
-    /// Objects of `resource` that `uid` controls.
-    pub fn controlled<'a>(&'a self, uid: &'a str, resource: &'a str) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
-        self.dependents(uid)
-            .filter(move |(key, _)| &*key.resource == resource)
-            .filter(move |(_, object)| controller_of(object).is_some_and(|owner| owner["uid"] == uid))
+    /// Objects of `resource` that `uid` controls, parsed.
+    pub fn controlled(&self, uid: &str, resource: &str) -> impl Iterator<Item = (&Key, Arc<Value>)> {
+        let keys = self.dependents(uid).filter(move |key| &*key.resource == resource);
+        let objects = keys.filter_map(|key| Some((key, self.get(key)?)));
+        objects.filter(move |(_, object)| controller_of(object).is_some_and(|owner| owner["uid"] == uid))
     }
 
-    pub fn orphan_pods(&self, namespace: &str) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
-        let keys = self.orphan_pods.get(namespace).into_iter().flatten();
-        keys.filter_map(|key| Some((key, self.get(key)?)))
+    /// The pods that `uid` controls.
+    pub fn controlled_pods(&self, uid: &str) -> impl Iterator<Item = (&Key, &Pod)> {
+        let pods = self.dependents(uid).filter_map(|key| Some((key, self.pod(key)?)));
+        pods.filter(move |(_, pod)| pod.is_controlled_by(uid))
     }
 
-    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+    /// The pods of a namespace that a selector matches, in order.
+    pub fn selected_pods(&self, namespace: &str, selector: &LabelSelector) -> Vec<(Key, &Pod)> {
+        let Some((namespace, groups)) = self.groups.get_key_value(namespace) else {
+            return Vec::new();
+        };
+        let Some((resource, _)) = self.objects.get_key_value(PODS) else {
+            return Vec::new();
+        };
+        let names = groups
+            .iter()
+            .filter(|(labels, _)| selector.matches(labels))
+            .flat_map(|(_, names)| names);
+        let keys = names.map(|name| key_of(resource, namespace, name));
+        let mut pods: Vec<(Key, &Pod)> = keys
+            .filter_map(|key| self.pod(&key).map(|pod| (key, pod)))
+            .collect();
+        pods.sort_by(|a, b| a.0.cmp(&b.0));
+        pods
+    }
+
+    /// What nothing controls, of a resource that has controllers.
+    pub fn orphans(&self, resource: &str, namespace: &str) -> impl Iterator<Item = &Key> {
+        self.orphans
+            .get(&(resource.into(), namespace.into()))
+            .into_iter()
+            .flatten()
+    }
+
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &Pod)> {
         let keys = self.pods_by_node.get(node).into_iter().flatten();
-        keys.filter_map(|key| Some((key, self.get(key)?)))
+        keys.filter_map(|key| Some((key, self.pod(key)?)))
     }
 
     /// Nodes that pods name, whether they exist or not.
-    pub fn nodes_with_pods(&self) -> impl Iterator<Item = &String> {
+    pub fn nodes_with_pods(&self) -> impl Iterator<Item = &Arc<str>> {
         self.pods_by_node.keys()
     }
 
@@ -161,16 +420,44 @@ impl Cluster {
         self.renewed.get(node).copied()
     }
 
-    /// Pods that count for a workload: not ended and not ending.
-    pub fn is_active(pod: &Value) -> bool {
-        !is_terminal(pod) && !crate::object::is_deleting(pod)
+    /// Whether a node besides this one is ready and was heard of after `since`.
+    pub fn another_node_serves(&self, name: &str, since: Timestamp) -> bool {
+        let mut others = self.ready_nodes.iter().filter(|other| ***other != *name);
+        others.any(|other| self.renewed_at(other).is_none_or(|at| at > since))
     }
 }
 
-fn remove(index: &mut HashMap<String, BTreeSet<Key>>, at: &str, key: &Key) {
-    if let Some(keys) = index.get_mut(at) {
-        keys.remove(key);
-        if keys.is_empty() {
+fn key_of(resource: &Arc<str>, namespace: &Arc<str>, name: &Arc<str>) -> Key {
+    Key {
+        resource: resource.clone(),
+        namespace: namespace.clone(),
+        name: name.clone(),
+    }
+}
+
+/// `spec.selector`, in whichever of its two shapes. None where it selects nothing by itself.
+fn selector(object: &Value) -> Option<LabelSelector> {
+    let selector = object["spec"]["selector"].as_object().filter(|s| !s.is_empty())?;
+    if selector.contains_key("matchLabels") || selector.contains_key("matchExpressions") {
+        return LabelSelector::from_object(&object["spec"]["selector"]).ok();
+    }
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let labels: Option<Labels> = selector
+        .iter()
+        .map(|(key, value)| Some((key.clone(), text(value)?)))
+        .collect();
+    labels.map(|labels| LabelSelector::from_labels(&labels))
+}
+
+fn remove<K, Q, V>(index: &mut HashMap<K, BTreeSet<V>>, at: &Q, value: &V)
+where
+    K: std::hash::Hash + Eq + std::borrow::Borrow<Q>,
+    Q: std::hash::Hash + Eq + ?Sized,
+    V: Ord,
+{
+    if let Some(values) = index.get_mut(at) {
+        values.remove(value);
+        if values.is_empty() {
             index.remove(at);
         }
     }

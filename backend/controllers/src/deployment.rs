@@ -1,35 +1,60 @@
 //! Deployment: rolls a template out by scaling ReplicaSets, within its bounds, and keeps their history.
-use crate::cluster::{Cluster, PODS};
+mod rolling;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use crate::cluster::{Cluster, PODS, REPLICA_SETS};
 use crate::object::*;
-use crate::replica_set::REPLICA_SETS;
 use crate::{Controller, Part, Plan};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed};
-use serde_json::{Value, json};
-use std::sync::Arc;
+use serde_json::{Map, Value, json};
 
 pub struct Deployments;
 
 const DEPLOYMENTS: &str = "deployments.apps";
 const REVISION: &str = "deployment.kubernetes.io/revision";
+const HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Annotations of a deployment that its sets do not take over.
+const OWN: [&str; 5] = [REVISION, HISTORY, DESIRED, MAX, LAST_APPLIED];
 const HASH_LABEL: &str = "pod-template-hash";
+const HASH_LENGTH: usize = 9;
 
 impl Controller for Deployments {
     fn name(&self) -> &'static str {
         "deployment-controller"
     }
 
-    fn keys(&self, change: &Observed, _cluster: &Cluster) -> Vec<Key> {
+    fn keys(&self, change: &Observed, cluster: &Cluster) -> Vec<Key> {
         match &*change.key.resource {
             DEPLOYMENTS => vec![change.key.clone()],
             REPLICA_SETS => {
-                let owner = change.latest().and_then(controller_of).filter(|owner| owner["kind"] == "Deployment");
-                owner
-                    .map(|owner| Key::new(DEPLOYMENTS, change.key.namespace.clone(), text(owner, "name")))
-                    .into_iter()
+                let states = [&change.object, &change.previous].into_iter().flatten();
+                let owners = states
+                    .filter_map(|set| controller_of(set))
+                    .filter(|owner| owner["kind"] == "Deployment");
+                let key =
+                    |owner: &Value| Key::new(DEPLOYMENTS, change.key.namespace.clone(), text(owner, "name"));
+                let mut keys: Vec<Key> = owners.map(key).collect();
+                keys.dedup();
+                if let Some(orphan) = change
+                    .object
+                    .as_deref()
+                    .filter(|set| controller_of(set).is_none())
+                {
+                    keys.extend(cluster.selecting(DEPLOYMENTS, &change.key.namespace, &labels(orphan)));
+                }
+                keys
+            }
+            // Recreate waits for the last old pod.
+            PODS if change.object.as_deref().is_none_or(is_terminal) => {
+                let labels = change.latest().map(labels).unwrap_or_default();
+                cluster
+                    .selecting(DEPLOYMENTS, &change.key.namespace, &labels)
                     .collect()
             }
             _ => Vec::new(),
@@ -37,65 +62,90 @@ impl Controller for Deployments {
     }
 
     fn all_keys(&self, cluster: &Cluster) -> Vec<Key> {
-        cluster.all(DEPLOYMENTS).map(|(key, _)| key).collect()
+        cluster.keys(DEPLOYMENTS).collect()
     }
 
     fn reconcile(&self, key: &Key, cluster: &Cluster, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
-        let Some(deployment) = cluster.get(key) else { return plan };
-        let sets = ReplicaSets::of(deployment, cluster);
-        if is_deleting(deployment) {
+        let Some(deployment) = cluster.get(key).filter(|deployment| !is_deleting(deployment)) else {
+            return plan;
+        };
+        if adopt(key, &deployment, cluster, &mut plan) {
             return plan;
         }
-        let mut rollout = Rollout { key, deployment, sets, cluster, now, plan: &mut plan };
-        rollout.run();
+        Rollout::new(key, &deployment, cluster, now).run(&mut plan);
         plan
     }
 }
 
-/// The ReplicaSets of one deployment, oldest first, split into the one of today's template and the others.
-struct ReplicaSets<'a> {
-    new: Option<(&'a Key, &'a Arc<Value>)>,
-    old: Vec<(&'a Key, &'a Arc<Value>)>,
+/// Takes over sets that match and have no controller, lets those go that match no longer. Whether anything was to do: the
+/// rollout goes on once that is seen.
+fn adopt(key: &Key, deployment: &Value, cluster: &Cluster, plan: &mut Plan) -> bool {
+    let Some(selector) = cluster.selector(key) else {
+        return true;
+    };
+    for (set_key, set) in cluster.controlled(uid(deployment), REPLICA_SETS) {
+        if !selector.matches(&labels(&set)) && !is_deleting(&set) {
+            plan.update(set_key.clone(), released(&set, uid(deployment)), Part::Spec);
+        }
+    }
+    for set_key in cluster.orphans(REPLICA_SETS, &key.namespace) {
+        let Some(set) = cluster.get(set_key).filter(|set| !is_deleting(set)) else {
+            continue;
+        };
+        if selector.matches(&labels(&set)) {
+            plan.update(set_key.clone(), adopted(&set, deployment), Part::Spec);
+        }
+    }
+    !plan.is_empty()
 }
 
-impl<'a> ReplicaSets<'a> {
-    fn of(deployment: &Value, cluster: &'a Cluster) -> Self {
-        let mut all: Vec<_> = cluster.dependents(uid(deployment)).filter(|(key, _)| &*key.resource == REPLICA_SETS).collect();
-        all.sort_by(|a, b| created(a.1).cmp(created(b.1)).then_with(|| a.0.cmp(b.0)));
-        let wanted = bare_template(&deployment["spec"]["template"]);
-        let new = all.iter().position(|(_, set)| bare_template(&set["spec"]["template"]) == wanted);
-        let new = new.map(|at| all.remove(at));
-        Self { new, old: all }
+/// A ReplicaSet of the deployment: as it is and as this plan leaves it.
+struct Set {
+    key: Key,
+    seen: Value,
+    next: Value,
+}
+
+impl Set {
+    fn replicas(&self) -> i64 {
+        replicas(&self.next)
     }
 
-    fn all(&self) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
-        self.old.iter().copied().chain(self.new)
+    /// Pods that serve. Those beyond its size are about to go, whatever the status says yet.
+    fn available(&self) -> i64 {
+        count(&self.seen["status"]["availableReplicas"]).min(self.replicas())
+    }
+
+    fn status(&self, field: &str) -> i64 {
+        count(&self.seen["status"][field])
+    }
+
+    fn revision(&self) -> i64 {
+        annotation(&self.next, REVISION)
+            .and_then(|r| r.parse().ok())
+            .unwrap_or(0)
+    }
+
+    fn annotated(&self, note: &str) -> Option<i64> {
+        annotation(&self.next, note)?.parse().ok()
     }
 }
 
-fn created(object: &Value) -> &str {
-    text(&object["metadata"], "creationTimestamp")
+fn replicas(object: &Value) -> i64 {
+    object["spec"]["replicas"].as_i64().unwrap_or(1)
 }
 
 /// The template without the label that tells ReplicaSets apart.
 fn bare_template(template: &Value) -> Value {
     let mut bare = template.clone();
-    if let Some(labels) = bare["metadata"]["labels"].as_object_mut() {
-        labels.remove(HASH_LABEL);
-    }
     if let Some(metadata) = bare["metadata"].as_object_mut() {
-        metadata.retain(|_, value| !value.is_null());
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+            labels.remove(HASH_LABEL);
+        }
+        metadata.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty()));
     }
     bare
-}
-
-fn replicas(set: &Value) -> i64 {
-    set["spec"]["replicas"].as_i64().unwrap_or(1)
-}
-
-fn available(set: &Value) -> i64 {
-    count(&set["status"]["availableReplicas"])
 }
 
 /// `25%` or a number, of `total`.
@@ -111,15 +161,68 @@ fn bound(value: &Value, total: i64, round_up: bool) -> i64 {
 
 struct Rollout<'a> {
     key: &'a Key,
-    deployment: &'a Arc<Value>,
-    sets: ReplicaSets<'a>,
+    deployment: &'a Value,
+    /// Oldest first; `new` is the place of today's template's set.
+    sets: Vec<Set>,
+    new: Option<usize>,
+    /// The set this plan creates: name, size.
+    created: Option<(String, i64)>,
+    revision: i64,
+    collisions: i64,
     cluster: &'a Cluster,
     now: Timestamp,
-    plan: &'a mut Plan,
 }
 
-impl Rollout<'_> {
-    fn spec(&self) -> &Value {
+impl<'a> Rollout<'a> {
+    fn new(key: &'a Key, deployment: &'a Value, cluster: &'a Cluster, now: Timestamp) -> Self {
+        let owned = cluster.controlled(uid(deployment), REPLICA_SETS);
+        let mut sets: Vec<Set> = owned
+            .map(|(key, set)| Set {
+                key: key.clone(),
+                seen: Value::clone(&set),
+                next: Value::clone(&set),
+            })
+            .collect();
+        let created = |set: &Set| text(&set.seen["metadata"], "creationTimestamp").to_owned();
+        sets.sort_by(|a, b| created(a).cmp(&created(b)).then_with(|| a.key.cmp(&b.key)));
+        let wanted = bare_template(&deployment["spec"]["template"]);
+        let new = sets
+            .iter()
+            .position(|set| bare_template(&set.seen["spec"]["template"]) == wanted);
+        let collisions = count(&deployment["status"]["collisionCount"]);
+        Self {
+            key,
+            deployment,
+            sets,
+            new,
+            created: None,
+            revision: 0,
+            collisions,
+            cluster,
+            now,
+        }
+    }
+
+    fn run(mut self, plan: &mut Plan) {
+        let paused = self.spec()["paused"] == true;
+        if !paused && self.new.is_none() {
+            self.create_new_set(plan);
+        }
+        self.follow_revision();
+        match () {
+            () if paused || self.is_scaling_event() => self.scale(),
+            () if self.created.is_some() => {}
+            () if self.recreates() => self.recreate(),
+            () => self.roll(),
+        }
+        self.write_sets(plan);
+        self.write_deployment(paused, plan);
+        if !paused {
+            self.clean_up(plan);
+        }
+    }
+
+    fn spec(&self) -> &'a Value {
         &self.deployment["spec"]
     }
 
@@ -134,123 +237,81 @@ impl Rollout<'_> {
     /// Surge and unavailable pods allowed; never both none, or nothing could move.
     fn bounds(&self) -> (i64, i64) {
         if self.recreates() {
-            return (0, self.desired());
+            return (0, 0);
         }
         let rolling = &self.spec()["strategy"]["rollingUpdate"];
         let surge = bound(&rolling["maxSurge"], self.desired(), true);
         let unavailable = bound(&rolling["maxUnavailable"], self.desired(), false).min(self.desired());
-        if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+        if surge == 0 && unavailable == 0 {
+            (0, 1)
+        } else {
+            (surge, unavailable)
+        }
     }
 
     fn max_total(&self) -> i64 {
-        let surge = self.bounds().0;
-        self.desired() + if self.desired() > 0 { surge } else { 0 }
-    }
-
-    fn run(&mut self) {
-        let paused = self.spec()["paused"] == true;
-        let scaled = self.is_scaling_event() && self.scale_proportionally();
-        if !paused {
-            let made = self.sets.new.is_none() && self.create_new_set();
-            self.follow_revision();
-            if !made && !scaled {
-                match self.recreates() {
-                    true => self.recreate(),
-                    false => self.roll(),
-                }
-            }
-        }
-        self.write_status(paused);
-        if !paused {
-            self.clean_up();
+        if self.desired() > 0 {
+            self.desired() + self.bounds().0
+        } else {
+            0
         }
     }
 
-    /// Someone changed `spec.replicas`: the sets still carry the number they were scaled for.
-    fn is_scaling_event(&self) -> bool {
-        let mut active = self.sets.all().filter(|(_, set)| replicas(set) > 0);
-        active.any(|(_, set)| annotation(set, DESIRED).and_then(|d| d.parse::<i64>().ok()).is_some_and(|d| d != self.desired()))
+    fn total(&self) -> i64 {
+        self.sets.iter().map(Set::replicas).sum::<i64>() + self.created.as_ref().map_or(0, |(_, size)| *size)
     }
 
-    /// Spreads a change of `spec.replicas` over all active sets by their size, so that a rollout under way keeps its
-    /// proportions. Whether anything was scaled.
-    fn scale_proportionally(&mut self) -> bool {
-        let active: Vec<_> = self.sets.all().filter(|(_, set)| replicas(set) > 0).collect();
-        if let [(key, set)] = active[..] {
-            return self.scale_to(key, set, self.desired());
-        }
-        if self.recreates() {
-            return false;
-        }
-        let total: i64 = active.iter().map(|(_, set)| replicas(set)).sum();
-        let mut left = self.max_total() - total;
-        let mut by_size = active;
-        by_size.sort_by_key(|(_, set)| std::cmp::Reverse(replicas(set)));
-        let mut scaled = false;
-        for (i, (key, set)) in by_size.iter().enumerate() {
-            let was = annotation(set, MAX).and_then(|m| m.parse::<i64>().ok()).unwrap_or(total).max(1);
-            let share = match i + 1 == by_size.len() {
-                true => left,
-                false => {
-                    let target = (replicas(set) * self.max_total() + was / 2) / was;
-                    (target - replicas(set)).clamp(left.min(0), left.max(0))
-                }
-            };
-            left -= share;
-            scaled |= self.scale_to(key, set, (replicas(set) + share).max(0));
-        }
-        scaled
+    fn old(&self) -> impl Iterator<Item = &Set> {
+        self.sets
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| Some(*i) != self.new)
+            .map(|(_, set)| set)
     }
 
-    /// Scales one set and renews what it remembers of the deployment. Whether its size changed.
-    fn scale_to(&mut self, key: &Key, set: &Value, size: i64) -> bool {
-        let mut next = set.clone();
-        next["spec"]["replicas"] = size.into();
+    /// Gives a set its size and renews what it remembers of the deployment.
+    fn resize(&mut self, at: usize, size: i64) {
         let (desired, max) = (self.desired().to_string(), self.max_total().to_string());
-        let notes = annotations_mut(&mut next);
+        let next = &mut self.sets[at].next;
+        next["spec"]["replicas"] = size.into();
+        let notes = annotations_mut(next);
         notes.insert(DESIRED.into(), desired.into());
         notes.insert(MAX.into(), max.into());
-        if next == *set {
-            return false;
-        }
-        self.plan.update(key.clone(), next, Part::Spec);
-        let before = replicas(set);
-        if size != before {
-            let direction = if size > before { "up" } else { "down" };
-            let message = format!("Scaled {direction} replica set {} from {before} to {size}", key.name);
-            self.plan.event(self.deployment, "Normal", "ScalingReplicaSet", message);
-        }
-        size != before
     }
 
-    fn create_new_set(&mut self) -> bool {
+    fn create_new_set(&mut self, plan: &mut Plan) {
         if self.recreates() && self.old_pods_exist() {
-            // Recreate: the old ones end before the new set is made.
-            return false;
+            return; // Recreate: the old ones end before the new set is made.
         }
         let template = bare_template(&self.spec()["template"]);
-        let collisions = count(&self.deployment["status"]["collisionCount"]).to_string();
-        let hash = letters(hash(&[&template.to_string(), &collisions]), 9);
+        let salt = if self.collisions > 0 {
+            self.collisions.to_string()
+        } else {
+            String::new()
+        };
+        let hash = letters(hash(&[&template.to_string(), &salt]), HASH_LENGTH);
         let set_name = format!("{}-{hash}", name(self.deployment));
         let key = Key::new(REPLICA_SETS, self.key.namespace.clone(), set_name.as_str());
-        if self.cluster.get(&key).is_some() {
-            // Another template, or another deployment of that name, hashed alike: try the next hash.
-            let mut next = Value::clone(self.deployment);
-            next["status"]["collisionCount"] = (count(&next["status"]["collisionCount"]) + 1).into();
-            self.plan.update(self.key.clone(), next, Part::Status);
-            return true;
+        if self.cluster.contains(&key) {
+            // Another template, or another deployment's, has that hash: the next run tries the next one.
+            self.collisions += 1;
+            return;
         }
         let size = self.desired().min(self.max_total() - self.total()).max(0);
         let mut labeled = self.spec()["template"].clone();
         labeled["metadata"]["labels"][HASH_LABEL] = hash.as_str().into();
         let mut selector = self.spec()["selector"].clone();
         selector["matchLabels"][HASH_LABEL] = hash.as_str().into();
-        let mut notes = self.own_annotations();
-        for (note, value) in [(REVISION, self.next_revision()), (DESIRED, self.desired()), (MAX, self.max_total())] {
+        let mut notes = self.notes_for_sets();
+        for (note, value) in [
+            (REVISION, self.next_revision()),
+            (DESIRED, self.desired()),
+            (MAX, self.max_total()),
+        ] {
             notes.insert(note.into(), value.to_string().into());
         }
         let mut spec = json!({"replicas": size, "selector": selector, "template": labeled});
-        if !self.spec()["minReadySeconds"].is_null() {
+        if count(&self.spec()["minReadySeconds"]) > 0 {
             spec["minReadySeconds"] = self.spec()["minReadySeconds"].clone();
         }
         let set = json!({
@@ -261,224 +322,95 @@ impl Rollout<'_> {
             },
             "spec": spec,
         });
-        self.plan.create(key, set);
+        plan.create(key, set);
         if size > 0 {
             let message = format!("Scaled up replica set {set_name} from 0 to {size}");
-            self.plan.event(self.deployment, "Normal", "ScalingReplicaSet", message);
+            plan.event(self.deployment, "Normal", "ScalingReplicaSet", message);
         }
-        true
+        self.created = Some((set_name, size));
     }
 
     /// The deployment's annotations, as its sets carry them for `kubectl rollout history`.
-    fn own_annotations(&self) -> serde_json::Map<String, Value> {
-        let mut notes = self.deployment["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
-        notes.retain(|key, _| !matches!(key.as_str(), REVISION | DESIRED | MAX | LAST_APPLIED));
+    fn notes_for_sets(&self) -> Map<String, Value> {
+        let mut notes = self.deployment["metadata"]["annotations"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        notes.retain(|note, _| !OWN.contains(&note.as_str()));
         notes
     }
 
     fn next_revision(&self) -> i64 {
-        self.sets.old.iter().map(|(_, set)| revision(set)).max().unwrap_or(0) + 1
+        self.old().map(Set::revision).max().unwrap_or(0) + 1
     }
 
     /// The new set is the newest revision, also when it is an old one come back, and the deployment says so.
     fn follow_revision(&mut self) {
-        let mut newest = self.next_revision();
-        if let Some((key, set)) = self.sets.new {
-            newest = newest.max(revision(set));
-            let mut next = Value::clone(set);
-            let mut notes = self.own_annotations();
-            if newest != revision(set) && revision(set) > 0 {
-                let history = annotation(set, "deployment.kubernetes.io/revision-history").unwrap_or("");
-                let history = if history.is_empty() { revision(set).to_string() } else { format!("{history},{}", revision(set)) };
-                notes.insert("deployment.kubernetes.io/revision-history".into(), history.into());
-            }
-            notes.insert(REVISION.into(), newest.to_string().into());
-            annotations_mut(&mut next).extend(notes);
-            if next != **set {
-                self.plan.update(key.clone(), next, Part::Spec);
-            }
-        }
-        if annotation(self.deployment, REVISION) != Some(newest.to_string().as_str()) {
-            let mut next = Value::clone(self.deployment);
-            annotations_mut(&mut next).insert(REVISION.into(), newest.to_string().into());
-            self.plan.update(self.key.clone(), next, Part::Spec);
-        }
-    }
-
-    fn total(&self) -> i64 {
-        self.sets.all().map(|(_, set)| replicas(set)).sum()
-    }
-
-    fn old_pods_exist(&self) -> bool {
-        self.sets.old.iter().any(|(_, set)| {
-            replicas(set) > 0 || self.cluster.controlled(uid(set), PODS).any(|(_, pod)| !is_terminal(pod))
-        })
-    }
-
-    fn recreate(&mut self) {
-        let old: Vec<_> = self.sets.old.iter().copied().filter(|(_, set)| replicas(set) > 0).collect();
-        if !old.is_empty() {
-            for (key, set) in old {
-                self.scale_to(key, set, 0);
+        self.revision = self.next_revision();
+        let Some(at) = self.new else {
+            if self.created.is_none() {
+                // Nothing new yet: the deployment goes on telling what it told.
+                self.revision = annotation(self.deployment, REVISION)
+                    .and_then(|r| r.parse().ok())
+                    .unwrap_or(0);
             }
             return;
-        }
-        if let Some((key, set)) = self.sets.new.filter(|_| !self.old_pods_exist()) {
-            self.scale_to(key, set, self.desired());
-        }
-    }
-
-    /// One step of a rolling update: the new set up as far as the surge allows, else old ones down as far as
-    /// availability allows.
-    fn roll(&mut self) {
-        let Some((key, set)) = self.sets.new else { return };
-        let size = replicas(set);
-        let target = match size.cmp(&self.desired()) {
-            std::cmp::Ordering::Greater => self.desired(),
-            _ => size + (self.max_total() - self.total()).clamp(0, self.desired() - size),
         };
-        if self.scale_to(key, set, target) {
-            return;
-        }
-        self.scale_down_old(set);
-    }
-
-    fn scale_down_old(&mut self, new: &Value) {
-        let old: Vec<_> = self.sets.old.iter().copied().filter(|(_, set)| replicas(set) > 0).collect();
-        if old.is_empty() {
-            return;
-        }
-        let min_available = self.desired() - self.bounds().1;
-        let new_unavailable = replicas(new) - available(new);
-        let mut room = self.total() - min_available - new_unavailable;
-        let mut sizes: Vec<i64> = old.iter().map(|(_, set)| replicas(set)).collect();
-        // Unhealthy old pods serve nobody: they go first, and cost no availability.
-        for ((_, set), size) in old.iter().zip(&mut sizes) {
-            let gone = (replicas(set) - available(set)).clamp(0, room.max(0));
-            *size -= gone;
-            room -= gone;
-        }
-        let available_now: i64 = self.sets.all().map(|(_, set)| available(set)).sum();
-        let mut spare = (available_now - min_available).min(room).max(0);
-        for ((_, set), size) in old.iter().zip(&mut sizes) {
-            let gone = (*size).min(available(set)).min(spare).max(0);
-            *size -= gone;
-            spare -= gone;
-        }
-        for ((key, set), size) in old.iter().zip(sizes) {
-            self.scale_to(key, set, size);
-        }
-    }
-
-    fn write_status(&mut self, paused: bool) {
-        let sum = |field: &str| -> i64 { self.sets.all().map(|(_, set)| count(&set["status"][field])).sum() };
-        let updated = self.sets.new.map_or(0, |(_, set)| count(&set["status"]["replicas"]));
-        let available = sum("availableReplicas");
-        let old = &self.deployment["status"];
-        let mut status = json!({"observedGeneration": self.deployment["metadata"]["generation"]});
-        let unavailable = (self.total() - available).max(0);
-        let counts = [
-            ("replicas", sum("replicas")), ("updatedReplicas", updated), ("readyReplicas", sum("readyReplicas")),
-            ("availableReplicas", available), ("unavailableReplicas", unavailable),
-        ];
-        for (field, value) in counts.into_iter().filter(|(_, value)| *value > 0) {
-            status[field] = value.into();
-        }
-        if !old["collisionCount"].is_null() {
-            status["collisionCount"] = old["collisionCount"].clone();
-        }
-        let conditions = self.conditions(&status, paused);
-        status["conditions"] = conditions.into();
-        let pending = self.plan.actions.iter().any(|a| matches!(a, crate::Action::Update { key, .. } if key == self.key));
-        if pending {
-            return; // the next run, which sees that write, writes the status
-        }
-        if let Some(next) = with_status(self.deployment, status) {
-            self.plan.update(self.key.clone(), next, Part::Status);
-        }
-    }
-
-    fn is_complete(&self, status: &Value) -> bool {
-        let field = |name: &str| count(&status[name]);
-        field("updatedReplicas") == self.desired()
-            && field("replicas") == self.desired()
-            && field("availableReplicas") == self.desired()
-    }
-
-    fn conditions(&mut self, status: &Value, paused: bool) -> Vec<Value> {
-        let old_status = &self.deployment["status"];
-        let mut conditions: Vec<Value> = old_status["conditions"].as_array().cloned().unwrap_or_default();
-        let enough = count(&status["availableReplicas"]) >= self.desired() - self.bounds().1;
-        match enough {
-            true => note(&mut conditions, "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", self.now),
-            false => note(&mut conditions, "Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.", self.now),
-        }
-        if paused {
-            note(&mut conditions, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", self.now);
-            return conditions;
-        }
-        let Some(deadline) = self.spec()["progressDeadlineSeconds"].as_i64().filter(|d| *d < i64::from(i32::MAX)) else {
-            conditions.retain(|c| c["type"] != "Progressing");
-            return conditions;
-        };
-        let set_name = self.sets.new.map_or("", |(key, _)| &*key.name).to_owned();
-        let progress = |field: &str| count(&status[field]) > count(&old_status[field]);
-        let moved = progress("updatedReplicas") || progress("readyReplicas") || progress("availableReplicas")
-            || count(&status["replicas"]) - count(&status["updatedReplicas"])
-                < count(&old_status["replicas"]) - count(&old_status["updatedReplicas"]);
-        let current = conditions.iter().find(|c| c["type"] == "Progressing").cloned();
-        if self.is_complete(status) {
-            let message = format!("ReplicaSet \"{set_name}\" has successfully progressed.");
-            note(&mut conditions, "Progressing", "True", "NewReplicaSetAvailable", &message, self.now);
-            return conditions;
-        }
-        let resumed = current.as_ref().is_none_or(|c| c["reason"] == "DeploymentPaused");
-        let renewed = current.as_ref().is_some_and(|c| c["reason"] == "NewReplicaSetAvailable") && self.sets.new.is_none();
-        if resumed || renewed || moved || current.as_ref().is_some_and(|c| c["reason"] == "NewReplicaSetAvailable") {
-            let message = format!("ReplicaSet \"{set_name}\" is progressing.");
-            note(&mut conditions, "Progressing", "True", "ReplicaSetUpdated", &message, self.now);
-            if let Some(condition) = conditions.iter_mut().find(|c| c["type"] == "Progressing") {
-                condition["lastUpdateTime"] = stamp(self.now);
-            }
-        }
-        let since = conditions.iter().find(|c| c["type"] == "Progressing").and_then(|c| time(&c["lastUpdateTime"]));
-        if let Some(at) = since.map(|since| later(since, deadline)) {
-            if at > self.now {
-                self.plan.check_again(at);
+        let was = self.sets[at].revision();
+        self.revision = self.revision.max(was);
+        let mut notes = self.notes_for_sets();
+        if self.revision != was && was > 0 {
+            let history = annotation(&self.sets[at].next, HISTORY).unwrap_or_default();
+            let history = if history.is_empty() {
+                was.to_string()
             } else {
-                let message = format!("ReplicaSet \"{set_name}\" has timed out progressing.");
-                note(&mut conditions, "Progressing", "False", "ProgressDeadlineExceeded", &message, self.now);
+                format!("{history},{was}")
+            };
+            notes.insert(HISTORY.into(), history.into());
+        }
+        notes.insert(REVISION.into(), self.revision.to_string().into());
+        let seconds = count(&self.spec()["minReadySeconds"]);
+        let next = &mut self.sets[at].next;
+        annotations_mut(next).extend(notes);
+        if count(&next["spec"]["minReadySeconds"]) != seconds {
+            next["spec"]["minReadySeconds"] = seconds.into();
+        }
+    }
+
+    fn write_sets(&self, plan: &mut Plan) {
+        for set in self
+            .sets
+            .iter()
+            .filter(|set| set.next != set.seen && !is_deleting(&set.seen))
+        {
+            plan.update(set.key.clone(), set.next.clone(), Part::Spec);
+            let (before, after) = (replicas(&set.seen), set.replicas());
+            if before != after {
+                let direction = if after > before { "up" } else { "down" };
+                let message = format!(
+                    "Scaled {direction} replica set {} from {before} to {after}",
+                    set.key.name
+                );
+                plan.event(self.deployment, "Normal", "ScalingReplicaSet", message);
             }
         }
-        conditions
     }
 
     /// Drops the oldest empty sets beyond the history limit once a rollout is over.
-    fn clean_up(&mut self) {
-        if !self.is_complete(&self.deployment["status"]) {
+    fn clean_up(&self, plan: &mut Plan) {
+        if !self.is_complete(&self.deployment["status"]) || self.created.is_some() {
             return;
         }
         let limit = usize::try_from(self.spec()["revisionHistoryLimit"].as_i64().unwrap_or(10)).unwrap_or(0);
-        let empty = |set: &Value| replicas(set) == 0 && count(&set["status"]["replicas"]) == 0 && !is_deleting(set);
-        let mut done: Vec<_> = self.sets.old.iter().copied().filter(|(_, set)| empty(set)).collect();
-        done.sort_by_key(|(_, set)| revision(set));
-        for (key, set) in done.iter().take(done.len().saturating_sub(limit)) {
-            self.plan.delete((*key).clone(), set);
+        let empty = |set: &&Set| set.next == set.seen && set.replicas() == 0 && set.status("replicas") == 0;
+        let mut done: Vec<&Set> = self
+            .old()
+            .filter(empty)
+            .filter(|set| !is_deleting(&set.seen))
+            .collect();
+        done.sort_by_key(|set| set.revision());
+        for set in done.iter().take(done.len().saturating_sub(limit)) {
+            plan.delete(set.key.clone(), &set.seen);
         }
-    }
-}
-
-fn revision(set: &Value) -> i64 {
-    annotation(set, REVISION).and_then(|r| r.parse().ok()).unwrap_or(0)
-}
-
-/// A deployment's condition, which also tells when it was last updated.
-fn note(conditions: &mut Vec<Value>, r#type: &str, status: &str, reason: &str, message: &str, now: Timestamp) {
-    let before = conditions.iter().find(|c| c["type"] == r#type).cloned();
-    set_condition(conditions, r#type, status, reason, message, now);
-    let Some(after) = conditions.iter_mut().find(|c| c["type"] == r#type) else { return };
-    let same = before.is_some_and(|b| b["status"] == after["status"] && b["reason"] == after["reason"] && b["message"] == after["message"]);
-    if !same || after["lastUpdateTime"].is_null() {
-        after["lastUpdateTime"] = stamp(now);
     }
 }

@@ -4,6 +4,7 @@
 //! through the write path and waits until the view has caught up before it runs the key again.
 pub mod cluster;
 pub mod plan;
+pub mod pod;
 
 mod deployment;
 mod endpoint_slice;
@@ -13,10 +14,15 @@ mod node_ipam;
 mod node_lifecycle;
 mod object;
 mod pod_garbage_collection;
+#[cfg(test)]
+mod properties;
 mod replica_set;
+mod root_ca;
 mod service_account;
+#[cfg(test)]
+mod world;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Settings};
 pub use plan::{Action, Part, Plan};
 
 use pilothouse_api::jiff::Timestamp;
@@ -44,6 +50,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(node_ipam::NodeIpam),
         Box::new(node_lifecycle::NodeLifecycle),
         Box::new(pod_garbage_collection::PodGarbageCollection),
+        Box::new(root_ca::RootCa),
         Box::new(service_account::ServiceAccounts),
     ]
 }

@@ -25,11 +25,18 @@ pub fn is_deleting(object: &Value) -> bool {
 
 pub fn labels(object: &Value) -> BTreeMap<String, String> {
     let labels = object["metadata"]["labels"].as_object();
-    labels.into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect()
+    labels
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 pub fn owners(object: &Value) -> impl Iterator<Item = &Value> {
-    object["metadata"]["ownerReferences"].as_array().into_iter().flatten()
+    object["metadata"]["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten()
 }
 
 /// The owner that controls it: at most one.
@@ -45,6 +52,29 @@ pub fn controller_reference(owner: &Value) -> Value {
     })
 }
 
+/// The object with `owner` as its controller.
+pub fn adopted(object: &Value, owner: &Value) -> Value {
+    let mut next = object.clone();
+    let mut all: Vec<Value> = owners(object)
+        .filter(|other| other["uid"] != owner["metadata"]["uid"])
+        .cloned()
+        .collect();
+    all.push(controller_reference(owner));
+    next["metadata"]["ownerReferences"] = all.into();
+    next
+}
+
+/// The object without that owner.
+pub fn released(object: &Value, owner_uid: &str) -> Value {
+    let mut next = object.clone();
+    let kept: Vec<Value> = owners(object)
+        .filter(|owner| owner["uid"] != owner_uid)
+        .cloned()
+        .collect();
+    next["metadata"]["ownerReferences"] = kept.into();
+    next
+}
+
 pub fn time(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
 }
@@ -55,21 +85,18 @@ pub fn later(at: Timestamp, seconds: i64) -> Timestamp {
 
 /// RFC 3339 in whole seconds, as the API writes times.
 pub fn stamp(now: Timestamp) -> Value {
-    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string().into()
+    Timestamp::from_second(now.as_second())
+        .unwrap_or(now)
+        .to_string()
+        .into()
 }
 
 pub fn condition<'a>(object: &'a Value, r#type: &str) -> Option<&'a Value> {
-    object["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == r#type)
-}
-
-pub fn is_ready(pod: &Value) -> bool {
-    condition(pod, "Ready").is_some_and(|c| c["status"] == "True")
-}
-
-/// Since when a pod is ready; None where it is not.
-pub fn ready_since(pod: &Value) -> Option<Timestamp> {
-    let ready = condition(pod, "Ready").filter(|c| c["status"] == "True")?;
-    time(&ready["lastTransitionTime"])
+    object["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == r#type)
 }
 
 /// Ended for good: it will not run again.
@@ -79,7 +106,14 @@ pub fn is_terminal(pod: &Value) -> bool {
 
 /// Puts a condition into a list, keeping the transition time while the status stays. Fields beyond `status`, `reason` and
 /// `message` are the caller's.
-pub fn set_condition(conditions: &mut Vec<Value>, r#type: &str, status: &str, reason: &str, message: &str, now: Timestamp) {
+pub fn set_condition(
+    conditions: &mut Vec<Value>,
+    r#type: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
     let fresh = json!({
         "type": r#type, "status": status, "reason": reason, "message": message, "lastTransitionTime": stamp(now),
     });
@@ -129,7 +163,9 @@ const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// A stable 64-bit hash (FNV-1a): names derived from it must not change between versions of the compiler.
 pub fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The hash as `length` letters of a name.

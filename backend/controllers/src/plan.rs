@@ -17,14 +17,30 @@ pub enum Part {
 /// One write. Objects of updates carry the resource version they were computed from: a conflict drops the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    Create { key: Key, object: Value },
-    Update { key: Key, object: Value, part: Part },
-    Delete { key: Key, options: DeleteOptions },
+    Create {
+        key: Key,
+        object: Value,
+    },
+    Update {
+        key: Key,
+        object: Value,
+        part: Part,
+    },
+    Delete {
+        key: Key,
+        options: DeleteOptions,
+    },
     /// An Event about `about` (`v1.ObjectReference`), of type `Normal` or `Warning`.
-    Event { about: Value, r#type: &'static str, reason: &'static str, message: String },
+    Event {
+        about: Value,
+        r#type: &'static str,
+        reason: &'static str,
+        message: String,
+    },
 }
 
-/// The outcome of one reconciliation; actions are carried out in order.
+/// The outcome of one reconciliation. No two actions write the same object, so the order does not matter and a plan that
+/// was carried out in part leaves nothing that the next run cannot continue.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub actions: Vec<Action>,
@@ -41,20 +57,46 @@ impl Plan {
         self.actions.push(Action::Update { key, object, part });
     }
 
-    /// Deletes just the object that was seen.
+    /// Deletes just the object that was seen, as it was seen: if it changed meanwhile, it may be wanted after all.
     pub fn delete(&mut self, key: Key, seen: &Value) {
-        let options = DeleteOptions { uid: seen["metadata"]["uid"].as_str().map(str::to_owned), ..DeleteOptions::default() };
+        let text = |field: &str| seen["metadata"][field].as_str().map(str::to_owned);
+        let options = DeleteOptions {
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+            ..DeleteOptions::default()
+        };
         self.actions.push(Action::Delete { key, options });
     }
 
-    pub fn event(&mut self, about: &Value, r#type: &'static str, reason: &'static str, message: impl Into<String>) {
+    /// Deletes the object of that UID, in whatever state.
+    pub fn delete_whatever(&mut self, key: Key, uid: &str, grace_period_seconds: Option<i64>) {
+        let options = DeleteOptions {
+            uid: Some(uid.to_owned()),
+            grace_period_seconds,
+            ..DeleteOptions::default()
+        };
+        self.actions.push(Action::Delete { key, options });
+    }
+
+    pub fn event(
+        &mut self,
+        about: &Value,
+        r#type: &'static str,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         let meta = &about["metadata"];
         let reference = json!({
             "apiVersion": about["apiVersion"], "kind": about["kind"], "name": meta["name"],
             "namespace": meta["namespace"].as_str().unwrap_or_default(), "uid": meta["uid"],
             "resourceVersion": meta["resourceVersion"],
         });
-        self.actions.push(Action::Event { about: reference, r#type, reason, message: message.into() });
+        self.actions.push(Action::Event {
+            about: reference,
+            r#type,
+            reason,
+            message: message.into(),
+        });
     }
 
     pub fn check_again(&mut self, at: Timestamp) {

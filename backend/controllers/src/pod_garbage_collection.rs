@@ -1,14 +1,11 @@
 //! Removes pods whose node is gone: nobody is left to end them.
-use crate::cluster::{Cluster, PODS};
-use crate::object::{text, uid};
-use crate::{Action, Controller, Plan};
+use crate::cluster::{Cluster, NODES, PODS};
+use crate::object::text;
+use crate::{Controller, Plan};
 use pilothouse_api::jiff::Timestamp;
-use pilothouse_api::lifecycle::DeleteOptions;
 use pilothouse_api::{Key, Observed};
 
 pub struct PodGarbageCollection;
-
-const NODES: &str = "nodes";
 
 impl Controller for PodGarbageCollection {
     fn name(&self) -> &'static str {
@@ -20,30 +17,63 @@ impl Controller for PodGarbageCollection {
         match &*change.key.resource {
             NODES if change.object.is_none() => vec![change.key.clone()],
             PODS => {
-                let node = change.object.as_deref().map_or("", |pod| text(&pod["spec"], "nodeName"));
-                if node.is_empty() { Vec::new() } else { vec![Key::new(NODES, "", node)] }
+                let node = change
+                    .object
+                    .as_deref()
+                    .map_or("", |pod| text(&pod["spec"], "nodeName"));
+                if node.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![Key::new(NODES, "", node)]
+                }
             }
             _ => Vec::new(),
         }
     }
 
     fn all_keys(&self, cluster: &Cluster) -> Vec<Key> {
-        cluster.nodes_with_pods().map(|node| Key::new(NODES, "", node.as_str())).collect()
+        cluster
+            .nodes_with_pods()
+            .map(|node| Key::new(NODES, "", node.clone()))
+            .collect()
     }
 
     fn reconcile(&self, key: &Key, cluster: &Cluster, _now: Timestamp) -> Plan {
         let mut plan = Plan::default();
-        if cluster.get(key).is_some() {
+        if cluster.contains(key) {
             return plan;
         }
-        for (pod_key, pod) in cluster.pods_on(&key.name) {
-            let options = DeleteOptions {
-                grace_period_seconds: Some(0),
-                uid: Some(uid(pod).to_owned()),
-                ..DeleteOptions::default()
-            };
-            plan.actions.push(Action::Delete { key: pod_key.clone(), options });
+        for (pod_key, _) in cluster.pods_on(&key.name) {
+            if let Some(uid) = cluster.uid(pod_key) {
+                plan.delete_whatever(pod_key.clone(), uid, Some(0));
+            }
         }
         plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::world::World;
+    use serde_json::json;
+
+    #[test]
+    fn pods_of_a_node_that_is_gone_go_at_once_and_others_stay() {
+        let mut world = World::new();
+        let n2 = world.add_node("n2");
+        let pod = |world: &mut World, name: &str, node: Option<&str>| {
+            let spec = json!({"nodeName": node, "containers": [{"name": "main", "image": "web"}]});
+            world.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}))
+        };
+        let lost = pod(&mut world, "lost", Some("n2"));
+        let (here, waiting) = (
+            pod(&mut world, "here", Some("n1")),
+            pod(&mut world, "waiting", None),
+        );
+        world.settle();
+        world.delete(&n2, "Background");
+        world.settle();
+        assert!(!world.objects.contains_key(&lost));
+        assert!(world.objects.contains_key(&here) && world.objects.contains_key(&waiting));
     }
 }

@@ -1,6 +1,5 @@
 //! Every namespace has a ServiceAccount `default`, for pods that name none.
 use crate::cluster::Cluster;
-use crate::object::is_deleting;
 use crate::{Controller, Plan};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed};
@@ -20,20 +19,24 @@ impl Controller for ServiceAccounts {
     fn keys(&self, change: &Observed, _cluster: &Cluster) -> Vec<Key> {
         match &*change.key.resource {
             NAMESPACES => vec![change.key.clone()],
-            SERVICE_ACCOUNTS if &*change.key.name == DEFAULT => vec![Key::new(NAMESPACES, "", change.key.namespace.clone())],
+            SERVICE_ACCOUNTS if &*change.key.name == DEFAULT => {
+                vec![Key::new(NAMESPACES, "", change.key.namespace.clone())]
+            }
             _ => Vec::new(),
         }
     }
 
     fn all_keys(&self, cluster: &Cluster) -> Vec<Key> {
-        cluster.all(NAMESPACES).map(|(key, _)| key).collect()
+        cluster.keys(NAMESPACES).collect()
     }
 
     fn reconcile(&self, key: &Key, cluster: &Cluster, _now: Timestamp) -> Plan {
         let mut plan = Plan::default();
-        let Some(_) = cluster.get(key).filter(|namespace| !is_deleting(namespace)) else { return plan };
+        if !cluster.contains(key) || cluster.is_deleting(key) {
+            return plan;
+        }
         let account = Key::new(SERVICE_ACCOUNTS, key.name.clone(), DEFAULT);
-        if cluster.get(&account).is_none() {
+        if !cluster.contains(&account) {
             let object = json!({
                 "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": DEFAULT, "namespace": &*key.name},
             });

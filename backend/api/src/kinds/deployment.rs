@@ -29,7 +29,7 @@ impl Kind for Deployment {
             fill(rolling, "maxUnavailable", "25%");
             fill(rolling, "maxSurge", "25%");
         }
-        pod_spec::default_template(&mut spec["template"]);
+        pod_spec::default_template(spec);
     }
 
     fn before_create(object: &mut Value) {
@@ -38,11 +38,23 @@ impl Kind for Deployment {
 
     fn validate(object: &apps::Deployment, errors: &mut FieldErrors) {
         let path = Path::new("spec");
-        let Some(spec) = &object.spec else { return errors.required(&path, "") };
+        let Some(spec) = &object.spec else {
+            return errors.required(&path, "");
+        };
         validate_count(spec.replicas, &path.child("replicas"), errors);
         validate_count(spec.min_ready_seconds, &path.child("minReadySeconds"), errors);
-        validate_count(spec.revision_history_limit, &path.child("revisionHistoryLimit"), errors);
-        pod_validation::validate_selected_template(&spec.selector, &spec.template, &["Always"], &path, errors);
+        validate_count(
+            spec.revision_history_limit,
+            &path.child("revisionHistoryLimit"),
+            errors,
+        );
+        pod_validation::validate_selected_template(
+            &spec.selector,
+            &spec.template,
+            &["Always"],
+            &path,
+            errors,
+        );
         deadline_beyond_readiness(spec, &path, errors);
         validate_strategy(spec, &path.child("strategy"), errors);
     }
@@ -50,14 +62,24 @@ impl Kind for Deployment {
     fn validate_update(object: &apps::Deployment, old: &apps::Deployment, errors: &mut FieldErrors) {
         let selector = |o: &apps::Deployment| o.spec.as_ref().map(|s| s.selector.clone());
         let changed = selector(object) != selector(old);
-        validate_immutable(changed, &Path::new("spec").child("selector"), json!(selector(object)), errors);
+        validate_immutable(
+            changed,
+            &Path::new("spec").child("selector"),
+            json!(selector(object)),
+            errors,
+        );
     }
 
     fn columns() -> Vec<Column> {
         let wide = |name: &str| Column::new(name, "string").wide();
         vec![
-            Column::new("Name", "string"), Column::new("Ready", "string"), Column::new("Up-to-date", "integer"),
-            Column::new("Available", "integer"), Column::new("Age", "string"), wide("Containers"), wide("Images"),
+            Column::new("Name", "string"),
+            Column::new("Ready", "string"),
+            Column::new("Up-to-date", "integer"),
+            Column::new("Available", "integer"),
+            Column::new("Age", "string"),
+            wide("Containers"),
+            wide("Images"),
             wide("Selector"),
         ]
     }
@@ -68,7 +90,12 @@ impl Kind for Deployment {
         let (names, images) = container_cells(&spec.template.spec.unwrap_or_default());
         vec![
             name_cell(&object.metadata),
-            format!("{}/{}", status.ready_replicas.unwrap_or(0), spec.replicas.unwrap_or(1)).into(),
+            format!(
+                "{}/{}",
+                status.ready_replicas.unwrap_or(0),
+                spec.replicas.unwrap_or(1)
+            )
+            .into(),
             status.updated_replicas.unwrap_or(0).into(),
             status.available_replicas.unwrap_or(0).into(),
             age_cell(&object.metadata, now),
@@ -96,13 +123,18 @@ fn validate_strategy(spec: &apps::DeploymentSpec, path: &Path, errors: &mut Fiel
     if !matches!(kind, "Recreate" | "RollingUpdate") {
         errors.not_supported(&path.child("type"), kind, &["Recreate", "RollingUpdate"]);
     }
-    let Some(rolling) = &strategy.rolling_update else { return };
+    let Some(rolling) = &strategy.rolling_update else {
+        return;
+    };
     let path = path.child("rollingUpdate");
     if kind == "Recreate" {
         errors.forbidden(&path, "may not be specified when strategy `type` is 'Recreate'");
         return;
     }
-    let bounds = [("maxUnavailable", &rolling.max_unavailable), ("maxSurge", &rolling.max_surge)];
+    let bounds = [
+        ("maxUnavailable", &rolling.max_unavailable),
+        ("maxSurge", &rolling.max_surge),
+    ];
     let mut zero = 0;
     for (field, bound) in bounds {
         let path = path.child(field);
@@ -124,7 +156,11 @@ fn validate_strategy(spec: &apps::DeploymentSpec, path: &Path, errors: &mut Fiel
         }
     }
     if zero == 2 {
-        errors.invalid(&path.child("maxUnavailable"), json!(rolling.max_unavailable), "may not be 0 when `maxSurge` is 0");
+        errors.invalid(
+            &path.child("maxUnavailable"),
+            json!(rolling.max_unavailable),
+            "may not be 0 when `maxSurge` is 0",
+        );
     }
 }
 
@@ -148,16 +184,55 @@ mod tests {
     fn wrong_fields_are_named_as_kubernetes_names_them() {
         assert_eq!(errors_of(|_| {}), Vec::<String>::new());
         assert_eq!(
-            errors_of(|o| drop(o["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("image"))),
+            errors_of(|o| drop(
+                o["spec"]["template"]["spec"]["containers"][0]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("image")
+            )),
             ["spec.template.spec.containers[0].image: Required value"]
         );
         assert_eq!(
             errors_of(|o| o["spec"]["selector"]["matchLabels"]["app"] = "other".into()),
-            ["spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`"]
+            [
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`"
+            ]
         );
         assert_eq!(
             errors_of(|o| o["spec"]["replicas"] = (-1).into()),
             ["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]
+        );
+    }
+
+    #[test]
+    fn the_columns_tell_how_far_a_rollout_is() {
+        let object = json!({
+            "metadata": {"name": "web", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"spec": {"containers": [{"name": "a", "image": "x:1"}, {"name": "b", "image": "y:2"}]}}},
+            "status": {"readyReplicas": 2, "updatedReplicas": 1, "availableReplicas": 2},
+        });
+        let now = "2026-01-01T00:05:30Z".parse().unwrap();
+        let cells = Deployment::cells(&serde_json::from_value(object).unwrap(), now);
+        assert_eq!(
+            json!(cells),
+            json!(["web", "2/3", 1, 2, "5m30s", "a,b", "x:1,y:2", "app=web"])
+        );
+    }
+
+    #[test]
+    fn the_selector_stays_as_it_was_made() {
+        let of = |app: &str| {
+            let object =
+                json!({"metadata": {}, "spec": {"selector": {"matchLabels": {"app": app}}, "template": {}}});
+            serde_json::from_value(object).unwrap()
+        };
+        let mut errors = FieldErrors::default();
+        Deployment::validate_update(&of("new"), &of("old"), &mut errors);
+        let told = errors.as_slice()[0].to_string();
+        assert_eq!(
+            told,
+            "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"new\"}}: field is immutable"
         );
     }
 }

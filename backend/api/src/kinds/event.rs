@@ -32,8 +32,16 @@ fn fields(object: &Value) -> Vec<(&'static str, String)> {
 fn columns() -> Vec<Column> {
     let text = |name: &str| Column::new(name, "string");
     vec![
-        text("Last Seen"), text("Type"), text("Reason"), text("Object"), text("Subobject").wide(), text("Source").wide(),
-        text("Message"), text("First Seen").wide(), text("Count").wide(), text("Name").wide(),
+        text("Last Seen"),
+        text("Type"),
+        text("Reason"),
+        text("Object"),
+        text("Subobject").wide(),
+        text("Source").wide(),
+        text("Message"),
+        text("First Seen").wide(),
+        text("Count").wide(),
+        text("Name").wide(),
     ]
 }
 
@@ -55,7 +63,11 @@ impl Kind for Event {
         };
         if !fits {
             let given = about.as_deref().unwrap_or("");
-            errors.invalid(&Path::new("involvedObject").child("namespace"), given, "does not match event.namespace");
+            errors.invalid(
+                &Path::new("involvedObject").child("namespace"),
+                given,
+                "does not match event.namespace",
+            );
         }
     }
 
@@ -72,18 +84,28 @@ impl Kind for Event {
             Some(at) => meta::human_duration((now.as_second() - at.as_second()).max(0)),
             None => "<unknown>".into(),
         };
-        let first = object.first_timestamp.as_ref().map(|t| t.0).or(object.event_time.as_ref().map(|t| t.0));
+        let first = object
+            .first_timestamp
+            .as_ref()
+            .map(|t| t.0)
+            .or(object.event_time.as_ref().map(|t| t.0));
         let series = object.series.as_ref();
         let last = series.and_then(|s| s.last_observed_time.as_ref()).map(|t| t.0);
         let last = last.or(object.last_timestamp.as_ref().map(|t| t.0)).or(first);
         let count = series.and_then(|s| s.count).or(object.count).unwrap_or(1);
-        let seen = if count > 1 { format!("{} (x{count} over {})", ago(last), ago(first)) } else { ago(last) };
+        let seen = if count > 1 {
+            format!("{} (x{count} over {})", ago(last), ago(first))
+        } else {
+            ago(last)
+        };
         let about = &object.involved_object;
         let kind = about.kind.clone().unwrap_or_default().to_lowercase();
         let source = object.source.clone().unwrap_or_default();
         let source = match (source.component, source.host) {
             (Some(component), Some(host)) if !host.is_empty() => format!("{component}, {host}"),
-            (component, _) => component.or(object.reporting_component.clone()).unwrap_or_default(),
+            (component, _) => component
+                .or(object.reporting_component.clone())
+                .unwrap_or_default(),
         };
         vec![
             seen.into(),
@@ -139,7 +161,11 @@ impl Kind for EventsEvent {
     }
 
     fn to_stored(object: &mut Value) {
-        rename(object, "v1", RENAMED.iter().map(|(stored, viewed)| (*viewed, *stored)));
+        rename(
+            object,
+            "v1",
+            RENAMED.iter().map(|(stored, viewed)| (*viewed, *stored)),
+        );
     }
 
     fn from_stored(object: &mut Value) {
@@ -148,7 +174,9 @@ impl Kind for EventsEvent {
 }
 
 fn rename<'a>(object: &mut Value, api_version: &str, names: impl Iterator<Item = (&'a str, &'a str)>) {
-    let Some(fields) = object.as_object_mut() else { return };
+    let Some(fields) = object.as_object_mut() else {
+        return;
+    };
     for (from, to) in names {
         if let Some(value) = fields.remove(from) {
             fields.insert(to.into(), value);

@@ -15,16 +15,32 @@ impl Kind for Lease {
     fn validate(object: &coordination::Lease, errors: &mut FieldErrors) {
         let spec = object.spec.clone().unwrap_or_default();
         if let Some(seconds) = spec.lease_duration_seconds.filter(|s| *s <= 0) {
-            errors.invalid(&Path::new("spec").child("leaseDurationSeconds"), seconds, "must be greater than 0");
+            errors.invalid(
+                &Path::new("spec").child("leaseDurationSeconds"),
+                seconds,
+                "must be greater than 0",
+            );
         }
     }
 
     fn columns() -> Vec<Column> {
-        vec![Column::new("Name", "string"), Column::new("Holder", "string"), Column::new("Age", "string")]
+        vec![
+            Column::new("Name", "string"),
+            Column::new("Holder", "string"),
+            Column::new("Age", "string"),
+        ]
     }
 
     fn cells(object: &coordination::Lease, now: Timestamp) -> Vec<Value> {
-        let holder = object.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
-        vec![name_cell(&object.metadata), holder.into(), age_cell(&object.metadata, now)]
+        let holder = object
+            .spec
+            .as_ref()
+            .and_then(|s| s.holder_identity.clone())
+            .unwrap_or_default();
+        vec![
+            name_cell(&object.metadata),
+            holder.into(),
+            age_cell(&object.metadata, now),
+        ]
     }
 }

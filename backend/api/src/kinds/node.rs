@@ -16,8 +16,10 @@ impl Kind for Node {
     type Object = core::Node;
     const SINGULAR: &'static str = "node";
     const SHORT_NAMES: &'static [&'static str] = &["no"];
-    const SUBRESOURCES: &'static [Subresource] =
-        &[subresource("proxy", "", "v1", "NodeProxyOptions", PROXY_VERBS), status("", "v1", "Node")];
+    const SUBRESOURCES: &'static [Subresource] = &[
+        subresource("proxy", "", "v1", "NodeProxyOptions", PROXY_VERBS),
+        status("", "v1", "Node"),
+    ];
     /// A node introduces itself with its capacity and conditions.
     const KEEPS_STATUS_AT_CREATION: bool = true;
 
@@ -31,7 +33,12 @@ impl Kind for Node {
     }
 
     fn validate_update(object: &core::Node, old: &core::Node, errors: &mut FieldErrors) {
-        let cidr = |node: &core::Node| node.spec.as_ref().and_then(|s| s.pod_cidr.clone()).unwrap_or_default();
+        let cidr = |node: &core::Node| {
+            node.spec
+                .as_ref()
+                .and_then(|s| s.pod_cidr.clone())
+                .unwrap_or_default()
+        };
         if !cidr(old).is_empty() && cidr(object) != cidr(old) {
             let detail = "node updates may not change podCIDR except from \"\" to valid";
             errors.forbidden(&Path::new("spec").child("podCIDRs"), detail);
@@ -39,7 +46,10 @@ impl Kind for Node {
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![("spec.unschedulable", (object["spec"]["unschedulable"] == true).to_string())]
+        vec![(
+            "spec.unschedulable",
+            (object["spec"]["unschedulable"] == true).to_string(),
+        )]
     }
 
     fn columns() -> Vec<Column> {
@@ -65,7 +75,8 @@ impl Kind for Node {
             let found = status.addresses.iter().flatten().find(|a| a.type_ == kind);
             Value::from(found.map_or(NONE, |a| a.address.as_str()))
         };
-        let fact = |pick: fn(&core::NodeSystemInfo) -> &str| Value::from(info.as_ref().map_or("<unknown>", pick));
+        let fact =
+            |pick: fn(&core::NodeSystemInfo) -> &str| Value::from(info.as_ref().map_or("<unknown>", pick));
         let roles: Vec<&str> = object
             .metadata
             .labels
@@ -81,7 +92,11 @@ impl Kind for Node {
         vec![
             name_cell(&object.metadata),
             readiness(object).into(),
-            if roles.is_empty() { NONE.into() } else { roles.join(",").into() },
+            if roles.is_empty() {
+                NONE.into()
+            } else {
+                roles.join(",").into()
+            },
             age_cell(&object.metadata, now),
             fact(|i| &i.kubelet_version),
             address("InternalIP"),
@@ -105,4 +120,52 @@ fn readiness(node: &core::Node) -> String {
         words.push("SchedulingDisabled");
     }
     words.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_tells_its_state_roles_and_addresses() {
+        let node = json!({
+            "metadata": {"name": "n1", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"node-role.kubernetes.io/control-plane": "", "node-role.kubernetes.io/worker": ""}},
+            "spec": {"unschedulable": true},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+                "nodeInfo": {"kubeletVersion": "v1.36.0", "osImage": "Debian", "kernelVersion": "6.1",
+                    "containerRuntimeVersion": "docker://20.10", "architecture": "amd64", "bootID": "", "kubeProxyVersion": "",
+                    "machineID": "", "operatingSystem": "linux", "systemUUID": ""},
+            },
+        });
+        let cells = Node::cells(
+            &serde_json::from_value(node).unwrap(),
+            "2026-01-01T03:00:00Z".parse().unwrap(),
+        );
+        let expected = json!([
+            "n1",
+            "Ready,SchedulingDisabled",
+            "control-plane,worker",
+            "3h",
+            "v1.36.0",
+            "10.0.0.1",
+            "<none>",
+            "Debian",
+            "6.1",
+            "docker://20.10"
+        ]);
+        assert_eq!(json!(cells), expected);
+    }
+
+    #[test]
+    fn a_node_nobody_heard_of_is_unknown() {
+        let cells = Node::cells(
+            &serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap(),
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(cells[1..5], ["Unknown", "<none>", "<unknown>", "<unknown>"]);
+    }
 }

@@ -32,11 +32,21 @@ fn validate_rules(rules: Option<&Vec<rbac::PolicyRule>>, errors: &mut FieldError
         let resources = rule.resources.as_ref().is_some_and(|r| !r.is_empty());
         let groups = rule.api_groups.as_ref().is_some_and(|g| !g.is_empty());
         if urls && (resources || groups) {
-            errors.invalid(&path.child("nonResourceURLs"), serde_json::json!(rule.non_resource_urls), "rules cannot apply to both regular resources and non-resource URLs");
+            errors.invalid(
+                &path.child("nonResourceURLs"),
+                serde_json::json!(rule.non_resource_urls),
+                "rules cannot apply to both regular resources and non-resource URLs",
+            );
         } else if !urls && !groups {
-            errors.required(&path.child("apiGroups"), "resource rules must supply at least one api group");
+            errors.required(
+                &path.child("apiGroups"),
+                "resource rules must supply at least one api group",
+            );
         } else if !urls && !resources {
-            errors.required(&path.child("resources"), "resource rules must supply at least one resource");
+            errors.required(
+                &path.child("resources"),
+                "resource rules must supply at least one resource",
+            );
         }
     }
 }
@@ -44,14 +54,18 @@ fn validate_rules(rules: Option<&Vec<rbac::PolicyRule>>, errors: &mut FieldError
 fn default_binding(object: &mut Value) {
     fill(child(object, "roleRef"), "apiGroup", "rbac.authorization.k8s.io");
     for subject in items(object, "subjects") {
-        match subject["kind"].as_str() {
-            Some("User" | "Group") => fill(subject, "apiGroup", "rbac.authorization.k8s.io"),
-            _ => {}
+        if matches!(subject["kind"].as_str(), Some("User" | "Group")) {
+            fill(subject, "apiGroup", "rbac.authorization.k8s.io");
         }
     }
 }
 
-fn validate_binding(role: &rbac::RoleRef, kinds: &[&str], subjects: Option<&Vec<rbac::Subject>>, errors: &mut FieldErrors) {
+fn validate_binding(
+    role: &rbac::RoleRef,
+    kinds: &[&str],
+    subjects: Option<&Vec<rbac::Subject>>,
+    errors: &mut FieldErrors,
+) {
     let path = Path::new("roleRef");
     if !kinds.contains(&role.kind.as_str()) {
         errors.not_supported(&path.child("kind"), role.kind.as_str(), kinds);
@@ -76,7 +90,11 @@ fn validate_binding(role: &rbac::RoleRef, kinds: &[&str], subjects: Option<&Vec<
 
 fn validate_role_ref(new: &rbac::RoleRef, old: &rbac::RoleRef, errors: &mut FieldErrors) {
     if new != old {
-        errors.invalid(&Path::new("roleRef"), serde_json::json!(new), "cannot change roleRef");
+        errors.invalid(
+            &Path::new("roleRef"),
+            serde_json::json!(new),
+            "cannot change roleRef",
+        );
     }
 }
 
@@ -87,24 +105,36 @@ fn role_columns() -> Vec<Column> {
 }
 
 fn role_cells(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Vec<Value> {
-    let created = metadata.creation_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default();
+    let created = metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|t| t.0.to_string())
+        .unwrap_or_default();
     vec![name_cell(metadata), created.into()]
 }
 
 fn binding_columns() -> Vec<Column> {
     let wide = |name: &str| Column::new(name, "string").wide();
     vec![
-        Column::new("Name", "string"), Column::new("Role", "string"), Column::new("Age", "string"), wide("Users"),
-        wide("Groups"), wide("ServiceAccounts"),
+        Column::new("Name", "string"),
+        Column::new("Role", "string"),
+        Column::new("Age", "string"),
+        wide("Users"),
+        wide("Groups"),
+        wide("ServiceAccounts"),
     ]
 }
 
 fn subject_cells(subjects: Option<&Vec<rbac::Subject>>) -> [Value; 3] {
     let of = |kind: &str| {
-        let names = subjects.into_iter().flatten().filter(|s| s.kind == kind).map(|s| match &s.namespace {
-            Some(namespace) if !namespace.is_empty() => format!("{namespace}/{}", s.name),
-            _ => s.name.clone(),
-        });
+        let names = subjects
+            .into_iter()
+            .flatten()
+            .filter(|s| s.kind == kind)
+            .map(|s| match &s.namespace {
+                Some(namespace) if !namespace.is_empty() => format!("{namespace}/{}", s.name),
+                _ => s.name.clone(),
+            });
         Value::from(names.collect::<Vec<_>>().join(", "))
     };
     [of("User"), of("Group"), of("ServiceAccount")]
@@ -158,7 +188,12 @@ impl Kind for RoleBinding {
         path_segment(name)
     }
     fn validate(object: &rbac::RoleBinding, errors: &mut FieldErrors) {
-        validate_binding(&object.role_ref, &["ClusterRole", "Role"], object.subjects.as_ref(), errors);
+        validate_binding(
+            &object.role_ref,
+            &["ClusterRole", "Role"],
+            object.subjects.as_ref(),
+            errors,
+        );
     }
     fn validate_update(object: &rbac::RoleBinding, old: &rbac::RoleBinding, errors: &mut FieldErrors) {
         validate_role_ref(&object.role_ref, &old.role_ref, errors);
@@ -168,7 +203,11 @@ impl Kind for RoleBinding {
     }
     fn cells(object: &rbac::RoleBinding, now: Timestamp) -> Vec<Value> {
         let role = format!("{}/{}", object.role_ref.kind, object.role_ref.name);
-        let mut cells = vec![name_cell(&object.metadata), role.into(), age_cell(&object.metadata, now)];
+        let mut cells = vec![
+            name_cell(&object.metadata),
+            role.into(),
+            age_cell(&object.metadata, now),
+        ];
         cells.extend(subject_cells(object.subjects.as_ref()));
         cells
     }
@@ -184,9 +223,18 @@ impl Kind for ClusterRoleBinding {
         path_segment(name)
     }
     fn validate(object: &rbac::ClusterRoleBinding, errors: &mut FieldErrors) {
-        validate_binding(&object.role_ref, &["ClusterRole"], object.subjects.as_ref(), errors);
+        validate_binding(
+            &object.role_ref,
+            &["ClusterRole"],
+            object.subjects.as_ref(),
+            errors,
+        );
     }
-    fn validate_update(object: &rbac::ClusterRoleBinding, old: &rbac::ClusterRoleBinding, errors: &mut FieldErrors) {
+    fn validate_update(
+        object: &rbac::ClusterRoleBinding,
+        old: &rbac::ClusterRoleBinding,
+        errors: &mut FieldErrors,
+    ) {
         validate_role_ref(&object.role_ref, &old.role_ref, errors);
     }
     fn columns() -> Vec<Column> {
@@ -194,7 +242,11 @@ impl Kind for ClusterRoleBinding {
     }
     fn cells(object: &rbac::ClusterRoleBinding, now: Timestamp) -> Vec<Value> {
         let role = format!("{}/{}", object.role_ref.kind, object.role_ref.name);
-        let mut cells = vec![name_cell(&object.metadata), role.into(), age_cell(&object.metadata, now)];
+        let mut cells = vec![
+            name_cell(&object.metadata),
+            role.into(),
+            age_cell(&object.metadata, now),
+        ];
         cells.extend(subject_cells(object.subjects.as_ref()));
         cells
     }

@@ -19,7 +19,7 @@ impl Kind for ReplicaSet {
     fn default(object: &mut Value) {
         let spec = child(object, "spec");
         fill(spec, "replicas", 1);
-        pod_spec::default_template(&mut spec["template"]);
+        pod_spec::default_template(spec);
     }
 
     fn before_create(object: &mut Value) {
@@ -28,11 +28,19 @@ impl Kind for ReplicaSet {
 
     fn validate(object: &apps::ReplicaSet, errors: &mut FieldErrors) {
         let path = Path::new("spec");
-        let Some(spec) = &object.spec else { return errors.required(&path, "") };
+        let Some(spec) = &object.spec else {
+            return errors.required(&path, "");
+        };
         validate_count(spec.replicas, &path.child("replicas"), errors);
         validate_count(spec.min_ready_seconds, &path.child("minReadySeconds"), errors);
         match &spec.template {
-            Some(template) => pod_validation::validate_selected_template(&spec.selector, template, &["Always"], &path, errors),
+            Some(template) => pod_validation::validate_selected_template(
+                &spec.selector,
+                template,
+                &["Always"],
+                &path,
+                errors,
+            ),
             None => errors.required(&path.child("template"), ""),
         }
     }
@@ -40,19 +48,33 @@ impl Kind for ReplicaSet {
     fn validate_update(object: &apps::ReplicaSet, old: &apps::ReplicaSet, errors: &mut FieldErrors) {
         let selector = |o: &apps::ReplicaSet| o.spec.as_ref().map(|s| s.selector.clone());
         let changed = selector(object) != selector(old);
-        validate_immutable(changed, &Path::new("spec").child("selector"), json!(selector(object)), errors);
+        validate_immutable(
+            changed,
+            &Path::new("spec").child("selector"),
+            json!(selector(object)),
+            errors,
+        );
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.replicas", object["status"]["replicas"].as_i64().unwrap_or(0).to_string())]
+        vec![(
+            "status.replicas",
+            object["status"]["replicas"].as_i64().unwrap_or(0).to_string(),
+        )]
     }
 
     fn columns() -> Vec<Column> {
         let wide = |name: &str| Column::new(name, "string").wide();
         let count = |name: &str| Column::new(name, "integer");
         vec![
-            Column::new("Name", "string"), count("Desired"), count("Current"), count("Ready"),
-            Column::new("Age", "string"), wide("Containers"), wide("Images"), wide("Selector"),
+            Column::new("Name", "string"),
+            count("Desired"),
+            count("Current"),
+            count("Ready"),
+            Column::new("Age", "string"),
+            wide("Containers"),
+            wide("Images"),
+            wide("Selector"),
         ]
     }
 

@@ -1,7 +1,9 @@
 //! Reviews: questions that are answered, not stored: who am I, may they, is this token good. And Binding, which is a
 //! request to the scheduler's writing hand.
 use crate::kind::{Kind, Verb};
-use k8s_openapi::api::{authentication::v1 as authentication, authorization::v1 as authorization, core::v1 as core};
+use k8s_openapi::api::{
+    authentication::v1 as authentication, authorization::v1 as authorization, core::v1 as core,
+};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 

@@ -1,11 +1,11 @@
 //! Rules of one container: image, ports, environment, mounts, resources, probes, hooks (`validateContainer`).
-use super::{one_of, validate_count, volume_validation};
+use super::{one_of, probe_validation, volume_validation};
 use crate::meta;
 use crate::quantity::Quantity;
 use crate::validation::{FieldErrors, Path};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvFromSource, EnvVar, HTTPGetAction, LifecycleHandler, Probe, ResourceRequirements,
-    SeccompProfile, SecurityContext, VolumeMount,
+    Container, ContainerPort, EnvFromSource, EnvVar, ResourceRequirements, SeccompProfile, SecurityContext,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -42,14 +42,32 @@ pub fn validate(
     match container.image.as_deref() {
         None | Some("") => errors.required(&path.child("image"), ""),
         Some(image) if image.trim() != image => {
-            errors.invalid(&path.child("image"), image, "must not have leading or trailing whitespace");
+            errors.invalid(
+                &path.child("image"),
+                image,
+                "must not have leading or trailing whitespace",
+            );
         }
         Some(_) => {}
     }
-    one_of(container.image_pull_policy.as_deref(), PULL_POLICIES, &path.child("imagePullPolicy"), errors);
+    one_of(
+        container.image_pull_policy.as_deref(),
+        PULL_POLICIES,
+        &path.child("imagePullPolicy"),
+        errors,
+    );
     let policy = path.child("terminationMessagePolicy");
-    one_of(container.termination_message_policy.as_deref(), MESSAGE_POLICIES, &policy, errors);
-    validate_ports(container.ports.as_deref().unwrap_or_default(), &path.child("ports"), errors);
+    one_of(
+        container.termination_message_policy.as_deref(),
+        MESSAGE_POLICIES,
+        &policy,
+        errors,
+    );
+    validate_ports(
+        container.ports.as_deref().unwrap_or_default(),
+        &path.child("ports"),
+        errors,
+    );
     for (i, env) in container.env.iter().flatten().enumerate() {
         validate_env(env, &path.child("env").index(i), errors);
     }
@@ -68,40 +86,7 @@ pub fn validate(
     if let Some(context) = &container.security_context {
         validate_security(context, &path.child("securityContext"), errors);
     }
-    validate_probes_and_hooks(container, role, path, errors);
-}
-
-fn validate_probes_and_hooks(container: &Container, role: Role, path: &Path, errors: &mut FieldErrors) {
-    let sidecar = container.restart_policy.as_deref() == Some("Always");
-    let may_probe = role == Role::Main || sidecar;
-    if role == Role::Init && !sidecar {
-        let policies = ["Always", "Never", "OnFailure"];
-        one_of(container.restart_policy.as_deref(), &policies, &path.child("restartPolicy"), errors);
-    }
-    let probes = [
-        ("livenessProbe", &container.liveness_probe),
-        ("readinessProbe", &container.readiness_probe),
-        ("startupProbe", &container.startup_probe),
-    ];
-    for (field, probe) in probes {
-        let Some(probe) = probe else { continue };
-        if may_probe {
-            validate_probe(probe, field, &path.child(field), errors);
-        } else {
-            errors.forbidden(&path.child(field), "may not be set for init containers without restartPolicy=Always");
-        }
-    }
-    let Some(lifecycle) = &container.lifecycle else { return };
-    let path = path.child("lifecycle");
-    if !may_probe {
-        errors.forbidden(&path, "may not be set for init containers without restartPolicy=Always");
-        return;
-    }
-    for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
-        if let Some(hook) = hook {
-            validate_hook(hook, &path.child(field), errors);
-        }
-    }
+    probe_validation::validate(container, role, path, errors);
 }
 
 fn validate_ports(ports: &[ContainerPort], path: &Path, errors: &mut FieldErrors) {
@@ -123,7 +108,12 @@ fn validate_ports(ports: &[ContainerPort], path: &Path, errors: &mut FieldErrors
         if let Some(host) = port.host_port.filter(|p| *p != 0) {
             port_number(host, &path.child("hostPort"), errors);
         }
-        one_of(port.protocol.as_deref(), PROTOCOLS, &path.child("protocol"), errors);
+        one_of(
+            port.protocol.as_deref(),
+            PROTOCOLS,
+            &path.child("protocol"),
+            errors,
+        );
     }
 }
 
@@ -132,7 +122,10 @@ pub fn port_name(name: &str) -> Result<(), String> {
     if name.len() > 15 {
         return Err("must be no more than 15 characters".into());
     }
-    if !name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-') {
+    if !name
+        .bytes()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    {
         return Err("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }
     if !name.bytes().any(|c| c.is_ascii_lowercase()) {
@@ -203,8 +196,14 @@ fn validate_env(env: &EnvVar, path: &Path, errors: &mut FieldErrors) {
         _ => errors.invalid(&path, "", "may not have more than one field specified at a time"),
     }
     let keys = [
-        ("secretKeyRef", from.secret_key_ref.as_ref().map(|r| (&r.name, &r.key))),
-        ("configMapKeyRef", from.config_map_key_ref.as_ref().map(|r| (&r.name, &r.key))),
+        (
+            "secretKeyRef",
+            from.secret_key_ref.as_ref().map(|r| (&r.name, &r.key)),
+        ),
+        (
+            "configMapKeyRef",
+            from.config_map_key_ref.as_ref().map(|r| (&r.name, &r.key)),
+        ),
     ];
     for (field, reference) in keys {
         let Some((name, key)) = reference else { continue };
@@ -237,7 +236,9 @@ fn validate_field_ref(field: &str, path: &Path, errors: &mut FieldErrors) {
     let of_a_map = ["metadata.annotations['", "metadata.labels['"];
     if field.is_empty() {
         errors.required(&path, "");
-    } else if !FIELDS.contains(&field) && !(of_a_map.iter().any(|m| field.starts_with(m)) && field.ends_with("']")) {
+    } else if !(FIELDS.contains(&field)
+        || of_a_map.iter().any(|m| field.starts_with(m)) && field.ends_with("']"))
+    {
         errors.not_supported(&path, field, FIELDS);
     }
 }
@@ -264,7 +265,12 @@ fn validate_env_from(source: &EnvFromSource, path: &Path, errors: &mut FieldErro
     }
 }
 
-fn validate_mounts(mounts: &[VolumeMount], volumes: &BTreeSet<String>, path: &Path, errors: &mut FieldErrors) {
+fn validate_mounts(
+    mounts: &[VolumeMount],
+    volumes: &BTreeSet<String>,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     let mut places = BTreeSet::new();
     for (i, mount) in mounts.iter().enumerate() {
         let path = path.index(i);
@@ -277,20 +283,35 @@ fn validate_mounts(mounts: &[VolumeMount], volumes: &BTreeSet<String>, path: &Pa
             errors.required(&path.child("mountPath"), "");
         }
         if !places.insert(&mount.mount_path) {
-            errors.invalid(&path.child("mountPath"), mount.mount_path.as_str(), "must be unique");
+            errors.invalid(
+                &path.child("mountPath"),
+                mount.mount_path.as_str(),
+                "must be unique",
+            );
         }
-        let inner = [("subPath", &mount.sub_path), ("subPathExpr", &mount.sub_path_expr)];
+        let inner = [
+            ("subPath", &mount.sub_path),
+            ("subPathExpr", &mount.sub_path_expr),
+        ];
         for (field, text) in inner {
             if let Some(text) = text {
                 volume_validation::local_path(text, &path.child(field), errors);
             }
         }
-        if inner.iter().all(|(_, text)| text.as_deref().is_some_and(|t| !t.is_empty())) {
+        if inner
+            .iter()
+            .all(|(_, text)| text.as_deref().is_some_and(|t| !t.is_empty()))
+        {
             let detail = "subPathExpr and subPath are mutually exclusive";
             errors.invalid(&path.child("subPathExpr"), json!(mount.sub_path_expr), detail);
         }
         let propagation = ["Bidirectional", "HostToContainer", "None"];
-        one_of(mount.mount_propagation.as_deref(), &propagation, &path.child("mountPropagation"), errors);
+        one_of(
+            mount.mount_propagation.as_deref(),
+            &propagation,
+            &path.child("mountPropagation"),
+            errors,
+        );
     }
 }
 
@@ -328,9 +349,20 @@ fn validate_resources(resources: &ResourceRequirements, path: &Path, errors: &mu
         for (resource, amount) in &amounts {
             let path = path.key(resource);
             let plain = !resource.contains('/');
-            if plain && !STANDARD_RESOURCES.contains(&resource.as_str()) && !resource.starts_with("hugepages-") {
-                errors.invalid(&path, resource.as_str(), "must be a standard resource type or fully qualified");
-                errors.invalid(&path, resource.as_str(), "must be a standard resource for containers");
+            if plain
+                && !STANDARD_RESOURCES.contains(&resource.as_str())
+                && !resource.starts_with("hugepages-")
+            {
+                errors.invalid(
+                    &path,
+                    resource.as_str(),
+                    "must be a standard resource type or fully qualified",
+                );
+                errors.invalid(
+                    &path,
+                    resource.as_str(),
+                    "must be a standard resource for containers",
+                );
             } else if !plain && amount.milli() % 1000 != 0 {
                 errors.invalid(&path, amount.to_string(), "must be an integer");
             }
@@ -350,7 +382,10 @@ fn validate_resources(resources: &ResourceRequirements, path: &Path, errors: &mu
                 errors.invalid(&path.child("requests"), request.to_string(), detail);
             }
             None if resource.contains('/') || resource.starts_with("hugepages-") => {
-                errors.required(&path.child("limits"), "Limit must be set for non overcommitable resources");
+                errors.required(
+                    &path.child("limits"),
+                    "Limit must be set for non overcommitable resources",
+                );
             }
             _ => {}
         }
@@ -379,101 +414,20 @@ pub fn seccomp(profile: &SeccompProfile, path: &Path, errors: &mut FieldErrors) 
 fn validate_security(context: &SecurityContext, path: &Path, errors: &mut FieldErrors) {
     id(context.run_as_user, &path.child("runAsUser"), errors);
     id(context.run_as_group, &path.child("runAsGroup"), errors);
-    one_of(context.proc_mount.as_deref(), &["Default", "Unmasked"], &path.child("procMount"), errors);
+    one_of(
+        context.proc_mount.as_deref(),
+        &["Default", "Unmasked"],
+        &path.child("procMount"),
+        errors,
+    );
     if let Some(profile) = &context.seccomp_profile {
         seccomp(profile, &path.child("seccompProfile"), errors);
     }
     if context.allow_privilege_escalation == Some(false) && context.privileged == Some(true) {
-        errors.invalid(path, json!(context), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
-    }
-}
-
-fn validate_probe(probe: &Probe, name: &str, path: &Path, errors: &mut FieldErrors) {
-    validate_handler(
-        probe.exec.as_ref().map(|e| e.command.as_deref().unwrap_or_default()),
-        probe.http_get.as_ref(),
-        probe.tcp_socket.as_ref().map(|t| &t.port),
-        probe.grpc.as_ref().map(|g| g.port),
-        path,
-        errors,
-    );
-    let counts = [
-        ("initialDelaySeconds", probe.initial_delay_seconds),
-        ("timeoutSeconds", probe.timeout_seconds),
-        ("periodSeconds", probe.period_seconds),
-        ("successThreshold", probe.success_threshold),
-        ("failureThreshold", probe.failure_threshold),
-    ];
-    for (field, value) in counts {
-        validate_count(value, &path.child(field), errors);
-    }
-    if name != "readinessProbe" && probe.success_threshold.is_some_and(|t| t > 1) {
-        errors.invalid(&path.child("successThreshold"), json!(probe.success_threshold), "must be 1");
-    }
-    if let Some(seconds) = probe.termination_grace_period_seconds {
-        let path = path.child("terminationGracePeriodSeconds");
-        if name == "readinessProbe" {
-            errors.invalid(&path, seconds, "must not be set for readinessProbes");
-        } else if seconds <= 0 {
-            errors.invalid(&path, seconds, "must be greater than 0");
-        }
-    }
-}
-
-fn validate_hook(hook: &LifecycleHandler, path: &Path, errors: &mut FieldErrors) {
-    if let Some(sleep) = &hook.sleep {
-        if sleep.seconds < 0 {
-            errors.invalid(&path.child("sleep"), sleep.seconds, "must be greater than or equal to 0");
-        }
-        return;
-    }
-    validate_handler(
-        hook.exec.as_ref().map(|e| e.command.as_deref().unwrap_or_default()),
-        hook.http_get.as_ref(),
-        hook.tcp_socket.as_ref().map(|t| &t.port),
-        None,
-        path,
-        errors,
-    );
-}
-
-/// What a probe or a hook does: exactly one thing.
-fn validate_handler(
-    exec: Option<&[String]>,
-    http: Option<&HTTPGetAction>,
-    tcp: Option<&IntOrString>,
-    grpc: Option<i32>,
-    path: &Path,
-    errors: &mut FieldErrors,
-) {
-    let set = [
-        ("exec", exec.is_some()),
-        ("httpGet", http.is_some()),
-        ("tcpSocket", tcp.is_some()),
-        ("grpc", grpc.is_some()),
-    ];
-    let mut set = set.iter().filter(|(_, set)| *set);
-    if set.next().is_none() {
-        errors.required(path, "must specify a handler type");
-    }
-    for (field, _) in set {
-        errors.forbidden(&path.child(field), "may not specify more than 1 handler type");
-    }
-    if exec.is_some_and(<[String]>::is_empty) {
-        errors.required(&path.child("exec").child("command"), "");
-    }
-    if let Some(http) = http {
-        let path = path.child("httpGet");
-        if http.path.as_deref().is_some_and(str::is_empty) {
-            errors.required(&path.child("path"), "");
-        }
-        port(&http.port, &path.child("port"), errors);
-        one_of(http.scheme.as_deref(), &["HTTP", "HTTPS"], &path.child("scheme"), errors);
-    }
-    if let Some(number) = tcp {
-        port(number, &path.child("tcpSocket").child("port"), errors);
-    }
-    if let Some(number) = grpc {
-        port_number(number, &path.child("grpc").child("port"), errors);
+        errors.invalid(
+            path,
+            json!(context),
+            "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        );
     }
 }

@@ -50,8 +50,12 @@ pub fn validate(selector: &LabelSelector, path: &Path, errors: &mut FieldErrors)
 
 /// `app=web,tier in (a,b)`.
 pub fn cell(selector: &LabelSelector) -> Value {
-    let mut parts: Vec<String> =
-        selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut parts: Vec<String> = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     for rule in selector.match_expressions.iter().flatten() {
         let values = rule.values.clone().unwrap_or_default().join(",");
         parts.push(match rule.operator.as_str() {
@@ -61,5 +65,9 @@ pub fn cell(selector: &LabelSelector) -> Value {
             _ => format!("!{}", rule.key),
         });
     }
-    if parts.is_empty() { "<none>".into() } else { parts.join(",").into() }
+    if parts.is_empty() {
+        "<none>".into()
+    } else {
+        parts.join(",").into()
+    }
 }

@@ -29,9 +29,9 @@ pub fn default(spec: &mut Value) {
     }
 }
 
-/// The template of a workload.
-pub fn default_template(template: &mut Value) {
-    if template.is_object() {
+/// The `template` of a workload's spec.
+pub fn default_template(spec: &mut Value) {
+    if let Some(template) = spec.get_mut("template").filter(|template| template.is_object()) {
         default(child(template, "spec"));
     }
 }
@@ -67,7 +67,9 @@ fn default_container(container: &mut Value, host_network: bool) {
 
 /// A limit without a request is its request too.
 fn default_requests(container: &mut Value) {
-    let Some(limits) = container["resources"]["limits"].as_object().cloned() else { return };
+    let Some(limits) = container["resources"]["limits"].as_object().cloned() else {
+        return;
+    };
     let requests = child(&mut container["resources"], "requests");
     for (resource, limit) in limits {
         fill(requests, &resource, limit);
@@ -84,7 +86,12 @@ fn is_latest(image: &str) -> bool {
 }
 
 fn default_probe(probe: &mut Value) {
-    for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (field, value) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
         fill(probe, field, value);
     }
     if probe["httpGet"].is_object() {
@@ -128,9 +135,16 @@ pub fn qos_class(spec: &Value) -> &'static str {
     for container in lists.into_iter().flatten().flatten() {
         for resource in ["cpu", "memory"] {
             let of = |which: &str| {
-                let text = container["resources"][which][resource].as_str().map(str::to_owned);
-                let text = text.or_else(|| container["resources"][which][resource].as_number().map(ToString::to_string));
-                text.and_then(|t| crate::quantity::Quantity::parse(&t)).filter(|q| !q.is_zero())
+                let text = container["resources"][which][resource]
+                    .as_str()
+                    .map(str::to_owned);
+                let text = text.or_else(|| {
+                    container["resources"][which][resource]
+                        .as_number()
+                        .map(ToString::to_string)
+                });
+                text.and_then(|t| crate::quantity::Quantity::parse(&t))
+                    .filter(|q| !q.is_zero())
             };
             let (request, limit) = (of("requests"), of("limits"));
             any |= request.is_some() || limit.is_some();
@@ -150,8 +164,13 @@ mod tests {
 
     #[test]
     fn the_pull_policy_follows_the_tag() {
-        for (image, expected) in [("web", "Always"), ("web:latest", "Always"), ("web:1", "IfNotPresent"),
-            ("host:5000/web", "Always"), ("web@sha256:00", "IfNotPresent")] {
+        for (image, expected) in [
+            ("web", "Always"),
+            ("web:latest", "Always"),
+            ("web:1", "IfNotPresent"),
+            ("host:5000/web", "Always"),
+            ("web@sha256:00", "IfNotPresent"),
+        ] {
             let mut spec = json!({"containers": [{"name": "a", "image": image}]});
             default(&mut spec);
             assert_eq!(spec["containers"][0]["imagePullPolicy"], expected, "{image}");
@@ -163,7 +182,10 @@ mod tests {
         let class = |resources: Value| qos_class(&json!({"containers": [{"resources": resources}]}));
         assert_eq!(class(json!({})), "BestEffort");
         assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
-        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
+        assert_eq!(
+            class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
+            "Guaranteed"
+        );
     }
 
     #[test]

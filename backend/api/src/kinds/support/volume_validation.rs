@@ -66,17 +66,30 @@ fn validate_source(volume: &Volume, path: &Path, errors: &mut FieldErrors) {
         if source.path.split('/').any(|part| part == "..") {
             errors.invalid(&path.child("path"), source.path.as_str(), "must not contain '..'");
         }
-        one_of(source.type_.as_deref(), HOST_PATH_TYPES, &path.child("type"), errors);
+        one_of(
+            source.type_.as_deref(),
+            HOST_PATH_TYPES,
+            &path.child("type"),
+            errors,
+        );
     }
     if let Some(source) = &volume.persistent_volume_claim {
-        required(Some(&source.claim_name), &path.child("persistentVolumeClaim").child("claimName"), errors);
+        required(
+            Some(&source.claim_name),
+            &path.child("persistentVolumeClaim").child("claimName"),
+            errors,
+        );
     }
     if let Some(source) = &volume.nfs {
         let path = path.child("nfs");
         required(Some(&source.server), &path.child("server"), errors);
         required(Some(&source.path), &path.child("path"), errors);
         if !source.path.is_empty() && !source.path.starts_with('/') {
-            errors.invalid(&path.child("path"), source.path.as_str(), "must be an absolute path");
+            errors.invalid(
+                &path.child("path"),
+                source.path.as_str(),
+                "must be an absolute path",
+            );
         }
     }
     if let Some(source) = &volume.empty_dir
@@ -145,6 +158,10 @@ fn required(text: Option<&str>, path: &Path, errors: &mut FieldErrors) {
 
 fn mode(mode: Option<i32>, path: &Path, errors: &mut FieldErrors) {
     if let Some(mode) = mode.filter(|m| !(0..=MAX_MODE).contains(m)) {
-        errors.invalid(path, mode, "must be a number between 0 and 0777 (octal), both inclusive");
+        errors.invalid(
+            path,
+            mode,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        );
     }
 }

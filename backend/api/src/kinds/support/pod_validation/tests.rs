@@ -22,7 +22,11 @@ fn errors_of(pointer: &str, value: Value) -> Vec<String> {
     }
     pod_spec::default(&mut spec);
     let mut errors = FieldErrors::default();
-    validate(&serde_json::from_value(spec).unwrap(), &Path::new("spec"), &mut errors);
+    validate(
+        &serde_json::from_value(spec).unwrap(),
+        &Path::new("spec"),
+        &mut errors,
+    );
     errors.as_slice().iter().map(ToString::to_string).collect()
 }
 
@@ -39,52 +43,152 @@ fn every_wrong_field_is_named_with_what_is_wrong() {
     let bad_name = format!("spec.containers[0].name: Invalid value: \"A_\": {label}");
     let rows: &[(&str, Value, &[&str])] = &[
         ("/containers", json!([]), &["spec.containers: Required value"]),
-        ("/containers/0/image", Value::Null, &["spec.containers[0].image: Required value"]),
+        (
+            "/containers/0/image",
+            Value::Null,
+            &["spec.containers[0].image: Required value"],
+        ),
         ("/containers/0/name", "A_".into(), &[&bad_name]),
-        ("/containers/0/name", "b".into(), &["spec.containers[1].name: Duplicate value: \"b\""]),
-        ("/containers/0/ports/0/containerPort", 70000.into(),
-            &["spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive"]),
-        ("/containers/0/ports/-", json!({"containerPort": 81, "name": "web"}),
-            &["spec.containers[0].ports[1].name: Duplicate value: \"web\""]),
-        ("/containers/0/ports/0/protocol", "HTTP".into(),
-            &["spec.containers[0].ports[0].protocol: Unsupported value: \"HTTP\": supported values: \"SCTP\", \"TCP\", \"UDP\""]),
-        ("/containers/0/imagePullPolicy", "Sometimes".into(),
-            &["spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\""]),
-        ("/containers/0/env/0/name", "A=B".into(),
-            &["spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='"]),
-        ("/containers/0/envFrom", json!([{}]),
-            &["spec.containers[0].envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`"]),
-        ("/containers/0/volumeMounts/0/name", "w".into(),
-            &["spec.containers[0].volumeMounts[0].name: Not found: \"w\""]),
-        ("/containers/0/volumeMounts/-", json!({"name": "v", "mountPath": "/v"}),
-            &["spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/v\": must be unique"]),
-        ("/containers/0/resources/requests", json!({"cpu": "2"}),
-            &["spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1"]),
-        ("/containers/0/resources/limits/memory", "-1Gi".into(),
-            &["spec.containers[0].resources.limits[memory]: Invalid value: \"-1Gi\": must be greater than or equal to 0",
-              "spec.containers[0].resources.requests[memory]: Invalid value: \"-1Gi\": must be greater than or equal to 0"]),
-        ("/containers/0/livenessProbe/httpGet", Value::Null,
-            &["spec.containers[0].livenessProbe: Required value: must specify a handler type"]),
-        ("/containers/0/livenessProbe/tcpSocket", json!({"port": 1}),
-            &["spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type"]),
-        ("/containers/0/livenessProbe/successThreshold", 2.into(),
-            &["spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1"]),
-        ("/volumes/-", json!({"name": "v", "emptyDir": {}}), &["spec.volumes[1].name: Duplicate value: \"v\""]),
-        ("/volumes/-", json!({"name": "w", "secret": {}}), &["spec.volumes[1].secret.secretName: Required value"]),
-        ("/volumes/0/hostPath", json!({"path": "/x"}),
-            &["spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type"]),
-        ("/restartPolicy", "Maybe".into(),
-            &["spec.restartPolicy: Unsupported value: \"Maybe\": supported values: \"Always\", \"Never\", \"OnFailure\""]),
-        ("/initContainers", json!([{"name": "i", "image": "i:1", "readinessProbe": {"exec": {"command": ["x"]}}}]),
-            &["spec.initContainers[0].readinessProbe: Forbidden: may not be set for init containers without restartPolicy=Always"]),
-        ("/tolerations", json!([{"key": "a", "operator": "Exists", "value": "b"}]),
-            &["spec.tolerations[0].operator: Invalid value: \"b\": value must be empty when `operator` is 'Exists'"]),
-        ("/topologySpreadConstraints", json!([{"maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]),
-            &["spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero"]),
-        ("/dnsPolicy", "None".into(),
-            &["spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None"]),
-        ("/terminationGracePeriodSeconds", (-1).into(),
-            &["spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0"]),
+        (
+            "/containers/0/name",
+            "b".into(),
+            &["spec.containers[1].name: Duplicate value: \"b\""],
+        ),
+        (
+            "/containers/0/ports/0/containerPort",
+            70000.into(),
+            &[
+                "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+            ],
+        ),
+        (
+            "/containers/0/ports/-",
+            json!({"containerPort": 81, "name": "web"}),
+            &["spec.containers[0].ports[1].name: Duplicate value: \"web\""],
+        ),
+        (
+            "/containers/0/ports/0/protocol",
+            "HTTP".into(),
+            &[
+                "spec.containers[0].ports[0].protocol: Unsupported value: \"HTTP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+            ],
+        ),
+        (
+            "/containers/0/imagePullPolicy",
+            "Sometimes".into(),
+            &[
+                "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+            ],
+        ),
+        (
+            "/containers/0/env/0/name",
+            "A=B".into(),
+            &[
+                "spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='",
+            ],
+        ),
+        (
+            "/containers/0/envFrom",
+            json!([{}]),
+            &[
+                "spec.containers[0].envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
+            ],
+        ),
+        (
+            "/containers/0/volumeMounts/0/name",
+            "w".into(),
+            &["spec.containers[0].volumeMounts[0].name: Not found: \"w\""],
+        ),
+        (
+            "/containers/0/volumeMounts/-",
+            json!({"name": "v", "mountPath": "/v"}),
+            &["spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/v\": must be unique"],
+        ),
+        (
+            "/containers/0/resources/requests",
+            json!({"cpu": "2"}),
+            &[
+                "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+            ],
+        ),
+        (
+            "/containers/0/resources/limits/memory",
+            "-1Gi".into(),
+            &[
+                "spec.containers[0].resources.limits[memory]: Invalid value: \"-1Gi\": must be greater than or equal to 0",
+                "spec.containers[0].resources.requests[memory]: Invalid value: \"-1Gi\": must be greater than or equal to 0",
+            ],
+        ),
+        (
+            "/containers/0/livenessProbe/httpGet",
+            Value::Null,
+            &["spec.containers[0].livenessProbe: Required value: must specify a handler type"],
+        ),
+        (
+            "/containers/0/livenessProbe/tcpSocket",
+            json!({"port": 1}),
+            &[
+                "spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type",
+            ],
+        ),
+        (
+            "/containers/0/livenessProbe/successThreshold",
+            2.into(),
+            &["spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1"],
+        ),
+        (
+            "/volumes/-",
+            json!({"name": "v", "emptyDir": {}}),
+            &["spec.volumes[1].name: Duplicate value: \"v\""],
+        ),
+        (
+            "/volumes/-",
+            json!({"name": "w", "secret": {}}),
+            &["spec.volumes[1].secret.secretName: Required value"],
+        ),
+        (
+            "/volumes/0/hostPath",
+            json!({"path": "/x"}),
+            &["spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type"],
+        ),
+        (
+            "/restartPolicy",
+            "Maybe".into(),
+            &[
+                "spec.restartPolicy: Unsupported value: \"Maybe\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            ],
+        ),
+        (
+            "/initContainers",
+            json!([{"name": "i", "image": "i:1", "readinessProbe": {"exec": {"command": ["x"]}}}]),
+            &[
+                "spec.initContainers[0].readinessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
+            ],
+        ),
+        (
+            "/tolerations",
+            json!([{"key": "a", "operator": "Exists", "value": "b"}]),
+            &[
+                "spec.tolerations[0].operator: Invalid value: \"b\": value must be empty when `operator` is 'Exists'",
+            ],
+        ),
+        (
+            "/topologySpreadConstraints",
+            json!([{"maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]),
+            &["spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero"],
+        ),
+        (
+            "/dnsPolicy",
+            "None".into(),
+            &[
+                "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
+            ],
+        ),
+        (
+            "/terminationGracePeriodSeconds",
+            (-1).into(),
+            &["spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0"],
+        ),
         ("/hostNetwork", true.into(), &[]),
     ];
     for (pointer, value, expected) in rows {

@@ -1,0 +1,207 @@
+//! CustomResourceDefinition: a kind that users bring.
+use super::support::*;
+use crate::kind::{Column, Kind, Subresource};
+use crate::meta;
+use crate::validation::{FieldErrors, Path};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+pub struct CustomResourceDefinition;
+
+impl Kind for CustomResourceDefinition {
+    type Object = apiextensions::CustomResourceDefinition;
+    const SINGULAR: &'static str = "customresourcedefinition";
+    const SHORT_NAMES: &'static [&'static str] = &["crd", "crds"];
+    const CATEGORIES: &'static [&'static str] = &["api-extensions"];
+    const SUBRESOURCES: &'static [Subresource] =
+        &[status("apiextensions.k8s.io", "v1", "CustomResourceDefinition")];
+    const HAS_GENERATION: bool = true;
+
+    fn default(object: &mut Value) {
+        let spec = child(object, "spec");
+        let kind = spec["names"]["kind"].as_str().unwrap_or_default().to_owned();
+        let names = child(spec, "names");
+        fill(names, "singular", kind.to_lowercase());
+        fill(names, "listKind", format!("{kind}List"));
+        let conversion = child(spec, "conversion");
+        fill(conversion, "strategy", "None");
+        if conversion["webhook"]["clientConfig"]["service"].is_object() {
+            fill(&mut conversion["webhook"]["clientConfig"]["service"], "port", 443);
+        }
+    }
+
+    fn before_create(object: &mut Value) {
+        let versions = object["spec"]["versions"].as_array().into_iter().flatten();
+        let stored: Vec<Value> = versions
+            .filter(|v| v["storage"] == true)
+            .map(|v| v["name"].clone())
+            .collect();
+        reset_status(object, json!({"storedVersions": stored}));
+    }
+
+    fn validate(object: &Self::Object, errors: &mut FieldErrors) {
+        let (path, spec) = (Path::new("spec"), &object.spec);
+        let wanted = format!("{}.{}", spec.names.plural, spec.group);
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        if name != wanted {
+            let detail = "must be spec.names.plural+\".\"+spec.group";
+            errors.invalid(&Path::new("metadata").child("name"), name, detail);
+        }
+        match spec.group.as_str() {
+            "" => errors.required(&path.child("group"), ""),
+            group if !group.contains('.') => {
+                errors.invalid(
+                    &path.child("group"),
+                    group,
+                    "should be a domain with at least one dot",
+                );
+            }
+            group => {
+                if let Err(why) = meta::dns_subdomain(group) {
+                    errors.invalid(&path.child("group"), group, why);
+                }
+            }
+        }
+        one_of(
+            Some(&spec.scope),
+            &["Cluster", "Namespaced"],
+            &path.child("scope"),
+            errors,
+        );
+        if spec.preserve_unknown_fields == Some(true) {
+            let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+            errors.invalid(&path.child("preserveUnknownFields"), true, detail);
+        }
+        validate_names(&spec.names, &path.child("names"), errors);
+        validate_versions(&spec.versions, &path.child("versions"), errors);
+        let conversion = spec.conversion.as_ref();
+        let strategy = path.child("conversion").child("strategy");
+        one_of(
+            conversion.map(|c| c.strategy.as_str()),
+            &["None", "Webhook"],
+            &strategy,
+            errors,
+        );
+        if conversion.is_some_and(|c| c.strategy == "Webhook" && c.webhook.is_none()) {
+            let detail = "required when strategy is set to Webhook";
+            errors.required(&path.child("conversion").child("webhook"), detail);
+        }
+    }
+
+    fn validate_update(object: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {
+        let (path, new, old_spec) = (Path::new("spec"), &object.spec, &old.spec);
+        let changes = [
+            ("group", &new.group, &old_spec.group),
+            ("scope", &new.scope, &old_spec.scope),
+        ];
+        for (field, new, old) in changes {
+            validate_immutable(new != old, &path.child(field), new.as_str().into(), errors);
+        }
+        let (plural, kind) = (&new.names.plural, &new.names.kind);
+        let names = path.child("names");
+        let changed = *plural != old_spec.names.plural;
+        validate_immutable(changed, &names.child("plural"), plural.as_str().into(), errors);
+        let changed = *kind != old_spec.names.kind;
+        validate_immutable(changed, &names.child("kind"), kind.as_str().into(), errors);
+        // Objects may still be stored in a version that is about to go.
+        let stored = old
+            .status
+            .as_ref()
+            .and_then(|s| s.stored_versions.clone())
+            .unwrap_or_default();
+        for (i, version) in stored.iter().enumerate() {
+            if !new.versions.iter().any(|v| v.name == *version) {
+                let path = Path::new("status").child("storedVersions").index(i);
+                let detail =
+                    "missing from spec.versions; may not remove a version that objects may be stored in";
+                errors.invalid(&path, version.as_str(), detail);
+            }
+        }
+    }
+
+    fn columns() -> Vec<Column> {
+        vec![text("Name"), Column::new("Created At", "date")]
+    }
+
+    fn cells(object: &Self::Object, _now: Timestamp) -> Vec<Value> {
+        vec![name_cell(&object.metadata), created_cell(&object.metadata)]
+    }
+}
+
+fn validate_names(
+    names: &apiextensions::CustomResourceDefinitionNames,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
+    let lower = |text: &str| text.to_lowercase();
+    let given = [
+        ("plural", Some(&names.plural)),
+        ("singular", names.singular.as_ref()),
+        ("kind", Some(&names.kind)),
+        ("listKind", names.list_kind.as_ref()),
+    ];
+    for (field, name) in given {
+        let name = name.map(String::as_str).unwrap_or_default();
+        match name {
+            "" => errors.required(&path.child(field), ""),
+            name => {
+                // A kind is a label but for its capitals; the names of URLs have none.
+                let text = if field.ends_with("ind") {
+                    lower(name)
+                } else {
+                    name.to_owned()
+                };
+                if let Err(why) = meta::dns_label(&text) {
+                    errors.invalid(&path.child(field), name, why);
+                }
+            }
+        }
+    }
+    if !names.kind.is_empty() && names.list_kind.as_deref() == Some(names.kind.as_str()) {
+        let detail = "kind and listKind may not be the same";
+        errors.invalid(&path.child("listKind"), names.kind.as_str(), detail);
+    }
+}
+
+fn validate_versions(
+    versions: &[apiextensions::CustomResourceDefinitionVersion],
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
+    let mut names = std::collections::BTreeSet::new();
+    for (i, version) in versions.iter().enumerate() {
+        let path = path.index(i);
+        if let Err(why) = meta::dns_label(&version.name) {
+            errors.invalid(&path.child("name"), version.name.as_str(), why);
+        }
+        if !names.insert(&version.name) {
+            errors.invalid(&path.child("name"), version.name.as_str(), "must be unique");
+        }
+        let schema = version
+            .schema
+            .as_ref()
+            .and_then(|s| s.open_api_v3_schema.as_ref());
+        match schema {
+            None => errors.required(
+                &path.child("schema").child("openAPIV3Schema"),
+                "schemas are required",
+            ),
+            Some(schema) if schema.type_.as_deref() != Some("object") => {
+                let path = path.child("schema").child("openAPIV3Schema").child("type");
+                match schema.type_.as_deref() {
+                    None => errors.required(&path, "must not be empty at the root"),
+                    Some(other) => errors.invalid(&path, other, "must be object at the root"),
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    if versions.iter().filter(|v| v.storage).count() != 1 {
+        errors.invalid(
+            path,
+            "",
+            "must have exactly one version marked as storage version",
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! What controllers ask of a pod, so often and of so many that it is kept ready.
+use crate::object::{annotation, condition, controller_of, count, is_deleting, labels, text, time};
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::placement::Labels;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Its life as Kubernetes tells it (`status.phase`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Pending,
+    Unknown,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+#[derive(Debug)]
+pub struct Controller {
+    pub kind: Box<str>,
+    pub name: Box<str>,
+    pub uid: Arc<str>,
+}
+
+#[derive(Debug)]
+pub struct Pod {
+    pub labels: Arc<Labels>,
+    pub controller: Option<Controller>,
+    pub node: Option<Arc<str>>,
+    pub ip: Option<Box<str>>,
+    pub hostname: Option<Box<str>>,
+    pub subdomain: Option<Box<str>>,
+    pub created: Option<Timestamp>,
+    /// Since when it is ready; the beginning of time where that is not told.
+    pub ready_since: Option<Timestamp>,
+    pub restarts: i32,
+    /// `controller.kubernetes.io/pod-deletion-cost`.
+    pub deletion_cost: i32,
+    pub phase: Phase,
+    pub is_deleting: bool,
+}
+
+impl Pod {
+    pub fn new(pod: &Value) -> Self {
+        let (spec, status) = (&pod["spec"], &pod["status"]);
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let restarts = status["containerStatuses"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|c| count(&c["restartCount"]));
+        let ready = condition(pod, "Ready").filter(|c| c["status"] == "True");
+        Self {
+            labels: Arc::new(labels(pod)),
+            controller: controller_of(pod).map(|owner| Controller {
+                kind: text(owner, "kind").into(),
+                name: text(owner, "name").into(),
+                uid: text(owner, "uid").into(),
+            }),
+            node: some(text(spec, "nodeName")).map(Arc::from),
+            ip: some(text(status, "podIP")).map(String::into_boxed_str),
+            hostname: some(text(spec, "hostname")).map(String::into_boxed_str),
+            subdomain: some(text(spec, "subdomain")).map(String::into_boxed_str),
+            created: time(&pod["metadata"]["creationTimestamp"]),
+            ready_since: ready.map(|c| time(&c["lastTransitionTime"]).unwrap_or(Timestamp::MIN)),
+            restarts: i32::try_from(restarts.sum::<i64>()).unwrap_or(i32::MAX),
+            deletion_cost: annotation(pod, "controller.kubernetes.io/pod-deletion-cost")
+                .and_then(|cost| cost.parse().ok())
+                .unwrap_or(0),
+            phase: match text(status, "phase") {
+                "Running" => Phase::Running,
+                "Succeeded" => Phase::Succeeded,
+                "Failed" => Phase::Failed,
+                "Unknown" => Phase::Unknown,
+                _ => Phase::Pending,
+            },
+            is_deleting: is_deleting(pod),
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready_since.is_some()
+    }
+
+    /// Ended for good: it will not run again.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// Counts for a workload: not ended and not ending.
+    pub fn is_active(&self) -> bool {
+        !self.is_terminal() && !self.is_deleting
+    }
+
+    pub fn is_controlled_by(&self, uid: &str) -> bool {
+        self.controller.as_ref().is_some_and(|owner| *owner.uid == *uid)
+    }
+}
