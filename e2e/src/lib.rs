@@ -1,5 +1,4 @@
 //! What end-to-end tests stand on: a real cluster in its own directory, real `kubectl`, a real browser.
-pub mod browser;
 pub mod cluster;
 pub mod eventually;
 pub mod kubectl;
