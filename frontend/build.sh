@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Builds the dashboard's bundle into frontend/dist. Called by ./dev, which presets RUSTC and the like where the
+# distribution's compiler has to stand in for rustup's target.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+root=$PWD
+dist=$root/frontend/dist
+target=$root/target-wasm
+wasm_bindgen=${WASM_BINDGEN:-$(PATH="$PATH:$root/.tools/bin" command -v wasm-bindgen || true)}
+[ -n "$wasm_bindgen" ] || { echo "frontend/build.sh: wasm-bindgen is missing: ./dev build installs it" >&2; exit 1; }
+
+CARGO_TARGET_DIR=$target cargo build --quiet --profile wasm --target wasm32-unknown-unknown -p pilothouse-dashboard
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$wasm_bindgen" --target web --no-typescript --out-dir "$work" --out-name dashboard \
+  "$target/wasm32-unknown-unknown/wasm/pilothouse-dashboard.wasm"
+if command -v wasm-opt >/dev/null 2>&1; then
+  # An old wasm-opt can't read today's features: then the bundle stays as the compiler left it.
+  wasm-opt -Oz -o "$work/small.wasm" "$work/dashboard_bg.wasm" 2>/dev/null && mv "$work/small.wasm" "$work/dashboard_bg.wasm" || rm -f "$work/small.wasm"
+fi
+
+# A file's name carries its content's hash, so that browsers may keep it for ever.
+hashed() { # FILE STEM EXTENSION: prints the new name
+  local name; name=$2-$(sha256sum "$1" | cut -c1-16).$3
+  cp "$1" "$fresh/$name"
+  echo "$name"
+}
+fresh=$work/dist
+mkdir "$fresh"
+wasm=$(hashed "$work/dashboard_bg.wasm" dashboard wasm)
+sed -i "s/dashboard_bg\.wasm/$wasm/g" "$work/dashboard.js"
+script=$(hashed "$work/dashboard.js" dashboard js)
+start=$work/start.js
+sed "s/@SCRIPT@/$script/; s/@WASM@/$wasm/" frontend/assets/start.js >"$start"
+start=$(hashed "$start" start js)
+style=$(hashed frontend/assets/style.css style css)
+icon=$(hashed frontend/assets/icon.svg icon svg)
+sed "s/@SCRIPT@/$script/g; s/@WASM@/$wasm/g; s/@START@/$start/g; s/@STYLE@/$style/g; s/@ICON@/$icon/g" \
+  frontend/assets/index.html >"$fresh/index.html"
+
+# The folder itself stays: a running `cargo build` may be looking into it.
+mkdir -p "$dist"
+find "$dist" -mindepth 1 -delete
+cp "$fresh"/* "$dist/"
+echo "dashboard: $(stat -c %s "$fresh/$wasm") bytes of WASM, $(gzip -9c "$fresh/$wasm" | wc -c) compressed"

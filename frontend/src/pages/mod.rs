@@ -1,0 +1,92 @@
+//! The pages.
+pub mod config_maps;
+pub mod create;
+pub mod deploy;
+pub mod deployments;
+pub mod events;
+pub mod logs;
+pub mod more;
+pub mod namespaces;
+pub mod nodes;
+pub mod overview;
+pub mod pods;
+pub mod replica_sets;
+pub mod secrets;
+pub mod services;
+pub mod sign_in;
+
+use crate::api::Resource;
+use crate::api::watch::Query;
+use crate::components::state;
+use crate::components::table::{self, List, several_namespaces};
+use crate::context::{kubectl_get, ui};
+use crate::live;
+use crate::view_model::columns::known;
+use leptos::prelude::*;
+use std::sync::Arc;
+
+/// What a list says about its kind.
+pub struct Words {
+    pub title: &'static str,
+    pub symbol: &'static str,
+    /// What the kind is for, where there is none.
+    pub purpose: &'static str,
+    /// How to make one in a terminal; `{n}` becomes the namespace's option.
+    pub command: &'static str,
+}
+
+/// The page of all objects of a known kind, in the chosen namespace.
+pub fn list_page(
+    resource: &'static Resource,
+    words: Words,
+    test_prefix: &'static str,
+    actions: impl Fn() -> AnyView + Send + Sync + 'static,
+) -> AnyView {
+    let namespaced = resource.namespaced;
+    let query = Signal::derive(move || {
+        let namespace = if namespaced { ui().chosen() } else { None };
+        Some(Query::all(resource, namespace))
+    });
+    let live = live::watch(query);
+    let actions = Arc::new(actions);
+    let Words { title, symbol, purpose, command } = words;
+    let beside = actions.clone();
+    let empty = move || {
+        let namespace = if namespaced { ui().namespace.get() } else { String::new() };
+        let option = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
+        let hint = match command {
+            "" => kubectl_get(resource, &namespace),
+            command => command.replace("{n}", &option),
+        };
+        let place = if namespace.is_empty() { String::new() } else { format!(" in {namespace}") };
+        state::empty(symbol, format!("No {title}{place}"), purpose, Some(hint), Some(actions()))
+    };
+    view! {
+        {title_bar(title, beside())}
+        {table::list(List {
+            resource: resource.clone(),
+            live,
+            columns: Signal::stored(known(&resource.plural).unwrap_or_default()),
+            show_namespace: several_namespaces(resource),
+            test_prefix,
+            empty: Arc::new(empty),
+        })}
+    }
+    .into_any()
+}
+
+pub fn title_bar(title: impl Into<String>, actions: AnyView) -> AnyView {
+    let title = title.into();
+    let place = move || match ui().namespace.get() {
+        all if all.is_empty() => "all namespaces".to_owned(),
+        namespace => namespace,
+    };
+    view! {
+        <header class="page-head"><div><nav class="crumbs" aria-hidden="true"><span>{place}</span></nav><h1>{title}</h1></div><div class="actions">{actions}</div></header>
+    }
+    .into_any()
+}
+
+pub fn nothing() -> AnyView {
+    ().into_any()
+}
