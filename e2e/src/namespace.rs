@@ -12,7 +12,8 @@ pub struct Namespace {
 impl Namespace {
     pub fn create(cluster: &Cluster, name: &str) -> Result<Self> {
         let whole = cluster.kubectl();
-        whole.ok(&["create", "namespace", name])?;
+        let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+        whole.ok_with_input(&["apply", "-f", "-"], &manifest)?;
         Ok(Self { name: name.to_owned(), kubectl: whole.in_namespace(name), whole })
     }
 }
