@@ -3,7 +3,7 @@ pub mod dns;
 pub mod rules;
 
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
@@ -12,17 +12,20 @@ use tokio::process::Command;
 pub const BRIDGE: &str = "ph0";
 pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const POD_NETWORK: &str = "10.244.0.0/16";
+const SERVICE_NETWORK: &str = "10.96.0.0/16";
 
 /// A node's range of pod addresses and who holds which.
 pub struct Addresses {
     network: u32,
     last: u32,
-    taken: BTreeSet<u32>,
+    /// Who holds which, by pod UID.
+    taken: BTreeMap<u32, String>,
 }
 
 impl Addresses {
     /// `cidr` as in `10.244.1.0/24`.
-    pub fn new(cidr: &str, held: impl IntoIterator<Item = String>) -> Result<Self> {
+    /// `held`: addresses that sandboxes have, and their pods' UIDs.
+    pub fn new(cidr: &str, held: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
         let (network, prefix) = cidr.split_once('/').with_context(|| format!("{cidr:?} is no address range"))?;
         let network: Ipv4Addr = network.parse()?;
         let prefix: u32 = prefix.parse()?;
@@ -30,7 +33,7 @@ impl Addresses {
             bail!("a pod range of /{prefix} is not usable");
         }
         let network = u32::from(network);
-        let taken = held.into_iter().filter_map(|a| a.parse::<Ipv4Addr>().ok()).map(u32::from).collect();
+        let taken = held.into_iter().filter_map(|(a, uid)| Some((u32::from(a.parse::<Ipv4Addr>().ok()?), uid))).collect();
         Ok(Self { network, last: network + (1 << (32 - prefix)) - 2, taken })
     }
 
@@ -39,16 +42,18 @@ impl Addresses {
         Ipv4Addr::from(self.network + 1)
     }
 
-    pub fn take(&mut self) -> Option<Ipv4Addr> {
-        let free = (self.network + 2..=self.last).find(|address| !self.taken.contains(address))?;
-        self.taken.insert(free);
+    /// The address that the pod holds already, else a free one.
+    pub fn take(&mut self, uid: &str) -> Option<Ipv4Addr> {
+        if let Some((held, _)) = self.taken.iter().find(|(_, holder)| *holder == uid) {
+            return Some(Ipv4Addr::from(*held));
+        }
+        let free = (self.network + 2..=self.last).find(|address| !self.taken.contains_key(address))?;
+        self.taken.insert(free, uid.to_owned());
         Some(Ipv4Addr::from(free))
     }
 
-    pub fn give_back(&mut self, address: &str) {
-        if let Ok(address) = address.parse::<Ipv4Addr>() {
-            self.taken.remove(&u32::from(address));
-        }
+    pub fn give_back(&mut self, uid: &str) {
+        self.taken.retain(|_, holder| holder != uid);
     }
 }
 
@@ -58,9 +63,10 @@ pub async fn set_up(cidr: &str, gateway: Ipv4Addr) -> Result<()> {
         ip(&format!("link add {BRIDGE} type bridge\n")).await.context("cannot make the pods' bridge")?;
     }
     let prefix = cidr.split_once('/').map_or("24", |(_, prefix)| prefix);
-    // Addresses of an earlier run may be others.
+    // The route to the services is for machines without a default route: the rules look at a packet only if it can leave.
     ip(&format!(
-        "addr flush dev {BRIDGE}\naddr add {gateway}/{prefix} dev {BRIDGE}\naddr add {DNS_ADDRESS}/32 dev {BRIDGE}\nlink set {BRIDGE} up\n"
+        "addr replace {gateway}/{prefix} dev {BRIDGE}\naddr replace {DNS_ADDRESS}/32 dev {BRIDGE}\nlink set {BRIDGE} up\n\
+         route replace {SERVICE_NETWORK} dev {BRIDGE} src {gateway}\n"
     ))
     .await?;
     let settings = [
@@ -94,14 +100,27 @@ async fn accept_forwarding() {
     }
 }
 
+fn host_end(address: Ipv4Addr) -> String {
+    format!("ph{:08x}", u32::from(address))
+}
+
+/// Whether a pod's cable was laid to its end: the agent may have died on the way.
+pub fn is_connected(address: &str) -> bool {
+    let Ok(address) = address.parse::<Ipv4Addr>() else { return false };
+    let name = host_end(address);
+    // Not from /sys: what it shows is of the network namespace that mounted it.
+    let links = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    links.into_iter().any(|link| link.interface_name == name && link.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
+}
+
 /// Lays the cable of a pod whose sandbox runs as `pid`. Every packet goes through the node, so that its connection
 /// tracking sees both directions of a service's traffic.
 pub async fn connect(pid: i64, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
-    let host_end = format!("ph{:08x}", u32::from(address));
+    let host_end = host_end(address);
     let _ = ip(&format!("link del {host_end}\n")).await; // of a sandbox that died
     ip(&format!(
         "link add {host_end} type veth peer name eth0 netns {pid}\nlink set {host_end} master {BRIDGE}\n\
-         link set {host_end} type bridge_slave hairpin on\nlink set {host_end} up\n"
+         link set {host_end} type bridge_slave hairpin on\n"
     ))
     .await
     .context("cannot lay the pod's cable")?;
@@ -111,7 +130,9 @@ pub async fn connect(pid: i64, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(
     );
     let mut command = Command::new("nsenter");
     command.args(["-t", &pid.to_string(), "-n", "ip", "-batch", "-"]);
-    feed(command, &inside).await.context("cannot set the pod's address")
+    feed(command, &inside).await.context("cannot set the pod's address")?;
+    // Last: see `is_connected`.
+    ip(&format!("link set {host_end} up\n")).await
 }
 
 async fn ip(batch: &str) -> Result<()> {
@@ -146,11 +167,13 @@ mod tests {
 
     #[test]
     fn addresses_are_given_once_and_come_back() {
-        let mut addresses = Addresses::new("10.244.3.0/29", ["10.244.3.2".to_owned()]).unwrap();
+        let mut addresses = Addresses::new("10.244.3.0/29", [("10.244.3.2".to_owned(), "old".to_owned())]).unwrap();
         assert_eq!(addresses.gateway().to_string(), "10.244.3.1");
-        let given: Vec<String> = std::iter::from_fn(|| addresses.take()).map(|a| a.to_string()).collect();
-        assert_eq!(given, ["10.244.3.3", "10.244.3.4", "10.244.3.5", "10.244.3.6"]);
-        addresses.give_back("10.244.3.4");
-        assert_eq!(addresses.take().unwrap().to_string(), "10.244.3.4");
+        let mut take = |uid: &str| addresses.take(uid).map(|a| a.to_string());
+        let given = ["a", "b", "b", "old", "c", "d", "e"].map(|uid| take(uid).unwrap_or_default());
+        let (three, four) = ("10.244.3.3", "10.244.3.4");
+        assert_eq!(given, [three, four, four, "10.244.3.2", "10.244.3.5", "10.244.3.6", ""]);
+        addresses.give_back("b");
+        assert_eq!(addresses.take("e").unwrap().to_string(), "10.244.3.4");
     }
 }

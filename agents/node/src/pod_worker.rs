@@ -26,6 +26,8 @@ const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices.discovery.k8s.io";
 /// Behind the runtime's events: a lost one costs at most this.
 const RELIST: Duration = Duration::from_secs(30);
+/// Milliseconds until a step that did not show yet is taken again.
+const STILL_AT_IT: i64 = 200;
 /// Images pulled at the same time.
 const PULLS: usize = 4;
 const PULL_PAUSE_SECONDS: i64 = 10;
@@ -144,10 +146,11 @@ impl Agent {
 
     /// Wakes workers when their containers start or end.
     pub async fn follow_runtime(self: Arc<Self>) {
+        let mut relist = tokio::time::interval(RELIST);
+        // What happens while the stream is broken is told again by the next one.
+        let mut since = Timestamp::now();
         loop {
-            let mut events = std::pin::pin!(self.runtime.events(&self.node));
-            let relist = tokio::time::sleep(RELIST);
-            tokio::pin!(relist);
+            let mut events = std::pin::pin!(self.runtime.events(&self.node, since));
             loop {
                 tokio::select! {
                     event = events.next() => match event {
@@ -156,10 +159,10 @@ impl Agent {
                         },
                         Some(Err(_)) | None => break,
                     },
-                    () = &mut relist => break,
+                    _ = relist.tick() => self.workers.lock().values().for_each(|worker| worker.wake.notify_one()),
                 }
+                since = Timestamp::now();
             }
-            self.workers.lock().values().for_each(|worker| worker.wake.notify_one());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -281,6 +284,9 @@ async fn work(agent: Arc<Agent>, worker: Arc<Worker>) {
         if finished {
             probing.into_values().for_each(|probe| probe.abort());
             let _ = std::fs::remove_dir_all(agent.pod_dir(&worker.uid));
+            if let Some(addresses) = agent.addresses.lock().as_mut() {
+                addresses.give_back(&worker.uid);
+            }
             agent.workers.lock().remove(&worker.uid);
             return;
         }
@@ -304,8 +310,12 @@ async fn turn(
     worker: &Arc<Worker>,
     probing: &mut HashMap<String, tokio::task::AbortHandle>,
 ) -> Result<(Option<Timestamp>, bool)> {
+    let mut last_steps = Vec::new();
     loop {
-        let observed = agent.runtime.observe(&worker.uid).await?;
+        let mut observed = agent.runtime.observe(&worker.uid).await?;
+        if let Some(sandbox) = observed.sandbox.as_mut().filter(|s| !network::is_connected(&s.address)) {
+            sandbox.address.clear();
+        }
         let pod = worker.pod.lock().clone();
         let Some(pod) = pod else {
             // Before the first full set nothing may be taken for unassigned.
@@ -331,6 +341,11 @@ async fn turn(
             refresh_volumes(agent, &pod, &observed);
             return Ok((decision.check_again_at, false));
         }
+        if decision.steps == last_steps {
+            // A process takes its time to die.
+            return Ok((Some(Timestamp::now() + STILL_AT_IT.milliseconds()), false));
+        }
+        last_steps.clone_from(&decision.steps);
         for step in decision.steps {
             carry_out(agent, worker, &pod, &observed, step).await?;
         }
@@ -470,10 +485,8 @@ async fn carry_out(agent: &Arc<Agent>, worker: &Worker, pod: &Value, observed: &
         Step::Remove { id } => agent.runtime.remove(&id).await,
         Step::RemoveSandbox { id } => {
             agent.runtime.remove(&id).await?;
-            if let Some(address) = observed.sandbox.as_ref().map(|s| s.address.as_str())
-                && let Some(addresses) = agent.addresses.lock().as_mut()
-            {
-                addresses.give_back(address);
+            if let Some(addresses) = agent.addresses.lock().as_mut() {
+                addresses.give_back(&worker.uid);
             }
             Ok(())
         }
@@ -536,7 +549,8 @@ async fn create_sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
     if !host_network {
         let mut addresses = agent.addresses.lock();
         let addresses = addresses.as_mut().context("the node has no pod addresses yet")?;
-        let address = addresses.take().context("the node's pod addresses are used up")?;
+        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        let address = addresses.take(uid).context("the node's pod addresses are used up")?;
         all.insert(label::ADDRESS.into(), address.to_string());
         given = Some((address, addresses.gateway()));
     }
@@ -548,21 +562,11 @@ async fn create_sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
     let hostname: String = hostname.chars().take(63).collect();
     let name = container_name(pod, label::SANDBOX, 0);
     let made = agent.runtime.create_sandbox(&name, &hostname, all, host_network).await;
+    // What is left of a failure is seen at the next look, and removed.
     let connected = match (made, given) {
-        (Ok((id, pid)), Some((address, gateway))) => match network::connect(pid, address, gateway).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                agent.runtime.remove(&id).await?;
-                Err(error)
-            }
-        },
+        (Ok((_, pid)), Some((address, gateway))) => network::connect(pid, address, gateway).await,
         (made, _) => made.map(drop),
     };
-    if connected.is_err()
-        && let (Some((address, _)), Some(addresses)) = (given, agent.addresses.lock().as_mut())
-    {
-        addresses.give_back(&address.to_string());
-    }
     connected.context("the pod's sandbox could not be made")
 }
 

@@ -280,7 +280,7 @@ impl<'a> Rollout<'a> {
     }
 
     fn create_new_set(&mut self, plan: &mut Plan) {
-        if self.recreates() && self.old_pods_exist() {
+        if self.recreates() && self.other_pods_exist(None) {
             return; // Recreate: the old ones end before the new set is made.
         }
         let template = bare_template(&self.spec()["template"]);

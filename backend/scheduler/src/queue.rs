@@ -1,220 +1,231 @@
-//! The scheduling queue: pods that wait, in order of priority; those that do not fit come again when something changed.
-use crate::framework::{PodInfo, schedule};
-use crate::snapshot::Snapshot;
+//! Pods that wait for a node: ready to be tried, in back-off, or refused until something changes.
+use crate::framework::Event;
+use crate::pod_info::PodInfo;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
-use pilothouse_api::{Key, Observed};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// The scheduler whose pods are ours.
-const NAME: &str = "default-scheduler";
-const FIRST_PAUSE_SECONDS: i64 = 1;
-const LONGEST_PAUSE_SECONDS: i64 = 10;
-/// A pod that fits nowhere is tried again after this, whatever has happened.
-const UNSCHEDULABLE_SECONDS: i64 = 300;
+/// Kubernetes' `podInitialBackoffSeconds` and `podMaxBackoffSeconds`.
+const FIRST_BACKOFF_SECONDS: i64 = 1;
+const LONGEST_BACKOFF_SECONDS: i64 = 10;
+/// A refused pod is tried again after so long though nothing seemed to help it (`podMaxInUnschedulablePodsDuration`).
+const REFUSED_SECONDS: i64 = 300;
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
-    Bind { pod: Key, uid: String, node: Arc<str> },
-    Unschedulable { pod: Key, uid: String, message: String },
+/// Higher priority first, then who became ready to be tried first.
+type Turn = (Reverse<i32>, u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Active,
+    BackOff {
+        until: Timestamp,
+    },
+    Refused {
+        since: Timestamp,
+    },
+    /// Handed out: its binding is on the way.
+    InFlight,
 }
 
 struct Waiting {
-    pod: PodInfo,
-    tries: u32,
-    /// Not before this.
-    ready_at: Timestamp,
-    place: Place,
+    pod: Arc<PodInfo>,
+    state: State,
+    arrival: u64,
+    attempts: u32,
+    tried_at: Timestamp,
+    /// Plugins that refused it last time.
+    refused_by: Vec<&'static str>,
 }
 
-#[derive(PartialEq)]
-enum Place {
-    Active(Order),
-    BackOff,
-    Unschedulable,
+impl Waiting {
+    fn turn(&self) -> Turn {
+        (Reverse(self.pod.priority), self.arrival)
+    }
+
+    fn backoff_until(&self) -> Timestamp {
+        let doublings = self.attempts.saturating_sub(1).min(8);
+        let seconds = (FIRST_BACKOFF_SECONDS << doublings).min(LONGEST_BACKOFF_SECONDS);
+        self.tried_at
+            .checked_add(seconds.seconds())
+            .unwrap_or(self.tried_at)
+    }
 }
 
-/// Higher priority first, then older.
-type Order = (Reverse<i64>, u64);
-
-/// Fed with the same changes as the controllers; decides one pod at a time.
+/// By UID, in each of its states.
 #[derive(Default)]
-pub struct Scheduler {
-    pub snapshot: Snapshot,
-    waiting: HashMap<String, Waiting>,
-    active: BTreeMap<Order, String>,
-    /// By the time they may be tried again.
-    resting: BTreeSet<(Timestamp, String)>,
+pub struct Queue {
+    waiting: HashMap<Arc<str>, Waiting>,
+    active: BTreeMap<Turn, Arc<str>>,
     arrivals: u64,
+    backing_off: BTreeSet<(Timestamp, Arc<str>)>,
+    refused: BTreeSet<(Timestamp, Arc<str>)>,
 }
 
-impl Scheduler {
-    pub fn observe(&mut self, change: &Observed, now: Timestamp) {
-        self.snapshot.apply(change);
-        match &*change.key.resource {
-            "pods" => self.observe_pod(change, now),
-            // A node came, or has more to give, or lost a taint: those that fitted nowhere may now.
-            "nodes" => self.reconsider(now),
-            _ => {}
-        }
-    }
-
-    fn observe_pod(&mut self, change: &Observed, now: Timestamp) {
-        if let Some(uid) = change.latest().and_then(|pod| pod["metadata"]["uid"].as_str()).map(str::to_owned) {
-            let pending = change.object.as_ref().filter(|pod| is_ours(pod));
-            match pending {
-                Some(pod) => self.enqueue(PodInfo::new(change.key.clone(), pod.clone()), now),
-                None => self.drop_waiting(&uid),
-            }
-        }
-        let frees = change.object.as_ref().is_none_or(|p| matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed")));
-        if frees {
-            self.reconsider(now);
-        }
-    }
-
-    fn enqueue(&mut self, pod: PodInfo, now: Timestamp) {
-        if let Some(waiting) = self.waiting.get_mut(&pod.uid) {
-            waiting.pod = pod; // its place in the queue stays
+impl Queue {
+    /// A pod that wants a node, new or changed.
+    pub fn put(&mut self, pod: Arc<PodInfo>, now: Timestamp) {
+        let Some(waiting) = self.waiting.get_mut(&pod.uid) else {
+            let (state, refused_by) = (State::Active, Vec::new());
+            let waiting = Waiting {
+                pod,
+                state,
+                arrival: 0,
+                attempts: 0,
+                tried_at: now,
+                refused_by,
+            };
+            return self.enter(waiting, State::Active);
+        };
+        let asks_otherwise = !same_demand(&waiting.pod, &pod);
+        let uid = pod.uid.clone();
+        if let State::Active = waiting.state
+            && waiting.pod.priority != pod.priority
+        {
+            self.active.remove(&waiting.turn());
+            waiting.pod = pod;
+            self.active.insert(waiting.turn(), uid);
             return;
         }
-        self.arrivals += 1;
-        let order = (Reverse(pod.priority), self.arrivals);
-        self.active.insert(order, pod.uid.clone());
-        self.waiting.insert(pod.uid.clone(), Waiting { pod, tries: 0, ready_at: now, place: Place::Active(order) });
-    }
-
-    fn drop_waiting(&mut self, uid: &str) {
-        let Some(waiting) = self.waiting.remove(uid) else { return };
-        match waiting.place {
-            Place::Active(order) => drop(self.active.remove(&order)),
-            Place::BackOff | Place::Unschedulable => drop(self.resting.remove(&(waiting.ready_at, uid.to_owned()))),
+        waiting.pod = pod;
+        if asks_otherwise && matches!(waiting.state, State::Refused { .. }) {
+            self.retry(&uid);
         }
     }
 
-    /// Moves pods that fitted nowhere to their back-off.
-    fn reconsider(&mut self, now: Timestamp) {
-        let stuck: Vec<String> =
-            self.waiting.iter().filter(|(_, w)| w.place == Place::Unschedulable).map(|(uid, _)| uid.clone()).collect();
-        for uid in stuck {
-            let Some(waiting) = self.waiting.get_mut(&uid) else { continue };
-            self.resting.remove(&(waiting.ready_at, uid.clone()));
-            waiting.ready_at = after(now, pause(waiting.tries));
-            waiting.place = Place::BackOff;
-            self.resting.insert((waiting.ready_at, uid));
+    pub fn remove(&mut self, uid: &str) {
+        if let Some(waiting) = self.waiting.remove(uid) {
+            self.leave(&waiting);
         }
     }
 
-    /// The next decision; None when no pod is to be tried now. A pod that is bound counts to its node at once
-    /// ("assumed"), until the binding is seen or [`Scheduler::binding_failed`] says otherwise.
-    pub fn next(&mut self, now: Timestamp) -> Option<Decision> {
+    /// Whose turn it is. It stays in flight until told otherwise.
+    pub fn next(&mut self, now: Timestamp) -> Option<Arc<PodInfo>> {
         self.wake(now);
         let (_, uid) = self.active.pop_first()?;
         let waiting = self.waiting.get_mut(&uid)?;
-        match schedule(&waiting.pod, &self.snapshot) {
-            Ok(node) => {
-                let pod = self.waiting.remove(&uid)?.pod;
-                let key = pod.key.clone();
-                self.snapshot.place(pod, &node);
-                Some(Decision::Bind { pod: key, uid, node })
-            }
-            Err(message) => {
-                waiting.tries += 1;
-                waiting.ready_at = after(now, UNSCHEDULABLE_SECONDS);
-                waiting.place = Place::Unschedulable;
-                self.resting.insert((waiting.ready_at, uid.clone()));
-                Some(Decision::Unschedulable { pod: waiting.pod.key.clone(), uid, message })
-            }
+        waiting.state = State::InFlight;
+        waiting.attempts += 1;
+        waiting.tried_at = now;
+        Some(waiting.pod.clone())
+    }
+
+    /// No node would take it.
+    pub fn refuse(&mut self, uid: &str, by: Vec<&'static str>, now: Timestamp) {
+        let Some(mut waiting) = self.waiting.remove(uid) else {
+            return;
+        };
+        self.leave(&waiting);
+        waiting.refused_by = by;
+        self.enter(waiting, State::Refused { since: now });
+    }
+
+    /// It could not be bound: again, a little later.
+    pub fn retry(&mut self, uid: &str) {
+        let Some(waiting) = self.waiting.remove(uid) else {
+            return;
+        };
+        self.leave(&waiting);
+        let until = waiting.backoff_until();
+        self.enter(waiting, State::BackOff { until });
+    }
+
+    /// Wakes refused pods that the event may help. `helped` answers for one plugin.
+    pub fn happened(&mut self, event: Event, helped: impl Fn(&str, Event) -> bool) {
+        if self.refused.is_empty() {
+            return;
         }
+        let woken: Vec<Arc<str>> = self
+            .refused
+            .iter()
+            .filter(|(_, uid)| {
+                let by = self
+                    .waiting
+                    .get(uid)
+                    .map(|w| w.refused_by.as_slice())
+                    .unwrap_or_default();
+                by.is_empty() || by.iter().any(|plugin| helped(plugin, event))
+            })
+            .map(|(_, uid)| uid.clone())
+            .collect();
+        for uid in woken {
+            self.retry(&uid);
+        }
+    }
+
+    /// When a pod becomes ready to be tried by time alone.
+    pub fn check_again_at(&self) -> Option<Timestamp> {
+        let backing_off = self.backing_off.first().map(|(until, _)| *until);
+        let refused = self
+            .refused
+            .first()
+            .map(|(since, _)| after(*since, REFUSED_SECONDS));
+        backing_off.into_iter().chain(refused).min()
     }
 
     fn wake(&mut self, now: Timestamp) {
-        while let Some((at, _)) = self.resting.first() {
-            if *at > now {
-                return;
+        while let Some((_, uid)) = self
+            .backing_off
+            .first()
+            .filter(|(until, _)| *until <= now)
+            .cloned()
+        {
+            self.activate(&uid);
+        }
+        while let Some((_, uid)) = self
+            .refused
+            .first()
+            .filter(|(since, _)| after(*since, REFUSED_SECONDS) <= now)
+            .cloned()
+        {
+            self.activate(&uid);
+        }
+    }
+
+    fn activate(&mut self, uid: &str) {
+        if let Some(waiting) = self.waiting.remove(uid) {
+            self.leave(&waiting);
+            self.enter(waiting, State::Active);
+        }
+    }
+
+    fn enter(&mut self, mut waiting: Waiting, state: State) {
+        let uid = waiting.pod.uid.clone();
+        waiting.state = state;
+        match state {
+            State::Active => {
+                self.arrivals += 1;
+                waiting.arrival = self.arrivals;
+                self.active.insert(waiting.turn(), uid.clone());
             }
-            let Some((_, uid)) = self.resting.pop_first() else { return };
-            let Some(waiting) = self.waiting.get_mut(&uid) else { continue };
-            self.arrivals += 1;
-            let order = (Reverse(waiting.pod.priority), self.arrivals);
-            waiting.place = Place::Active(order);
-            self.active.insert(order, uid);
+            State::BackOff { until } => drop(self.backing_off.insert((until, uid.clone()))),
+            State::Refused { since } => drop(self.refused.insert((since, uid.clone()))),
+            State::InFlight => {}
         }
+        self.waiting.insert(uid, waiting);
     }
 
-    /// When [`Scheduler::next`] may have something though nothing changes.
-    pub fn next_at(&self) -> Option<Timestamp> {
-        self.resting.first().map(|(at, _)| *at)
-    }
-
-    /// A decided binding was not written: the pod waits again. `pod` is as it is now; None where it is gone.
-    pub fn binding_failed(&mut self, key: &Key, uid: &str, pod: Option<Arc<serde_json::Value>>, now: Timestamp) {
-        self.snapshot.forget(uid);
-        if let Some(pod) = pod.filter(|pod| is_ours(pod) && pod["metadata"]["uid"] == uid) {
-            self.enqueue(PodInfo::new(key.clone(), pod), now);
+    fn leave(&mut self, waiting: &Waiting) {
+        let uid = waiting.pod.uid.clone();
+        match waiting.state {
+            State::Active => drop(self.active.remove(&waiting.turn())),
+            State::BackOff { until } => drop(self.backing_off.remove(&(until, uid))),
+            State::Refused { since } => drop(self.refused.remove(&(since, uid))),
+            State::InFlight => {}
         }
     }
 }
 
-fn is_ours(pod: &serde_json::Value) -> bool {
-    let spec = &pod["spec"];
-    spec["nodeName"].as_str().is_none_or(str::is_empty)
-        && spec["schedulerName"].as_str().unwrap_or(NAME) == NAME
-        && spec["schedulingGates"].as_array().is_none_or(Vec::is_empty)
-        && pod["metadata"]["deletionTimestamp"].is_null()
-        && !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+/// Whether two states of a pod ask for the same: what the scheduler itself writes into the status is no change.
+fn same_demand(a: &PodInfo, b: &PodInfo) -> bool {
+    a.wants == b.wants
+        && a.requests == b.requests
+        && a.labels == b.labels
+        && a.host_ports == b.host_ports
+        && a.anti_affinity == b.anti_affinity
+        && a.priority == b.priority
 }
 
-fn pause(tries: u32) -> i64 {
-    FIRST_PAUSE_SECONDS.checked_shl(tries.saturating_sub(1)).unwrap_or(LONGEST_PAUSE_SECONDS).min(LONGEST_PAUSE_SECONDS)
-}
-
-fn after(now: Timestamp, seconds: i64) -> Timestamp {
-    now.checked_add(seconds.seconds()).unwrap_or(now)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn put(scheduler: &mut Scheduler, resource: &str, object: Value) {
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let change = Observed { key: Key::new(resource, "", name), revision: 1, object: Some(Arc::new(object)), previous: None, bytes: Default::default() };
-        scheduler.observe(&change, Timestamp::UNIX_EPOCH);
-    }
-
-    fn pod(name: &str, priority: i64) -> Value {
-        json!({"metadata": {"name": name, "uid": name}, "spec": {"priority": priority, "containers": [{"resources": {"requests": {"cpu": "1"}}}]}})
-    }
-
-    fn node(cpu: &str) -> Value {
-        json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": cpu, "pods": "10"}}})
-    }
-
-    #[test]
-    fn the_most_important_pod_goes_first_and_an_assumed_pod_takes_its_room() {
-        let mut scheduler = Scheduler::default();
-        put(&mut scheduler, "nodes", node("1"));
-        put(&mut scheduler, "pods", pod("low", 0));
-        put(&mut scheduler, "pods", pod("high", 9));
-        let now = Timestamp::UNIX_EPOCH;
-        assert!(matches!(scheduler.next(now), Some(Decision::Bind { uid, .. }) if uid == "high"));
-        assert!(matches!(scheduler.next(now), Some(Decision::Unschedulable { uid, .. }) if uid == "low"));
-        assert_eq!(scheduler.next(now), None);
-    }
-
-    #[test]
-    fn a_pod_that_fitted_nowhere_comes_again_when_a_node_grows() {
-        let mut scheduler = Scheduler::default();
-        put(&mut scheduler, "nodes", node("500m"));
-        put(&mut scheduler, "pods", pod("a", 0));
-        let now = Timestamp::UNIX_EPOCH;
-        assert!(matches!(scheduler.next(now), Some(Decision::Unschedulable { .. })));
-        put(&mut scheduler, "nodes", node("2"));
-        assert_eq!(scheduler.next(now), None, "it rests first");
-        let later = after(now, LONGEST_PAUSE_SECONDS);
-        assert!(matches!(scheduler.next(later), Some(Decision::Bind { .. })));
-    }
+fn after(at: Timestamp, seconds: i64) -> Timestamp {
+    at.checked_add(seconds.seconds()).unwrap_or(at)
 }

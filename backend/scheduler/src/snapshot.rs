@@ -1,149 +1,283 @@
-//! Nodes and what runs on them, followed change by change.
-use crate::framework::{PodInfo, Resources, add, amounts};
-use pilothouse_api::{Key, Observed};
+//! Nodes and the pods on them, kept up to date change by change: what plugins look at.
+use crate::pod_info::{PodInfo, Resources, labels_of};
+use pilothouse_api::placement::{Labels, Taint};
+use pilothouse_api::quantity::Quantity;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A node with its pods and what they take together.
-#[derive(Clone, Debug)]
+/// One node with what is promised on it.
+#[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
     pub name: Arc<str>,
-    pub node: Arc<Value>,
-    pub allocatable: Resources,
+    pub facts: NodeFacts,
     pub requested: Resources,
-    pub pods: HashMap<String, PodInfo>,
-    /// Pods of one workload here, by the owner's UID.
-    pub owners: HashMap<String, usize>,
+    /// By UID.
+    pub pods: HashMap<Arc<str>, Arc<PodInfo>>,
+    /// Pods of one controller here.
+    siblings: HashMap<Arc<str>, i64>,
+    /// False while pods name a node that is not known: it takes no more.
+    exists: bool,
+}
+
+/// What the Node object says, as far as scheduling asks: heartbeats do not change it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    pub labels: Labels,
+    pub taints: Vec<Taint>,
+    pub is_unschedulable: bool,
+    pub allocatable: Resources,
+    pub max_pods: i64,
+}
+
+impl NodeFacts {
+    fn new(node: &Value) -> Self {
+        let status = &node["status"];
+        let amounts = if status["allocatable"].is_object() {
+            &status["allocatable"]
+        } else {
+            &status["capacity"]
+        };
+        let text = amounts["pods"]
+            .as_str()
+            .map(str::to_owned)
+            .unwrap_or_else(|| amounts["pods"].to_string());
+        Self {
+            labels: labels_of(node),
+            taints: Taint::of_node(node),
+            is_unschedulable: node["spec"]["unschedulable"] == true,
+            allocatable: Resources::read(amounts),
+            max_pods: Quantity::parse(&text).map_or(0, Quantity::value),
+        }
+    }
 }
 
 impl NodeInfo {
-    fn put(&mut self, pod: PodInfo) {
-        self.take(&pod.uid);
-        add(&mut self.requested, &pod.requests);
+    /// The topology domain it belongs to.
+    pub fn domain(&self, topology_key: &str) -> Option<&str> {
+        self.facts.labels.get(topology_key).map(String::as_str)
+    }
+
+    /// How many pods of that controller run here.
+    pub fn siblings(&self, owner: &str) -> i64 {
+        self.siblings.get(owner).copied().unwrap_or(0)
+    }
+
+    fn put(&mut self, pod: Arc<PodInfo>) {
+        self.requested.add(&pod.requests);
         if let Some(owner) = &pod.owner {
-            *self.owners.entry(owner.clone()).or_default() += 1;
+            *self.siblings.entry(owner.clone()).or_default() += 1;
         }
         self.pods.insert(pod.uid.clone(), pod);
     }
 
-    fn take(&mut self, uid: &str) -> bool {
-        let Some(pod) = self.pods.remove(uid) else { return false };
-        for (resource, amount) in &pod.requests {
-            *self.requested.entry(resource.clone()).or_default() -= amount;
-        }
-        if let Some(owner) = &pod.owner
-            && let Some(count) = self.owners.get_mut(owner)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.owners.remove(owner);
+    fn take(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let pod = self.pods.remove(uid)?;
+        self.requested.subtract(&pod.requests);
+        if let Some(owner) = &pod.owner {
+            let left = self.siblings.get_mut(owner).map_or(0, |count| {
+                *count -= 1;
+                *count
+            });
+            if left <= 0 {
+                self.siblings.remove(owner);
             }
         }
-        true
+        Some(pod)
+    }
+
+    /// The node as it would be without some of its pods.
+    pub fn without(&self, uids: &[Arc<str>]) -> NodeInfo {
+        let mut rest = self.clone();
+        for uid in uids {
+            rest.take(uid);
+        }
+        rest
+    }
+
+    /// The node as it would be with more pods on it.
+    pub fn with<'a>(&self, pods: impl IntoIterator<Item = &'a Arc<PodInfo>>) -> NodeInfo {
+        let mut more = self.clone();
+        pods.into_iter().for_each(|pod| more.put(pod.clone()));
+        more
     }
 }
 
-/// One change costs the same whatever the number of nodes and pods.
+/// Pods of one namespace with equal labels, by node: what selectors count without looking at each pod.
+type Group = HashMap<Arc<str>, i64>;
+
+/// Fed change by change; each costs the same however large the cluster is.
 #[derive(Default)]
 pub struct Snapshot {
-    nodes: BTreeMap<Arc<str>, NodeInfo>,
-    /// Which node has a pod, by UID.
-    places: HashMap<String, Arc<str>>,
-    /// Pods on nodes that are not known (yet), by node.
-    strays: HashMap<Arc<str>, HashMap<String, PodInfo>>,
+    nodes: Vec<NodeInfo>,
+    index: HashMap<Arc<str>, usize>,
+    /// UIDs of placed pods, with their node.
+    placed: HashMap<Arc<str>, Arc<str>>,
+    groups: HashMap<Arc<str>, HashMap<Arc<Labels>, Group>>,
+    /// Placed pods with required anti-affinity, by UID.
+    repelling: HashMap<Arc<str>, Arc<PodInfo>>,
 }
 
 impl Snapshot {
+    /// The nodes that exist.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values()
+        self.nodes.iter().filter(|node| node.exists)
     }
 
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.nodes.get(name)
+        self.nodes.get(*self.index.get(name)?).filter(|node| node.exists)
     }
 
-    pub fn apply(&mut self, change: &Observed) {
-        match &*change.key.resource {
-            "nodes" => self.apply_node(change),
-            "pods" => self.apply_pod(change),
-            _ => {}
-        }
+    /// Nodes from `start` round once, for fair sampling.
+    pub fn nodes_from(&self, start: usize) -> impl Iterator<Item = (usize, &NodeInfo)> {
+        let count = self.nodes.len().max(1);
+        let turned = (0..self.nodes.len()).map(move |i| (start + i) % count);
+        turned
+            .map(|i| (i, &self.nodes[i]))
+            .filter(|(_, node)| node.exists)
     }
 
-    fn apply_node(&mut self, change: &Observed) {
-        let name = change.key.name.clone();
-        let Some(node) = &change.object else {
-            if let Some(gone) = self.nodes.remove(&name) {
-                self.strays.insert(name, gone.pods);
+    #[cfg(test)]
+    pub fn holds_no_pod(&self) -> bool {
+        self.placed.is_empty() && self.groups.is_empty() && self.repelling.is_empty()
+    }
+
+    pub fn repelling(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.repelling.values()
+    }
+
+    /// Calls `found(node, count)` for the nodes on which pods match.
+    pub fn count_matching<'a>(
+        &'a self,
+        namespaces: Option<&[String]>,
+        matches: impl Fn(&Labels) -> bool,
+        mut found: impl FnMut(&'a NodeInfo, i64),
+    ) {
+        for (namespace, groups) in &self.groups {
+            if namespaces.is_some_and(|wanted| !wanted.iter().any(|n| **n == **namespace)) {
+                continue;
             }
+            for (_, group) in groups.iter().filter(|(labels, _)| matches(labels)) {
+                for (node, count) in group {
+                    if let Some(node) = self.node(node) {
+                        found(node, *count);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a node's new state. Whether anything changed that scheduling asks for.
+    pub fn put_node(&mut self, name: &Arc<str>, node: &Value) -> bool {
+        let facts = NodeFacts::new(node);
+        let slot = self.slot(name);
+        let changed = !slot.exists || slot.facts != facts;
+        slot.exists = true;
+        slot.facts = facts;
+        changed
+    }
+
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(at) = self.index.get(name).copied() else {
             return;
         };
-        let allocatable = amounts(&node["status"]["allocatable"]);
-        if let Some(info) = self.nodes.get_mut(&name) {
-            info.node = node.clone();
-            info.allocatable = allocatable;
+        self.nodes[at].exists = false;
+        self.drop_if_unused(name);
+    }
+
+    fn slot(&mut self, name: &Arc<str>) -> &mut NodeInfo {
+        let at = match self.index.get(name) {
+            Some(at) => *at,
+            None => {
+                self.nodes.push(NodeInfo {
+                    name: name.clone(),
+                    ..NodeInfo::default()
+                });
+                self.index.insert(name.clone(), self.nodes.len() - 1);
+                self.nodes.len() - 1
+            }
+        };
+        &mut self.nodes[at]
+    }
+
+    fn drop_if_unused(&mut self, name: &str) {
+        let Some(at) = self.index.get(name).copied() else {
+            return;
+        };
+        if self.nodes[at].exists || !self.nodes[at].pods.is_empty() {
             return;
         }
-        let mut info = NodeInfo {
-            name: name.clone(),
-            node: node.clone(),
-            allocatable,
-            requested: Resources::new(),
-            pods: HashMap::new(),
-            owners: HashMap::new(),
+        self.index.remove(name);
+        self.nodes.swap_remove(at);
+        if let Some(moved) = self.nodes.get(at) {
+            self.index.insert(moved.name.clone(), at);
+        }
+    }
+
+    /// Pods of one template have equal labels: they are kept once.
+    pub fn share_labels(&self, pod: &mut PodInfo) {
+        let groups = self.groups.get(&pod.key.namespace);
+        if let Some((labels, _)) = groups.and_then(|groups| groups.get_key_value(&pod.labels)) {
+            pod.labels = labels.clone();
+        }
+    }
+
+    /// Puts a pod on its node, in place of what was known of it.
+    pub fn put_pod(&mut self, pod: Arc<PodInfo>) {
+        self.remove_pod(&pod.uid);
+        let Some(node) = pod.node.clone() else { return };
+        let group = self
+            .groups
+            .entry(pod.key.namespace.clone())
+            .or_default()
+            .entry(pod.labels.clone())
+            .or_default();
+        // A pod on its way out does not count for spreading and affinity (podtopologyspread.countPodsMatchSelector).
+        if !pod.is_deleting {
+            *group.entry(node.clone()).or_default() += 1;
+        }
+        if !pod.anti_affinity.is_empty() {
+            self.repelling.insert(pod.uid.clone(), pod.clone());
+        }
+        self.placed.insert(pod.uid.clone(), node.clone());
+        self.slot(&node).put(pod);
+    }
+
+    /// Takes a pod off its node; what it was.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let node = self.placed.remove(uid)?;
+        let at = self.index.get(&node).copied()?;
+        let pod = self.nodes[at].take(uid)?;
+        self.repelling.remove(uid);
+        self.leave_group(&pod, &node);
+        self.drop_if_unused(&node);
+        Some(pod)
+    }
+
+    fn leave_group(&mut self, pod: &PodInfo, node: &str) {
+        let Some(groups) = self.groups.get_mut(&pod.key.namespace) else {
+            return;
         };
-        for pod in self.strays.remove(&name).unwrap_or_default().into_values() {
-            info.put(pod);
+        if let Some(group) = groups.get_mut(&pod.labels) {
+            if !pod.is_deleting
+                && let Some(count) = group.get_mut(node)
+            {
+                *count -= 1;
+                if *count <= 0 {
+                    group.remove(node);
+                }
+            }
+            if group.is_empty() {
+                groups.remove(&pod.labels);
+            }
         }
-        self.nodes.insert(name, info);
-    }
-
-    fn apply_pod(&mut self, change: &Observed) {
-        for uid in [&change.object, &change.previous].into_iter().flatten().filter_map(|p| p["metadata"]["uid"].as_str()) {
-            self.forget(uid);
-        }
-        let Some(pod) = &change.object else { return };
-        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
-        let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        if !node.is_empty() && !ended {
-            self.place(PodInfo::new(change.key.clone(), pod.clone()), node);
-        }
-    }
-
-    /// Counts a pod to a node: bound, or assumed while the binding is being written.
-    pub fn place(&mut self, pod: PodInfo, node: &str) {
-        self.forget(&pod.uid);
-        let name: Arc<str> = node.into();
-        self.places.insert(pod.uid.clone(), name.clone());
-        match self.nodes.get_mut(&name) {
-            Some(info) => info.put(pod),
-            None => drop(self.strays.entry(name).or_default().insert(pod.uid.clone(), pod)),
+        if groups.is_empty() {
+            self.groups.remove(&pod.key.namespace);
         }
     }
 
-    pub fn forget(&mut self, uid: &str) {
-        let Some(node) = self.places.remove(uid) else { return };
-        if let Some(info) = self.nodes.get_mut(&node) {
-            info.take(uid);
-        }
-        if let Some(pods) = self.strays.get_mut(&node) {
-            pods.remove(uid);
-        }
-    }
-
-    /// Where a pod is counted.
-    pub fn place_of(&self, uid: &str) -> Option<&Arc<str>> {
-        self.places.get(uid)
-    }
-
-    /// The most pods of one workload that any node has.
-    pub fn most_of(&self, owner: &str) -> usize {
-        self.nodes.values().filter_map(|node| node.owners.get(owner)).copied().max().unwrap_or(0)
-    }
-
-    pub fn pod_key(&self, uid: &str) -> Option<&Key> {
-        let node = self.nodes.get(self.places.get(uid)?)?;
-        node.pods.get(uid).map(|pod| &pod.key)
+    pub fn placed(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        let node = self.placed.get(uid)?;
+        self.nodes.get(*self.index.get(node)?)?.pods.get(uid)
     }
 }

@@ -82,12 +82,13 @@ impl Docker {
         Ok(uids)
     }
 
-    /// The addresses that sandboxes of this node hold.
-    pub async fn addresses(&self, node: &str) -> Result<Vec<String>> {
+    /// The addresses that sandboxes of this node hold, with their pods' UIDs.
+    pub async fn addresses(&self, node: &str) -> Result<Vec<(String, String)>> {
         let filters = HashMap::from([("label", vec![format!("{}={node}", label::NODE), label::ADDRESS.to_owned()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.client.list_containers(Some(options)).await?;
-        Ok(listed.into_iter().filter_map(|c| c.labels?.get(label::ADDRESS).cloned()).collect())
+        let labels = listed.into_iter().filter_map(|c| c.labels);
+        Ok(labels.filter_map(|l| Some((l.get(label::ADDRESS)?.clone(), l.get(label::POD_UID)?.clone()))).collect())
     }
 
     pub async fn observe(&self, uid: &str) -> Result<ObservedPod> {
@@ -168,14 +169,14 @@ impl Docker {
         }
     }
 
-    /// UIDs of pods whose containers start or end, as it happens.
-    pub fn events(&self, node: &str) -> impl Stream<Item = Result<String>> + use<> {
+    /// UIDs of pods whose containers start or end, as it happens and from `since` on.
+    pub fn events(&self, node: &str, since: Timestamp) -> impl Stream<Item = Result<String>> + use<> {
         let filters = HashMap::from([
             ("type", vec!["container".to_owned()]),
             ("label", vec![format!("{}={node}", label::NODE)]),
             ("event", ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec()),
         ]);
-        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        let options = EventsOptionsBuilder::default().filters(&filters).since(&since.as_second().to_string()).build();
         self.client.events(Some(options)).map(|event| {
             let attributes = event?.actor.and_then(|actor| actor.attributes).unwrap_or_default();
             Ok(attributes.get(label::POD_UID).cloned().unwrap_or_default())

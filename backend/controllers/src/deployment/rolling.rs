@@ -22,10 +22,11 @@ impl Rollout<'_> {
         match active[..] {
             // None is active: the new one, else the latest, takes it all.
             [] => {
-                if let Some(only) = self
+                let latest = self
                     .new
                     .or(self.sets.len().checked_sub(1))
-                    .filter(|_| self.created.is_none())
+                    .filter(|_| self.created.is_none());
+                if let Some(only) = latest.filter(|at| !self.recreates() || !self.other_pods_exist(Some(*at)))
                 {
                     self.resize(only, self.desired());
                 }
@@ -85,15 +86,20 @@ impl Rollout<'_> {
             && set.available() == self.desired()
     }
 
-    /// Pods of another template: of the old sets, and of sets that are gone before their pods.
-    pub(super) fn old_pods_exist(&self) -> bool {
-        if self.old().any(|set| set.replicas() > 0) {
+    /// Pods of other templates than the one of `sets[wanted]`: of other sets, and of sets that are gone before their pods.
+    pub(super) fn other_pods_exist(&self, wanted: Option<usize>) -> bool {
+        if self
+            .sets
+            .iter()
+            .enumerate()
+            .any(|(at, set)| Some(at) != wanted && set.replicas() > 0)
+        {
             return true;
         }
         let Some(selector) = self.cluster.selector(self.key) else {
             return false;
         };
-        let is_old = |pod: &Pod| {
+        let is_other = |pod: &Pod| {
             let Some(owner) = pod
                 .controller
                 .as_ref()
@@ -102,12 +108,12 @@ impl Rollout<'_> {
                 return false;
             };
             match self.sets.iter().position(|set| uid(&set.seen) == &*owner.uid) {
-                Some(at) => Some(at) != self.new,
+                Some(at) => Some(at) != wanted,
                 None => self.cluster.by_uid(&owner.uid).is_none(),
             }
         };
         let pods = self.cluster.selected_pods(&self.key.namespace, selector);
-        pods.iter().any(|(_, pod)| !pod.is_terminal() && is_old(pod))
+        pods.iter().any(|(_, pod)| !pod.is_terminal() && is_other(pod))
     }
 
     pub(super) fn recreate(&mut self) {
@@ -117,7 +123,7 @@ impl Rollout<'_> {
         if !old.is_empty() {
             return old.into_iter().for_each(|at| self.resize(at, 0));
         }
-        if let Some(new) = self.new.filter(|_| !self.old_pods_exist()) {
+        if let Some(new) = self.new.filter(|new| !self.other_pods_exist(Some(*new))) {
             self.resize(new, self.desired());
         }
     }

@@ -1,7 +1,7 @@
-//! Prefers nodes whose CPU and memory fill evenly, so that neither is left over alone.
-use super::least_allocated::usage;
-use crate::framework::{PodInfo, Score};
-use crate::snapshot::{NodeInfo, Snapshot};
+//! Nodes whose CPU and memory fill up alike are better: neither is left over.
+use super::node_resources_fit::usage;
+use crate::framework::{Cycle, MAX_SCORE, Score};
+use crate::snapshot::NodeInfo;
 
 pub struct BalancedAllocation;
 
@@ -14,10 +14,16 @@ impl Score for BalancedAllocation {
         1
     }
 
-    fn score(&self, pod: &PodInfo, node: &NodeInfo, _snapshot: &Snapshot) -> i64 {
-        match (usage(pod, node, "cpu"), usage(pod, node, "memory")) {
-            (Some(cpu), Some(memory)) => 100 - (cpu - memory).abs() / 2,
-            _ => 0,
-        }
+    fn score(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
+        // In thousandths: the distance of two shares is twice their standard deviation.
+        let share = |(used, size): (i64, i64)| {
+            if size <= 0 {
+                1000
+            } else {
+                (used.saturating_mul(1000) / size).min(1000)
+            }
+        };
+        let [cpu, memory] = usage(cycle, node).map(share);
+        MAX_SCORE - (cpu - memory).abs() * MAX_SCORE / 2000
     }
 }

@@ -1,6 +1,6 @@
 //! A pod may name its node.
-use crate::framework::{Filter, PodInfo, Verdict};
-use crate::snapshot::{NodeInfo, Snapshot};
+use crate::framework::{Cycle, Event, Filter, Verdict};
+use crate::snapshot::NodeInfo;
 
 pub struct NodeName;
 
@@ -9,11 +9,14 @@ impl Filter for NodeName {
         "NodeName"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _snapshot: &Snapshot) -> Verdict {
-        match pod.pod["spec"]["nodeName"].as_str().unwrap_or_default() {
-            "" => Verdict::Fits,
-            name if *name == *node.name => Verdict::Fits,
-            _ => Verdict::No(vec!["node(s) didn't match the requested node name".into()]),
+    fn filter(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> Verdict {
+        match &cycle.pod.node {
+            Some(name) if *name != node.name => Verdict::no("node(s) didn't match the requested node name"),
+            _ => Verdict::Fits,
         }
+    }
+
+    fn helped_by(&self, event: Event) -> bool {
+        event == Event::Node
     }
 }

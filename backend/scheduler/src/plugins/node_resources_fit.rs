@@ -1,46 +1,90 @@
-//! A node must have what the pod asks for.
-use crate::framework::{Filter, PodInfo, Verdict};
-use crate::snapshot::{NodeInfo, Snapshot};
+//! What a pod requests must be free on its node; emptier nodes are better (`LeastAllocated`).
+use crate::framework::{Cycle, Event, Filter, MAX_SCORE, Score, Verdict};
+use crate::snapshot::NodeInfo;
 
 pub struct NodeResourcesFit;
+
+/// What a pod that requests nothing is taken to use when nodes are compared (`util/pod_resources.go`).
+const DEFAULT_MILLI_CPU: i64 = 100;
+const DEFAULT_MEMORY: i64 = 200 << 20;
 
 impl Filter for NodeResourcesFit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _snapshot: &Snapshot) -> Verdict {
-        let short = pod.requests.iter().filter(|(resource, wanted)| {
-            let has = node.allocatable.get(*resource).copied().unwrap_or(0);
-            let taken = node.requested.get(*resource).copied().unwrap_or(0);
-            **wanted > 0 && **wanted > has - taken
-        });
-        let reasons: Vec<String> = short
-            .map(|(resource, _)| match resource.as_str() {
-                "pods" => "Too many pods".into(),
-                resource => format!("Insufficient {resource}"),
-            })
-            .collect();
-        if reasons.is_empty() { Verdict::Fits } else { Verdict::No(reasons) }
+    fn filter(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> Verdict {
+        let (wanted, size, used) = (&cycle.pod.requests, &node.facts.allocatable, &node.requested);
+        let mut lacking = Vec::new();
+        let mut check = |name: &str, wanted: i64, size: i64, used: i64| {
+            if wanted > 0 && wanted > size - used {
+                lacking.push(format!("Insufficient {name}"));
+            }
+        };
+        check("cpu", wanted.milli_cpu, size.milli_cpu, used.milli_cpu);
+        check("memory", wanted.memory, size.memory, used.memory);
+        check(
+            "ephemeral-storage",
+            wanted.ephemeral_storage,
+            size.ephemeral_storage,
+            used.ephemeral_storage,
+        );
+        for (name, amount) in &wanted.others {
+            let of = |map: &std::collections::BTreeMap<String, i64>| map.get(name).copied().unwrap_or(0);
+            check(name, *amount, of(&size.others), of(&used.others));
+        }
+        if i64::try_from(node.pods.len()).unwrap_or(i64::MAX) >= node.facts.max_pods {
+            lacking.insert(0, "Too many pods".into());
+        }
+        if lacking.is_empty() {
+            Verdict::Fits
+        } else {
+            Verdict::No(lacking)
+        }
+    }
+
+    fn helped_by(&self, event: Event) -> bool {
+        matches!(event, Event::Node | Event::PodLeft)
+    }
+
+    fn is_about_pods(&self) -> bool {
+        true
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::test_support::{pod, snapshot};
-    use crate::framework::schedule;
-    use serde_json::json;
-
-    #[test]
-    fn a_pod_goes_where_its_requests_fit_and_is_told_why_not() {
-        let node = |name: &str, cpu: &str| json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": cpu, "memory": "1Gi", "pods": "2"}}});
-        let mut cluster = snapshot(&[node("small", "500m"), node("large", "2")]);
-        let asking = |name: &str, cpu: &str| pod(name, json!({"containers": [{"resources": {"requests": {"cpu": cpu}}}]}));
-        assert_eq!(&*schedule(&asking("a", "1500m"), &cluster).unwrap(), "large");
-        cluster.place(asking("a", "1500m"), "large");
-        let refused = schedule(&asking("b", "1"), &cluster).unwrap_err();
-        assert_eq!(refused, "0/2 nodes are available: 2 Insufficient cpu.");
-        cluster.forget("a");
-        assert!(schedule(&asking("b", "1"), &cluster).is_ok());
+impl Score for NodeResourcesFit {
+    fn name(&self) -> &'static str {
+        "NodeResourcesFit"
     }
+
+    fn weight(&self) -> i64 {
+        1
+    }
+
+    fn score(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
+        let usage = usage(cycle, node);
+        let free = |(used, size): (i64, i64)| {
+            if size <= 0 || used > size {
+                0
+            } else {
+                (size - used) * MAX_SCORE / size
+            }
+        };
+        usage.into_iter().map(free).sum::<i64>() / 2
+    }
+}
+
+/// CPU and memory in use with the pod on the node, each with the node's size.
+pub fn usage(cycle: &Cycle<'_>, node: &NodeInfo) -> [(i64, i64); 2] {
+    let or = |value: i64, default: i64| if value == 0 { default } else { value };
+    let pod = &cycle.pod.requests;
+    let cpu = node.requested.milli_cpu + or(pod.milli_cpu, DEFAULT_MILLI_CPU);
+    let memory = node
+        .requested
+        .memory
+        .saturating_add(or(pod.memory, DEFAULT_MEMORY));
+    [
+        (cpu, node.facts.allocatable.milli_cpu),
+        (memory, node.facts.allocatable.memory),
+    ]
 }

@@ -1,8 +1,7 @@
-//! A cordoned node takes no new pods but those that tolerate it.
-use crate::framework::{Filter, PodInfo, Verdict};
-use crate::plugins::taint_toleration::tolerated;
-use crate::snapshot::{NodeInfo, Snapshot};
-use serde_json::json;
+//! A cordoned node takes only pods that tolerate `node.kubernetes.io/unschedulable`.
+use crate::framework::{Cycle, Event, Filter, Verdict};
+use crate::snapshot::NodeInfo;
+use pilothouse_api::placement::Taint;
 
 pub struct NodeUnschedulable;
 
@@ -11,11 +10,22 @@ impl Filter for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo, _snapshot: &Snapshot) -> Verdict {
-        let taint = json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"});
-        if node.node["spec"]["unschedulable"] != true || tolerated(&pod.pod, &taint) {
+    fn filter(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> Verdict {
+        if !node.facts.is_unschedulable {
             return Verdict::Fits;
         }
-        Verdict::No(vec!["node(s) were unschedulable".into()])
+        let taint = Taint {
+            key: "node.kubernetes.io/unschedulable".into(),
+            value: String::new(),
+            effect: "NoSchedule".into(),
+        };
+        match cycle.wants.tolerations.iter().any(|t| t.tolerates(&taint)) {
+            true => Verdict::Fits,
+            false => Verdict::no("node(s) were unschedulable"),
+        }
+    }
+
+    fn helped_by(&self, event: Event) -> bool {
+        event == Event::Node
     }
 }

@@ -3,8 +3,9 @@ use super::events::{EventRecorder, reference};
 use super::feed::{Feed, Step};
 use crate::objects::{Actor, Objects, Part, WriteOptions};
 use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::lifecycle::DeleteOptions;
 use pilothouse_api::{Key, Status};
-use pilothouse_scheduler::{Decision, Scheduler};
+use pilothouse_scheduler::{Decision, Scheduler, Victim};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,16 +76,49 @@ async fn carry_out(objects: Objects, events: EventRecorder, decision: Decision) 
             }
         }
         Decision::Unschedulable { pod, uid, message } => {
-            match mark_unschedulable(&objects, &actor, &pod, &uid, &message).await {
+            match mark_unschedulable(&objects, &actor, &pod, &uid, &message, None).await {
                 Ok(object) => events.record(reference(&object), "Warning", "FailedScheduling", message, COMPONENT),
                 Err(error) => tracing::debug!(pod = %pod, %error, "a pod could not be marked unschedulable"),
+            }
+            None
+        }
+        Decision::Preempt { pod, uid, node, victims, message } => {
+            match mark_unschedulable(&objects, &actor, &pod, &uid, &message, Some(&*node)).await {
+                Ok(object) => {
+                    events.record(reference(&object), "Warning", "FailedScheduling", message, COMPONENT);
+                    for victim in victims {
+                        preempt(&objects, &events, &actor, &victim, &uid, &node).await;
+                    }
+                }
+                Err(error) => tracing::debug!(pod = %pod, %error, "a pod could not be given room"),
             }
             None
         }
     }
 }
 
-async fn mark_unschedulable(objects: &Objects, actor: &Actor, pod: &Key, uid: &str, message: &str) -> Result<Value, Status> {
+/// Sends a pod away for a more important one.
+async fn preempt(objects: &Objects, events: &EventRecorder, actor: &Actor, victim: &Victim, by: &str, node: &str) {
+    let Some(entry) = objects.registry().by_resource("pods").cloned() else { return };
+    let (namespace, name) = (&victim.pod.namespace, &victim.pod.name);
+    let delete = DeleteOptions { uid: Some(victim.uid.clone()), ..DeleteOptions::default() };
+    match objects.delete(actor, &entry, namespace, name, &delete, &WriteOptions::default()).await {
+        Ok(deleted) => {
+            let message = format!("Preempted by pod {by} on node {node}");
+            events.record(reference(&deleted.object.value()), "Normal", "Preempted", message, COMPONENT);
+        }
+        Err(error) => tracing::debug!(pod = %victim.pod, %error, "a pod was not preempted"),
+    }
+}
+
+async fn mark_unschedulable(
+    objects: &Objects,
+    actor: &Actor,
+    pod: &Key,
+    uid: &str,
+    message: &str,
+    nominated: Option<&str>,
+) -> Result<Value, Status> {
     let entry = objects.registry().by_resource("pods").cloned().ok_or_else(|| Status::not_found("pods", &pod.name))?;
     let now = Timestamp::now();
     let change = |old: &Value| {
@@ -101,6 +135,9 @@ async fn mark_unschedulable(objects: &Objects, actor: &Actor, pod: &Key, uid: &s
             "lastTransitionTime": since.unwrap_or_else(|| pilothouse_api::lifecycle::seconds(now).into()),
         }));
         new["status"]["conditions"] = conditions.into();
+        if let Some(node) = nominated {
+            new["status"]["nominatedNodeName"] = node.into();
+        }
         Ok(new)
     };
     let options = WriteOptions::default();

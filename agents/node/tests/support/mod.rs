@@ -1,0 +1,413 @@
+//! A server that only says what a test tells it to, over the real protocol and TLS.
+use futures::{SinkExt, StreamExt};
+use pilothouse_node::AgentOptions;
+use pilothouse_protocol::{
+    CONNECT_PATH, NodeMessage, ObjectChange, PROTOCOL, PodRef, ServerMessage, StreamRequest,
+};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_util::sync::CancellationToken;
+
+pub const IMAGE: &str = "pilothouse.example/busybox:1";
+const PATIENCE: Duration = Duration::from_secs(40);
+
+type Frames = Vec<Vec<u8>>;
+type Streams = Arc<parking_lot::Mutex<HashMap<String, oneshot::Sender<Frames>>>>;
+
+/// What the server knows; a newly connected agent gets all of it.
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<(String, String), Value>,
+    statuses: HashMap<String, Value>,
+    terminated: Vec<String>,
+    registered: bool,
+}
+
+pub struct FakeServer {
+    name: String,
+    address: std::net::SocketAddr,
+    ca_pem: String,
+    state: Arc<parking_lot::Mutex<State>>,
+    outgoing: broadcast::Sender<ServerMessage>,
+    streams: Streams,
+    changed: mpsc::Receiver<()>,
+    agent: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
+}
+
+/// Runs a test in a network namespace of its own, so that it meets no other agent's network on this machine.
+pub fn run(test: impl Future<Output = ()>) {
+    assert!(
+        nix::unistd::Uid::effective().is_root(),
+        "this test builds a network, which needs root"
+    );
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    assert!(
+        std::process::Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    tokio::runtime::Runtime::new().unwrap().block_on(test);
+}
+
+/// Runs `docker`; what it printed.
+pub fn docker(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("docker")
+        .args(arguments)
+        .output()
+        .expect("this test needs Docker");
+    assert!(
+        output.status.success(),
+        "docker {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// An image with Debian's static busybox, made once.
+fn ensure_image() {
+    docker(&["version"]);
+    if std::process::Command::new("docker")
+        .args(["image", "inspect", IMAGE])
+        .output()
+        .unwrap()
+        .status
+        .success()
+    {
+        return;
+    }
+    let tar = "mkdir -p bin tmp && cp /bin/busybox bin/ && for a in sh; do ln -sf busybox bin/$a; done && tar c bin tmp";
+    let script = format!("set -e; d=$(mktemp -d); cd $d; {tar} | docker import - {IMAGE}; rm -r $d");
+    let made = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .status()
+        .unwrap();
+    assert!(
+        made.success(),
+        "the test image could not be made: is busybox-static installed?"
+    );
+}
+
+pub async fn eventually(mut holds: impl AsyncFnMut() -> bool, what: &str) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The answer to a GET, or nothing.
+pub async fn get(address: &str) -> String {
+    let asking = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    };
+    tokio::time::timeout(Duration::from_secs(3), asking)
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+pub fn reference(pod: &Value) -> PodRef {
+    let text = |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap().into() };
+    PodRef {
+        namespace: text("namespace"),
+        name: text("name"),
+        uid: text("uid"),
+    }
+}
+
+pub fn text(frames: &[Vec<u8>]) -> String {
+    String::from_utf8(frames.concat()).unwrap()
+}
+
+/// What came on one channel of an exec stream.
+pub fn channel(frames: &[Vec<u8>], number: u8) -> String {
+    let parts: Vec<&[u8]> = frames
+        .iter()
+        .filter(|f| f.first() == Some(&number))
+        .map(|f| &f[1..])
+        .collect();
+    String::from_utf8(parts.concat()).unwrap()
+}
+
+fn change(resource: &str, object: &Value, gone: bool) -> ObjectChange {
+    let text = |field: &str| -> Arc<str> { object["metadata"][field].as_str().unwrap_or_default().into() };
+    let raw = RawValue::from_string(object.to_string()).unwrap();
+    ObjectChange {
+        resource: resource.into(),
+        namespace: text("namespace"),
+        name: text("name"),
+        object: (!gone).then_some(raw),
+    }
+}
+
+impl FakeServer {
+    pub async fn start(name: &str) -> Self {
+        ensure_image();
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let tls =
+            rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (outgoing, _) = broadcast::channel(256);
+        let (tell, changed) = mpsc::channel(1024);
+        let node = format!("test-{name}-{}", std::process::id());
+        let server = Self {
+            name: node.clone(),
+            address: listener.local_addr().unwrap(),
+            ca_pem: made.cert.pem(),
+            state: Arc::default(),
+            outgoing: outgoing.clone(),
+            streams: Arc::default(),
+            changed,
+            agent: None,
+        };
+        let object =
+            json!({"metadata": {"name": node}, "spec": {"podCIDR": "10.244.201.0/24"}, "status": {}});
+        server.state.lock().objects.insert(("nodes".into(), node), object);
+        let (state, streams) = (server.state.clone(), server.streams.clone());
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let (acceptor, state, streams, outgoing, tell) = (
+                    acceptor.clone(),
+                    state.clone(),
+                    streams.clone(),
+                    outgoing.clone(),
+                    tell.clone(),
+                );
+                tokio::spawn(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else {
+                        return;
+                    };
+                    let mut path = String::new();
+                    #[allow(clippy::result_large_err)]
+                    let callback = |request: &Request, mut response: Response| {
+                        path = request.uri().path().to_owned();
+                        assert_eq!(request.headers()["authorization"], "Bearer secret");
+                        response
+                            .headers_mut()
+                            .insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+                        Ok(response)
+                    };
+                    let Ok(socket) = tokio_tungstenite::accept_hdr_async(tls, callback).await else {
+                        return;
+                    };
+                    if path == CONNECT_PATH {
+                        control(socket, state, outgoing.subscribe(), tell).await;
+                    } else {
+                        let id = path.rsplit('/').next().unwrap_or_default().to_owned();
+                        let done = streams.lock().remove(&id);
+                        collect(socket, done).await;
+                    }
+                });
+            }
+        });
+        server
+    }
+
+    pub fn start_agent(&mut self) {
+        self.state.lock().registered = false;
+        let options = AgentOptions {
+            server_url: format!("https://{}", self.address),
+            ca_pem: self.ca_pem.clone(),
+            credential: "secret".into(),
+            node_name: self.name.clone(),
+            data_dir: std::env::temp_dir().join(&self.name),
+            docker_host: "unix:///var/run/docker.sock".into(),
+        };
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { pilothouse_node::run(options, shutdown).await.unwrap() }
+        });
+        self.agent = Some((shutdown, running));
+    }
+
+    pub async fn stop_agent(&mut self) {
+        let (shutdown, running) = self.agent.take().unwrap();
+        shutdown.cancel();
+        running.await.unwrap();
+        self.state.lock().statuses.clear();
+    }
+
+    async fn until<T>(&mut self, what: &str, mut find: impl FnMut(&State) -> Option<T>) -> T {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = find(&self.state.lock()) {
+                return found;
+            }
+            let told = tokio::time::timeout_at(deadline, self.changed.recv()).await;
+            assert!(
+                told.is_ok(),
+                "not in time: {what}; statuses: {:#?}",
+                self.state.lock().statuses
+            );
+        }
+    }
+
+    pub async fn registered(&mut self) {
+        self.until("the agent registers", |state| state.registered.then_some(()))
+            .await;
+    }
+
+    pub fn pod(&self, name: &str, mut spec: Value) -> Value {
+        spec["nodeName"] = self.name.as_str().into();
+        spec["terminationGracePeriodSeconds"] = 1.into();
+        let uid = format!("{name}-{}-{}", std::process::id(), self.address.port());
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "uid": uid}, "spec": spec, "status": {}})
+    }
+
+    async fn put(&self, resource: &str, object: &Value) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        self.state
+            .lock()
+            .objects
+            .insert((resource.into(), name.into()), object.clone());
+        let _ = self.outgoing.send(ServerMessage::Objects {
+            full: false,
+            revision: 1,
+            changes: vec![change(resource, object, false)],
+        });
+    }
+
+    pub async fn assign(&self, pod: &Value) {
+        self.put("pods", pod).await;
+    }
+
+    pub async fn service(
+        &self,
+        name: &str,
+        ip: &str,
+        port: u16,
+        node_port: u16,
+        endpoint: &str,
+        target: u16,
+    ) {
+        let slice = json!({"metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
+            "ports": [{"name": "", "port": target, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}]});
+        self.put("endpointslices.discovery.k8s.io", &slice).await;
+        let ports = json!([{"port": port, "protocol": "TCP", "nodePort": node_port}]);
+        self.put("services", &json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"clusterIP": ip, "ports": ports}})).await;
+    }
+
+    pub async fn delete(&self, pod: &Value, grace_seconds: i64) {
+        let mut pod = pod.clone();
+        pod["metadata"]["deletionTimestamp"] = "2020-01-01T00:00:00Z".into();
+        pod["metadata"]["deletionGracePeriodSeconds"] = grace_seconds.into();
+        self.put("pods", &pod).await;
+    }
+
+    /// Waits for a status that `is_right`.
+    pub async fn status(&mut self, pod: &Value, is_right: impl Fn(&Value) -> bool) -> Value {
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        self.until(&format!("the status of {uid}"), |state| {
+            state.statuses.get(uid).filter(|s| is_right(s)).cloned()
+        })
+        .await
+    }
+
+    pub async fn terminated(&mut self, pod: &Value) {
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        self.until("the pod's end", |state| {
+            state.terminated.iter().any(|t| t == uid).then_some(())
+        })
+        .await;
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        self.state.lock().objects.remove(&("pods".into(), name.into()));
+        let _ = self.outgoing.send(ServerMessage::Objects {
+            full: false,
+            revision: 2,
+            changes: vec![change("pods", pod, true)],
+        });
+    }
+
+    /// Opens a stream; its binary frames until it ends.
+    pub async fn stream(&self, request: StreamRequest) -> Frames {
+        let (done, frames) = oneshot::channel();
+        let id = format!("s{:p}", &request);
+        self.streams.lock().insert(id.clone(), done);
+        self.outgoing
+            .send(ServerMessage::OpenStream { id, request })
+            .unwrap();
+        tokio::time::timeout(PATIENCE, frames)
+            .await
+            .expect("the stream ends in time")
+            .unwrap()
+    }
+}
+
+type Socket = tokio_tungstenite::WebSocketStream<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>;
+
+async fn control(
+    mut socket: Socket,
+    state: Arc<parking_lot::Mutex<State>>,
+    mut outgoing: broadcast::Receiver<ServerMessage>,
+    tell: mpsc::Sender<()>,
+) {
+    let changes = state
+        .lock()
+        .objects
+        .iter()
+        .map(|((resource, _), object)| change(resource, object, false))
+        .collect();
+    let full = ServerMessage::Objects {
+        full: true,
+        revision: 1,
+        changes,
+    };
+    let text = |message: &ServerMessage| Message::text(serde_json::to_string(message).unwrap());
+    if socket.send(text(&full)).await.is_err() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            Ok(message) = outgoing.recv() => if socket.send(text(&message)).await.is_err() { return },
+            frame = socket.next() => {
+                let Some(Ok(frame)) = frame else { return };
+                let Message::Text(frame) = frame else { continue };
+                match serde_json::from_str(&frame).unwrap() {
+                    NodeMessage::Register { .. } => state.lock().registered = true,
+                    NodeMessage::PodStatus { uid, status, .. } => drop(state.lock().statuses.insert(uid.to_string(), status)),
+                    NodeMessage::PodTerminated { uid, .. } => state.lock().terminated.push(uid.to_string()),
+                    NodeMessage::Ping => drop(socket.send(text(&ServerMessage::Pong)).await),
+                    NodeMessage::StreamFailed { message, .. } => panic!("a stream failed: {message}"),
+                    NodeMessage::Event { .. } | NodeMessage::NodeStatus { .. } => {}
+                }
+                let _ = tell.try_send(());
+            }
+        }
+    }
+}
+
+async fn collect(mut socket: Socket, done: Option<oneshot::Sender<Frames>>) {
+    let mut frames = Frames::new();
+    while let Some(Ok(frame)) = socket.next().await {
+        if let Message::Binary(bytes) = frame {
+            frames.push(bytes.to_vec());
+        }
+    }
+    if let Some(done) = done {
+        let _ = done.send(frames);
+    }
+}
