@@ -1,3 +1,4 @@
+//! Rows of wrong pods and what each is told.
 use super::super::pod_spec;
 use super::*;
 use serde_json::{Value, json};
