@@ -133,5 +133,7 @@ async fn ask_access(question: String, verb: String, resource: Resource, subresou
     let answer = ask("SelfSubjectAccessReview", "selfsubjectaccessreviews", json!({"resourceAttributes": attributes})).await;
     // Where the server can't say, it decides at each request.
     let allowed = answer.map_or(true, |review| review["status"]["allowed"] == true);
-    ui().cluster_rights.update(|rights| drop(rights.insert(question, allowed)));
+    ui().cluster_rights.update(|rights| {
+        rights.insert(question, allowed);
+    });
 }

@@ -8,6 +8,9 @@ pub struct Cause {
     pub message: String,
 }
 
+/// `ApiError::reason` where no answer came.
+const UNREACHABLE: &str = "Unreachable";
+
 /// A failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -21,7 +24,7 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn unreachable() -> Self {
-        Self::local("The server can't be reached. Trying again by itself where that makes sense.")
+        Self { reason: UNREACHABLE.into(), ..Self::local("The server did not answer. If this was a change, look whether it happened.") }
     }
 
     /// A failure on this side: unreadable input, a broken answer.
@@ -43,6 +46,10 @@ impl ApiError {
         };
         let code = status.and_then(|s| s["code"].as_u64()).and_then(|c| u16::try_from(c).ok()).unwrap_or(code);
         Self { code, reason: text("reason"), message, causes: causes.into_iter().flatten().map(cause).collect() }
+    }
+
+    pub fn is_broken_connection(&self) -> bool {
+        self.reason == UNREACHABLE
     }
 
     /// The state a watch continued from is gone: list again.

@@ -27,10 +27,6 @@ pub async fn get(path: &str) -> Result<Value, ApiError> {
     send("GET", path, "application/json", None).await
 }
 
-pub async fn read(resource: &Resource, namespace: &str, name: &str) -> Result<Value, ApiError> {
-    get(&resource.object(namespace, name)).await
-}
-
 pub async fn create(
     resource: &Resource,
     namespace: &str,

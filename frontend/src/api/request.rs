@@ -1,5 +1,6 @@
 //! One request and its answer.
 use super::ApiError;
+use crate::live::sleep;
 use serde_json::Value;
 use std::cell::RefCell;
 use wasm_bindgen::{JsCast, JsValue};
@@ -43,8 +44,31 @@ fn unauthorized() {
     });
 }
 
+/// Waits before asking again, in milliseconds. Browsers break every connection when the machine's network changes, and
+/// each pod that starts on this machine is such a change.
+const ASK_AGAIN: [u32; 3] = [100, 400, 1200];
+
+/// Whether asking twice does no more than asking once. Patches here set values; they add nothing.
+fn is_repeatable(method: &str, path: &str) -> bool {
+    matches!(method, "GET" | "PATCH")
+        || path.contains("dryRun=All")
+        || path.starts_with("/auth/")
+        || path.starts_with("/apis/authorization.k8s.io/")
+}
+
 /// Sends one request and reads the answer as JSON; an empty answer is `null`.
 pub async fn send(method: &str, path: &str, accept: &str, body: Option<Body>) -> Result<Value, ApiError> {
+    let mut waits = ASK_AGAIN.iter();
+    loop {
+        let answer = send_once(method, path, accept, body.as_ref()).await;
+        match (&answer, waits.next()) {
+            (Err(error), Some(wait)) if error.is_broken_connection() && is_repeatable(method, path) => sleep(*wait).await,
+            _ => return answer,
+        }
+    }
+}
+
+async fn send_once(method: &str, path: &str, accept: &str, body: Option<&Body>) -> Result<Value, ApiError> {
     let response = fetch(method, path, accept, body, None).await?;
     let text = text(&response).await?;
     if text.is_empty() {
@@ -58,7 +82,7 @@ pub(super) async fn fetch(
     method: &str,
     path: &str,
     accept: &str,
-    body: Option<Body>,
+    body: Option<&Body>,
     abort: Option<&AbortSignal>,
 ) -> Result<Response, ApiError> {
     let init = init(method, accept, body, abort).map_err(|_| ApiError::local("The browser refused the request."))?;
@@ -80,7 +104,7 @@ pub(super) async fn fetch(
 fn init(
     method: &str,
     accept: &str,
-    body: Option<Body>,
+    body: Option<&Body>,
     abort: Option<&AbortSignal>,
 ) -> Result<RequestInit, JsValue> {
     let init = RequestInit::new();
@@ -105,4 +129,19 @@ async fn text(response: &Response) -> Result<String, ApiError> {
     let promise = response.text().map_err(|_| ApiError::unreachable())?;
     let text = JsFuture::from(promise).await.map_err(|_| ApiError::unreachable())?;
     Ok(text.as_string().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_asked_twice_is_asked_twice() {
+        assert!(is_repeatable("GET", "/api/v1/pods"));
+        assert!(is_repeatable("POST", "/api/v1/namespaces/a/pods?dryRun=All"));
+        assert!(is_repeatable("POST", "/auth/login"));
+        for method in ["POST", "PUT", "DELETE"] {
+            assert!(!is_repeatable(method, "/api/v1/namespaces/a/pods"));
+        }
+    }
 }

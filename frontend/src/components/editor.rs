@@ -4,16 +4,12 @@ use super::detail::Detail;
 use super::diff::diff;
 use crate::api::{self, ApiError, DryRun, Resource};
 use crate::context::ui;
-use crate::live::sleep;
 use crate::router;
 use crate::view_model::discovery::Found;
 use crate::view_model::{name, namespace, text, yaml};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::Value;
-
-/// Waits this long after the last key before the preview follows, in milliseconds.
-pub const PAUSE: u32 = 250;
 
 /// What the server says about a change that was not made yet.
 #[derive(Clone)]
@@ -224,18 +220,4 @@ fn place_of(object: &Value, resource: &Resource) -> String {
         (true, "") => Some(ui().namespace.get_untracked()).filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into()),
         (true, namespace) => namespace.to_owned(),
     }
-}
-
-/// Runs `follow` when `text` has stood still for a moment.
-pub fn when_still(text: Signal<String>, follow: impl Fn() + Clone + 'static) {
-    Effect::new(move |_| {
-        let now = text.get();
-        let follow = follow.clone();
-        spawn_local(async move {
-            sleep(PAUSE).await;
-            if text.try_get_untracked() == Some(now) {
-                follow();
-            }
-        });
-    });
 }

@@ -17,13 +17,14 @@ pub fn list(_: Params) -> AnyView {
         purpose: "A ConfigMap holds settings and whole files that pods read as variables or mount.",
         command: "kubectl create configmap my-settings --from-literal=level=info{n}",
     };
-    list_page(&CONFIG_MAPS, words, "", || {
+    let new = |test_id| {
         (move || {
             may("create", &CONFIG_MAPS, "", &ui().namespace.get())
-                .then(|| link_button(Weight::Plain, "plus", "New ConfigMap", "configmap-new", "/ui/configmaps/new".into()))
+                .then(|| link_button(Weight::Plain, "plus", "New ConfigMap", test_id, "/ui/configmaps/new".into()))
         })
         .into_any()
-    })
+    };
+    list_page(&CONFIG_MAPS, words, "", new("configmap-new"), move || new("configmap-first"))
 }
 
 pub fn create(_: Params) -> AnyView {
@@ -39,7 +40,9 @@ pub fn detail(params: Params) -> AnyView {
 
 fn data(detail: &Detail) -> AnyView {
     let editing = RwSignal::new(false);
-    let close = move || drop(editing.try_set(false));
+    let close = move || {
+        editing.try_set(false);
+    };
     let facts = detail.view(|object| {
         let kind = object["type"].as_str().map(|kind| ("Type", kind.to_owned().into_any()));
         about(object, kind.into_iter().collect())

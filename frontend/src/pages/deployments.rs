@@ -1,5 +1,5 @@
 //! Deployments: their list, and one of them with its rollout.
-use super::{Words, list_page};
+use super::{Words, list_page, nothing};
 use crate::api::resource::{DEPLOYMENTS, PODS, REPLICA_SETS};
 use crate::api::watch::Query;
 use crate::api;
@@ -28,7 +28,7 @@ pub fn list(_: Params) -> AnyView {
         purpose: "A Deployment runs copies of an image, replaces broken ones, and rolls out new versions without a gap.",
         command: "kubectl create deployment web --image=IMAGE{n}",
     };
-    list_page(&DEPLOYMENTS, words, "", || {
+    list_page(&DEPLOYMENTS, words, "", nothing(), || {
         (move || {
             may("create", &DEPLOYMENTS, "", &ui().namespace.get())
                 .then(|| link_button(Weight::Plain, "plus", "Deploy an image", "deploy-first", "/ui/deploy".into()))
@@ -119,11 +119,13 @@ fn overview(detail: &Detail, pods: Live) -> Tab {
             view! { {about(object, extra)}{conditions(object)} }.into_any()
         });
         view! {
-            <div class="columns">
-                <div class="stack">{rollout_panel(&detail)}{scale_panel(&detail)}</div>
+            <div class="columns wide-first">
+                <div class="stack">
+                    <div class="pair">{rollout_panel(&detail)}{scale_panel(&detail)}</div>
+                    <section class="panel"><h2>"Pods"</h2>{pod_list(pods)}</section>
+                </div>
                 <div class="stack">{facts}</div>
             </div>
-            <section class="panel"><h2>"Pods"</h2>{pod_list(pods)}</section>
         }
         .into_any()
     })
@@ -266,5 +268,5 @@ fn undo_button(detail: &Detail, revision: Revision) -> AnyView {
             }),
         }));
     };
-    button(Weight::Plain, "undo", "Undo to here", format!("undo-{number}"), pending, ask)
+    button(Weight::Plain, "undo", "Roll back to this", format!("undo-{number}"), pending, ask)
 }

@@ -232,7 +232,7 @@ impl Log {
         let times = self.times.get_untracked();
         let count = lines.len();
         let added: String = lines.iter().filter_map(|line| html(line, &search, times)).collect();
-        self.window.update_value(|window| lines.into_iter().for_each(|line| drop(window.push(line))));
+        self.window.update_value(|window| lines.into_iter().for_each(|line| window.push(line)));
         if paused {
             self.waiting.update(|waiting| *waiting += count);
             return;

@@ -40,7 +40,8 @@ pub fn list_page(
     resource: &'static Resource,
     words: Words,
     test_prefix: &'static str,
-    actions: impl Fn() -> AnyView + Send + Sync + 'static,
+    beside_title: AnyView,
+    first_steps: impl Fn() -> AnyView + Send + Sync + 'static,
 ) -> AnyView {
     let namespaced = resource.namespaced;
     let query = Signal::derive(move || {
@@ -48,9 +49,7 @@ pub fn list_page(
         Some(Query::all(resource, namespace))
     });
     let live = live::watch(query);
-    let actions = Arc::new(actions);
     let Words { title, symbol, purpose, command } = words;
-    let beside = actions.clone();
     let empty = move || {
         let namespace = if namespaced { ui().namespace.get() } else { String::new() };
         let option = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
@@ -59,10 +58,10 @@ pub fn list_page(
             command => command.replace("{n}", &option),
         };
         let place = if namespace.is_empty() { String::new() } else { format!(" in {namespace}") };
-        state::empty(symbol, format!("No {title}{place}"), purpose, Some(hint), Some(actions()))
+        state::empty(symbol, format!("No {title}{place}"), purpose, Some(hint), Some(first_steps()))
     };
     view! {
-        {title_bar(title, beside())}
+        {title_bar(title, beside_title)}
         {table::list(List {
             resource: resource.clone(),
             live,

@@ -92,7 +92,7 @@ pub fn list(params: Params) -> AnyView {
             let namespace = if asked.namespaced { ui().chosen() } else { None };
             Some(Query { table: true, ..Query::all(&asked, namespace) })
         }));
-        let columns = Memo::new(move |_| live.columns.with(|columns| from_server(columns)));
+        let columns = Signal::derive(move || live.columns.with(|columns| from_server(columns)));
         let shown = resource.clone();
         let empty = move || {
             let hint = kubectl_get(&shown, &ui().namespace.get());
@@ -104,7 +104,7 @@ pub fn list(params: Params) -> AnyView {
                 show_namespace: several_namespaces(&resource),
                 resource,
                 live,
-                columns: columns.into(),
+                columns,
                 test_prefix: "",
                 empty: Arc::new(empty),
             })}

@@ -28,7 +28,7 @@ pub fn list(_: Params) -> AnyView {
     };
     view! {
         {move || open.get().then(|| create(open))}
-        {list_page(&NAMESPACES, words, "", bar)}
+        {list_page(&NAMESPACES, words, "", bar(), super::nothing)}
     }
     .into_any()
 }
@@ -49,7 +49,9 @@ fn create(open: RwSignal<bool>) -> AnyView {
             problem.try_set(result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default());
             result
         };
-        ui().write(done, pending, request, move |_| drop(open.try_set(false)));
+        ui().write(done, pending, request, move |_| {
+            open.try_set(false);
+        });
     };
     view! {
         <form class="panel form inline" on:submit=move |event| { event.prevent_default(); save(); }>

@@ -23,7 +23,7 @@ pub fn list(_: Params) -> AnyView {
         purpose: "A node is a machine that runs pods. It joins when an agent on it dials this server.",
         command: "",
     };
-    list_page(&NODES, words, "", nothing)
+    list_page(&NODES, words, "", nothing(), nothing)
 }
 
 pub fn detail(params: Params) -> AnyView {

@@ -18,7 +18,7 @@ pub fn list(_: Params) -> AnyView {
         purpose: "A pod is one running copy: its containers share an address and start and end together. Deployments make them.",
         command: "kubectl run one --image=IMAGE{n}",
     };
-    list_page(&PODS, words, "pod-", nothing)
+    list_page(&PODS, words, "pod-", nothing(), nothing)
 }
 
 pub fn detail(params: Params) -> AnyView {

@@ -19,7 +19,7 @@ pub fn list(_: Params) -> AnyView {
         purpose: "A ReplicaSet keeps a number of equal pods. Deployments make them: one for each revision.",
         command: "",
     };
-    list_page(&REPLICA_SETS, words, "", nothing)
+    list_page(&REPLICA_SETS, words, "", nothing(), nothing)
 }
 
 pub fn detail(params: Params) -> AnyView {

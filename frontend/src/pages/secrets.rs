@@ -17,13 +17,14 @@ pub fn list(_: Params) -> AnyView {
         purpose: "A Secret holds passwords, tokens and keys. Pods read them as variables or files; the database keeps them encrypted.",
         command: "kubectl create secret generic my-secret --from-literal=password=VALUE{n}",
     };
-    list_page(&SECRETS, words, "", || {
+    let new = |test_id| {
         (move || {
             may("create", &SECRETS, "", &ui().namespace.get())
-                .then(|| link_button(Weight::Plain, "plus", "New Secret", "secret-new", "/ui/secrets/new".into()))
+                .then(|| link_button(Weight::Plain, "plus", "New Secret", test_id, "/ui/secrets/new".into()))
         })
         .into_any()
-    })
+    };
+    list_page(&SECRETS, words, "", new("secret-new"), move || new("secret-first"))
 }
 
 pub fn create(_: Params) -> AnyView {
@@ -39,7 +40,9 @@ pub fn detail(params: Params) -> AnyView {
 
 fn data(detail: &Detail) -> AnyView {
     let editing = RwSignal::new(false);
-    let close = move || drop(editing.try_set(false));
+    let close = move || {
+        editing.try_set(false);
+    };
     let facts = detail.view(|object| {
         let kind = object["type"].as_str().map(|kind| ("Type", kind.to_owned().into_any()));
         about(object, kind.into_iter().collect())

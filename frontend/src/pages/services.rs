@@ -19,7 +19,7 @@ pub fn list(_: Params) -> AnyView {
         purpose: "A Service gives pods one name and address, and spreads connections over those that are ready.",
         command: "kubectl expose deployment web --port=80{n}",
     };
-    list_page(&SERVICES, words, "", nothing)
+    list_page(&SERVICES, words, "", nothing(), nothing)
 }
 
 pub fn detail(params: Params) -> AnyView {

@@ -73,14 +73,14 @@ fn digits(text: &str) -> usize {
 }
 
 /// How a column makes its cell.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Source {
     Object(fn(&Value) -> Cell),
     /// The server's own cell at this place.
     Server(usize),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Column {
     pub name: String,
     /// 1 is always shown, 2 from a tablet's width on, 3 only where there is plenty.

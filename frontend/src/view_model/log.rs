@@ -11,23 +11,15 @@ pub struct Window {
 }
 
 impl Window {
-    /// Returns how many old lines were forgotten.
-    pub fn push(&mut self, line: String) -> usize {
+    pub fn push(&mut self, line: String) {
         self.lines.push_back(line);
-        let mut forgotten = 0;
         while self.lines.len() > MAX_LINES {
             self.lines.pop_front();
-            forgotten += 1;
         }
-        forgotten
     }
 
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
-    }
-
-    pub fn len(&self) -> usize {
-        self.lines.len()
     }
 
     pub fn clear(&mut self) {
@@ -143,7 +135,7 @@ mod tests {
     fn terminal_colours_go_and_old_lines_are_forgotten() {
         assert_eq!(without_escapes("\u{1b}[31mred\u{1b}[0m\r"), "red");
         let mut window = Window::default();
-        let forgotten: usize = (0..MAX_LINES + 3).map(|n| window.push(n.to_string())).sum();
-        assert_eq!((forgotten, window.len(), window.lines().next()), (3, MAX_LINES, Some("3")));
+        (0..MAX_LINES + 3).for_each(|n| window.push(n.to_string()));
+        assert_eq!((window.lines().count(), window.lines().next()), (MAX_LINES, Some("3")));
     }
 }

@@ -121,11 +121,6 @@ fn message(pod: &Value) -> String {
     }
 }
 
-/// Whether somebody should look.
-pub fn is_failing(pod: &Value) -> bool {
-    matches!(status(pod).tone, Tone::Bad | Tone::Warn)
-}
-
 /// Containers ready and wanted; sidecars count as `kubectl` counts them.
 pub fn ready_of(pod: &Value) -> (usize, usize) {
     let sidecars: Vec<_> = list(pod, &["spec", "initContainers"])
@@ -149,12 +144,6 @@ pub fn restarts(pod: &Value) -> i64 {
         .iter()
         .map(|status| number(status, &["restartCount"]).unwrap_or(0))
         .sum()
-}
-
-/// When the last container ended that was started again, in milliseconds.
-pub fn last_restart(pod: &Value) -> Option<i64> {
-    let ended = |status: &Value| time::parse(text(status, &["lastState", "terminated", "finishedAt"]));
-    list(pod, &["status", "containerStatuses"]).iter().filter_map(ended).max()
 }
 
 /// One container for the pod's page.
@@ -299,9 +288,9 @@ mod tests {
     #[test]
     fn readiness_and_restarts_are_counted_over_all_containers() {
         let pod = pod(json!({"containerStatuses": [
-            {"name": "a", "ready": true, "restartCount": 2, "lastState": {"terminated": {"finishedAt": "1970-01-01T00:00:01Z"}}},
+            {"name": "a", "ready": true, "restartCount": 2},
             {"name": "b", "ready": false, "restartCount": 1}]}));
-        assert_eq!((ready_of(&pod), restarts(&pod), last_restart(&pod)), ((1, 2), 3, Some(1000)));
+        assert_eq!((ready_of(&pod), restarts(&pod)), ((1, 2), 3));
     }
 
     #[test]
