@@ -65,6 +65,9 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
     if proof == Proof::SessionCookie && !reads && !parts.headers.contains_key(BROWSER_HEADER) {
         return Err(Status::new(Reason::Forbidden, format!("a browser's request that changes something needs the header {BROWSER_HEADER}")));
     }
+    if proof == Proof::SessionCookie && is_foreign_socket(&parts.headers) {
+        return Err(Status::new(Reason::Forbidden, "a WebSocket with the session's cookie must come from the dashboard itself"));
+    }
     let call = take_apart(app, actor, &parts)?;
     let watches = call.flag("watch");
     let verb = verb(&parts.method, &call, watches)?;
@@ -86,7 +89,7 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
     match verb {
         "get" => read::get(&call).await,
         "list" => read::list(&call).await,
-        "watch" => watch::watch(call, &parts).await,
+        "watch" => watch::watch(call, &mut parts).await,
         "create" => write::create(&call, read_body(body).await?).await,
         "update" => write::update(&call, read_body(body).await?).await,
         "patch" => write::patch(&call, read_body(body).await?).await,
@@ -94,6 +97,15 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
         "deletecollection" => write::delete_collection(&call, read_body(body).await?).await,
         _ => Err(routes::not_found()),
     }
+}
+
+/// Browsers let any page open a WebSocket to any host, and cookies know no ports: a page served from another port of this
+/// machine would have the user's session. `Origin` is what such a page can't choose.
+fn is_foreign_socket(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let origin = text(header::ORIGIN);
+    let host = origin.split_once("://").map_or("", |(_, host)| host);
+    headers.contains_key(header::UPGRADE) && (host.is_empty() || !host.eq_ignore_ascii_case(text(header::HOST)))
 }
 
 /// The body, whole; a longer one than Kubernetes takes is refused.
@@ -207,4 +219,23 @@ fn percent_decode(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn a_session_opens_sockets_only_from_the_dashboards_own_pages() {
+        let headers = |rows: &[(header::HeaderName, &'static str)]| {
+            rows.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect::<HeaderMap>()
+        };
+        let socket = (header::UPGRADE, "websocket");
+        let host = (header::HOST, "127.0.0.1:6480");
+        assert!(!is_foreign_socket(&headers(&[host.clone()])));
+        assert!(!is_foreign_socket(&headers(&[socket.clone(), host.clone(), (header::ORIGIN, "http://127.0.0.1:6480")])));
+        assert!(is_foreign_socket(&headers(&[socket.clone(), host.clone(), (header::ORIGIN, "http://127.0.0.1:3000")])));
+        assert!(is_foreign_socket(&headers(&[socket, host])));
+    }
 }

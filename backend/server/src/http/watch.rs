@@ -1,12 +1,15 @@
 //! `watch`: a line of JSON a change, for as long as the client listens.
 use super::read::{Selectors, Shape};
 use super::resources::Call;
+use super::subresources::upgrade;
 use crate::objects::read_failed;
 use axum::body::Body;
+use axum::extract::ws::{Message, WebSocket};
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::{Stream, StreamExt};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::table::{IncludeObject, partial_metadata, table};
 use pilothouse_api::{Revision, Status};
@@ -23,7 +26,7 @@ const LONGEST: u64 = 3600;
 /// Kubernetes' mark on the bookmark that ends the initial list.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
-pub async fn watch(call: Call, parts: &Parts) -> Result<Response, Status> {
+pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
     let selectors = Selectors::of(&call)?;
     let from = call.param("resourceVersion").unwrap_or_default();
     let from: Option<Revision> = match from {
@@ -63,6 +66,10 @@ pub async fn watch(call: Call, parts: &Parts) -> Result<Response, Status> {
         first.put_slice(&encoder.bookmark(start, true));
     }
     let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let socket = match parts.headers.contains_key(header::UPGRADE) {
+        true => Some(upgrade(parts).await?),
+        false => None,
+    };
     let stream = futures::stream::unfold(
         Some((watch, encoder, first.freeze())),
         move |running| {
@@ -81,7 +88,33 @@ pub async fn watch(call: Call, parts: &Parts) -> Result<Response, Status> {
             }
         },
     );
+    if let Some(socket) = socket {
+        return Ok(socket.on_upgrade(move |socket| tell(socket, stream)));
+    }
     Ok(([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache, private")], Body::from_stream(stream)).into_response())
+}
+
+/// The same events over a WebSocket, a message each, as Kubernetes offers them: a browser opens few plain connections.
+async fn tell(mut socket: WebSocket, lines: impl Stream<Item = Result<Bytes, Infallible>>) {
+    let mut lines = std::pin::pin!(lines);
+    loop {
+        let burst = tokio::select! {
+            burst = lines.next() => burst,
+            // A watcher has nothing to say: this is its end, or a ping that was answered by itself.
+            said = socket.recv() => match said {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
+        };
+        let Some(Ok(burst)) = burst else { break };
+        for line in String::from_utf8_lossy(&burst).lines() {
+            if socket.send(Message::Text(line.into())).await.is_err() {
+                return;
+            }
+        }
+    }
+    // Whoever has gone already needs no goodbye.
+    let _ = socket.send(Message::Close(None)).await;
 }
 
 /// Waits for something to send, then takes what else is there: one write for a burst. False: the watch is over.

@@ -3,6 +3,8 @@ mod portforward;
 mod spdy;
 mod streams;
 
+pub use streams::upgrade;
+
 use super::resources::{Call, read_body};
 use super::{read, reply, write};
 use crate::auth::{Claims, tokens};
