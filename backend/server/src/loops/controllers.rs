@@ -8,6 +8,7 @@ use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed, Reason, Revision, Status};
 use pilothouse_controllers::{Action, Cluster, Controller, Part, Plan};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -25,6 +26,7 @@ pub async fn run(objects: Objects, events: EventRecorder, shutdown: Cancellation
         cluster: Cluster::default(),
         queue: WorkQueue::default(),
         running: JoinSet::new(),
+        tasks: HashMap::new(),
         waiting: Vec::new(),
         objects,
         events,
@@ -47,6 +49,8 @@ struct Shell {
     cluster: Cluster,
     queue: WorkQueue,
     running: JoinSet<Outcome>,
+    /// Whose plans are running: a plan that panics must give its key back.
+    tasks: HashMap<tokio::task::Id, Task>,
     /// Carried out, but not seen yet: the barrier.
     waiting: Vec<Outcome>,
     objects: Objects,
@@ -63,10 +67,7 @@ impl Shell {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 step = self.feed.next() => self.observe(step),
-                Some(done) = self.running.join_next(), if !self.running.is_empty() => match done {
-                    Ok(outcome) => self.settle(outcome),
-                    Err(error) => tracing::error!(%error, "a plan was not carried out"),
-                },
+                Some(done) = self.running.join_next_with_id(), if !self.running.is_empty() => self.joined(done),
                 () = timer => {}
                 _ = resync.tick() => self.visit_all(),
             }
@@ -123,8 +124,24 @@ impl Shell {
                 continue;
             }
             let actor = Actor::system(&format!("controller:{}", controller.name()));
-            let carrying = carry_out(self.objects.clone(), self.events.clone(), actor, controller.name(), task, plan);
-            self.running.spawn(carrying);
+            let carrying = carry_out(self.objects.clone(), self.events.clone(), actor, controller.name(), task.clone(), plan);
+            let id = self.running.spawn(carrying).id();
+            self.tasks.insert(id, task);
+        }
+    }
+
+    fn joined(&mut self, done: Result<(tokio::task::Id, Outcome), tokio::task::JoinError>) {
+        match done {
+            Ok((id, outcome)) => {
+                self.tasks.remove(&id);
+                self.settle(outcome);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a plan was not carried out");
+                if let Some(task) = self.tasks.remove(&error.id()) {
+                    self.finish(Outcome { task, written: 0, failed: true, check_again_at: None });
+                }
+            }
         }
     }
 
@@ -223,5 +240,150 @@ async fn carry_out_one(objects: &Objects, actor: &Actor, action: &Action) -> Res
             }
         }
         Action::Event { .. } => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClusterNetwork, ClusterStore, build};
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Notify;
+
+    /// A write path on an empty memory store with the namespace `default`.
+    async fn objects() -> Objects {
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let (state, followers) = build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
+        followers.into_iter().for_each(|follower| drop(tokio::spawn(follower)));
+        make(&state.objects, "namespaces", "", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})).await;
+        state.objects
+    }
+
+    async fn make(objects: &Objects, resource: &str, namespace: &str, object: Value) {
+        let entry = objects.registry().by_resource(resource).cloned().unwrap();
+        objects.create(&Actor::system("test"), &entry, namespace, object, &WriteOptions::default()).await.unwrap();
+    }
+
+    fn shell(objects: &Objects, controller: impl Controller + 'static) -> Shell {
+        Shell {
+            controllers: vec![Arc::new(controller)],
+            feed: Feed::new(objects.store().clone(), None),
+            cluster: Cluster::default(),
+            queue: WorkQueue::default(),
+            running: JoinSet::new(),
+            tasks: HashMap::new(),
+            waiting: Vec::new(),
+            objects: objects.clone(),
+            events: EventRecorder::start(objects.clone(), CancellationToken::new()),
+        }
+    }
+
+    fn the_key() -> Key {
+        Key::new("namespaces", "", "default")
+    }
+
+    /// Wants one ConfigMap of whatever name: a run that does not see the last one's write makes another.
+    struct WantsOne;
+
+    impl Controller for WantsOne {
+        fn name(&self) -> &'static str {
+            "wants-one"
+        }
+        fn keys(&self, _: &Observed, _: &Cluster) -> Vec<Key> {
+            vec![the_key()]
+        }
+        fn all_keys(&self, _: &Cluster) -> Vec<Key> {
+            vec![the_key()]
+        }
+        fn reconcile(&self, _: &Key, cluster: &Cluster, _: Timestamp) -> Plan {
+            let mut plan = Plan::default();
+            if cluster.contains(&the_key()) && cluster.keys_in("configmaps", "default").next().is_none() {
+                let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "one-"}});
+                plan.actions.push(Action::Create { key: Key::new("configmaps", "default", ""), object });
+            }
+            plan
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_not_run_again_before_the_view_holds_its_last_write() {
+        let objects = objects().await;
+        let stop = CancellationToken::new();
+        let mut shell = shell(&objects, WantsOne);
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                shell.run(stop).await;
+                shell
+            }
+        });
+        for n in 0..100 {
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("noise-{n}")}});
+            make(&objects, "secrets", "default", secret).await;
+        }
+        while objects.store().list("configmaps", None).objects.is_empty() {
+            objects.store().wait_for(objects.store().revision() + 1).await.unwrap();
+        }
+        stop.cancel();
+        running.await.unwrap();
+        assert_eq!(objects.store().list("configmaps", None).objects.len(), 1);
+    }
+
+    /// Plans on a version long gone, the first time.
+    struct Stale(Arc<AtomicUsize>, Arc<Notify>);
+
+    impl Controller for Stale {
+        fn name(&self) -> &'static str {
+            "stale"
+        }
+        fn keys(&self, _: &Observed, _: &Cluster) -> Vec<Key> {
+            Vec::new()
+        }
+        fn all_keys(&self, _: &Cluster) -> Vec<Key> {
+            vec![the_key()]
+        }
+        fn reconcile(&self, key: &Key, cluster: &Cluster, _: Timestamp) -> Plan {
+            let mut plan = Plan::default();
+            if self.0.fetch_add(1, Ordering::SeqCst) > 0 {
+                self.1.notify_one();
+                return plan;
+            }
+            let mut object = Value::clone(&cluster.get(key).unwrap());
+            object["metadata"]["resourceVersion"] = "999999".into();
+            object["metadata"]["labels"]["late"] = "yes".into();
+            plan.actions.push(Action::Update { key: key.clone(), object, part: Part::Spec });
+            plan
+        }
+    }
+
+    #[tokio::test]
+    async fn a_conflict_drops_the_plan_and_the_next_run_comes_without_any_change() {
+        let objects = objects().await;
+        let (runs, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let mut shell = shell(&objects, Stale(runs.clone(), again.clone()));
+        let running = tokio::spawn(async move { shell.run(CancellationToken::new()).await });
+        tokio::time::timeout(Duration::from_secs(10), again.notified()).await.unwrap();
+        running.abort();
+        let namespace = objects.store().get(&the_key()).unwrap().value();
+        assert_eq!(namespace["metadata"]["labels"]["late"], Value::Null);
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    fn panics() -> Outcome {
+        panic!("a plan that panics, on purpose");
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_panics_gives_its_key_back() {
+        let objects = objects().await;
+        let mut shell = shell(&objects, WantsOne);
+        shell.queue.add((0, the_key()));
+        let task = shell.queue.next(Timestamp::now()).unwrap();
+        let id = shell.running.spawn(async { panics() }).id();
+        shell.tasks.insert(id, task);
+        let done = shell.running.join_next_with_id().await.unwrap();
+        shell.joined(done);
+        assert!(shell.queue.next_at().is_some());
     }
 }

@@ -125,6 +125,10 @@ async fn mark_unschedulable(
         if old["metadata"]["uid"] != uid {
             return Err(Status::not_found("pods", &pod.name));
         }
+        // Bound while this verdict was on its way: it is void, and nobody makes room for it.
+        if old["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty()) {
+            return Err(Status::conflict("pods", &pod.name, "the pod has a node by now".to_owned()));
+        }
         let mut new = old.clone();
         let mut conditions = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let before = conditions.iter().position(|c| c["type"] == "PodScheduled").map(|at| conditions.remove(at));

@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 const FIRST_PAUSE_MILLIS: i64 = 20;
 const LONGEST_PAUSE_MILLIS: i64 = 60_000;
+/// 20 ms doubled so often is past the longest pause.
+const LARGEST_SHIFT: u32 = 16;
 
 /// A controller (by its place in the list) and one of its keys.
 pub type Task = (usize, Key);
@@ -67,8 +69,9 @@ impl WorkQueue {
         let again = self.again.remove(task);
         if failed {
             let failures = self.failures.entry(task.clone()).or_default();
-            *failures += 1;
-            let pause = FIRST_PAUSE_MILLIS.saturating_mul(1_i64.checked_shl(*failures - 1).unwrap_or(i64::MAX));
+            *failures = failures.saturating_add(1);
+            // The exponent is bounded: a shift into the sign bit once gave a pause that jiff panics on.
+            let pause = FIRST_PAUSE_MILLIS << (*failures - 1).min(LARGEST_SHIFT);
             let at = now.checked_add(pause.min(LONGEST_PAUSE_MILLIS).milliseconds()).unwrap_or(now);
             self.add_at(task.clone(), at);
             return;
@@ -116,5 +119,20 @@ mod tests {
             now = at;
         }
         assert_eq!(pauses, [20, 40, 80, 160]);
+    }
+
+    #[test]
+    fn a_key_that_fails_for_hours_keeps_the_longest_pause() {
+        let mut now = Timestamp::UNIX_EPOCH;
+        let mut queue = WorkQueue::default();
+        queue.add(task("a"));
+        for failure in 1..=200 {
+            queue.next(now).unwrap();
+            queue.done(&task("a"), true, now);
+            let at = queue.next_at().unwrap();
+            let pause = at.as_millisecond() - now.as_millisecond();
+            assert!(failure < 13 || pause == LONGEST_PAUSE_MILLIS, "failure {failure}: {pause} ms");
+            now = at;
+        }
     }
 }

@@ -18,6 +18,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// One pod's change touches its own node and what it names, never all pods.
 #[derive(Default)]
 struct State {
+    /// The store's state has been taken in. Before that nothing is known, which is not the same as: there is nothing.
+    known: bool,
     revision: u64,
     objects: HashMap<Key, Arc<Object>>,
     shared: HashSet<Key>,
@@ -33,10 +35,13 @@ pub struct Assignments(Mutex<State>);
 
 impl Assignments {
     /// Hands over everything a node needs, as its first message. No change is told while `send` runs, so that a node
-    /// hears of each once: in this set or after it.
-    pub fn with_full(&self, node: &str, send: impl FnOnce(ServerMessage)) {
+    /// hears of each once: in this set or after it. False: nothing is known yet, and nothing was sent.
+    pub fn with_full(&self, node: &str, send: impl FnOnce(ServerMessage)) -> bool {
         let state = self.0.lock();
-        send(state.full(node));
+        if state.known {
+            send(state.full(node));
+        }
+        state.known
     }
 }
 
@@ -70,12 +75,13 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(&str,
         };
         {
             let mut state = assignments.0.lock();
-            let nodes: Vec<String> = state.pods_of.keys().cloned().collect();
-            *state = State { revision, ..State::default() };
+            let before = state.node_names();
+            *state = State { known: true, revision, ..State::default() };
             for object in objects {
                 state.apply(&object.key.clone(), Some(object));
             }
-            let everybody: HashSet<String> = state.pods_of.keys().cloned().chain(nodes).collect();
+            // Those without pods too: they route to services.
+            let everybody: HashSet<String> = state.node_names().into_iter().chain(before).collect();
             for node in everybody {
                 tell(&node, state.full(&node));
             }
@@ -152,16 +158,19 @@ impl State {
         }
         let pod = object.map(|o| o.value());
         let node = pod.as_ref().and_then(|p| p["spec"]["nodeName"].as_str()).unwrap_or_default().to_owned();
-        if let Some((old, _)) = before.filter(|(old, _)| *old != node) {
-            told.entry(old).or_default().push(change(key, None));
+        let known = before;
+        if let Some((old, _)) = known.as_ref().filter(|(old, _)| *old != node) {
+            told.entry(old.clone()).or_default().push(change(key, None));
         }
         let Some(pod) = pod.filter(|_| !node.is_empty()) else { return };
+        let known = known.filter(|(old, _)| *old == node).map(|(_, named)| named).unwrap_or_default();
         let named = named_by(&pod, &key.namespace);
         let changes = told.entry(node.clone()).or_default();
         for name in &named {
             let users = self.users.entry(name.clone()).or_default().entry(node.clone()).or_default();
             *users += 1;
-            if *users == 1 && let Some(object) = self.objects.get(name) {
+            // What the pod named before, the node has: a status is no reason to send it again.
+            if *users == 1 && !known.contains(name) && let Some(object) = self.objects.get(name) {
                 changes.push(change(name, Some(object))); // before the pod that needs it
             }
         }
@@ -204,4 +213,38 @@ fn named_by(pod: &Value, namespace: &Arc<str>) -> HashSet<Key> {
         add("secrets", &secret["name"]);
     }
     named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn put(state: &mut State, resource: &str, name: &str, value: &Value) -> Vec<(String, String)> {
+        let object = Object {
+            key: Key::new(resource, "shop", name),
+            uid: "1".into(),
+            revision: 1,
+            bytes: value.to_string().into(),
+            labels: Default::default(),
+            fields: Vec::new(),
+        };
+        let told = state.apply(&object.key.clone(), Some(Arc::new(object)));
+        told.into_iter().flat_map(|(node, changes)| changes.into_iter().map(move |c| (node.clone(), c.name.to_string()))).collect()
+    }
+
+    fn pod(node: &str, phase: &str) -> Value {
+        json!({"spec": {"nodeName": node, "volumes": [{"configMap": {"name": "settings"}}]}, "status": {"phase": phase}})
+    }
+
+    #[test]
+    fn what_a_pod_mounts_goes_to_its_node_once_and_again_only_when_it_changes() {
+        let mut state = State::default();
+        let to = |node: &str, names: &[&str]| names.iter().map(|n| (node.to_owned(), (*n).to_owned())).collect::<Vec<_>>();
+        assert_eq!(put(&mut state, "configmaps", "settings", &json!({})), []);
+        assert_eq!(put(&mut state, "pods", "a", &pod("n1", "Pending")), to("n1", &["settings", "a"]));
+        assert_eq!(put(&mut state, "pods", "a", &pod("n1", "Running")), to("n1", &["a"]));
+        assert_eq!(put(&mut state, "configmaps", "settings", &json!({"data": {}})), to("n1", &["settings"]));
+        assert_eq!(put(&mut state, "pods", "b", &pod("n2", "Pending")), to("n2", &["settings", "b"]));
+    }
 }

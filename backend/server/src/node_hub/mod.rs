@@ -1,5 +1,7 @@
 //! The nodes' side of the server: one line a node, the objects it needs, and streams on demand.
 mod assignments;
+#[cfg(test)]
+mod tests;
 
 use crate::auth::Attributes;
 use crate::http::reply;
@@ -41,10 +43,17 @@ type Waiting = oneshot::Sender<Result<NodeStream, Status>>;
 struct Inner {
     objects: Objects,
     events: EventRecorder,
-    lines: Mutex<HashMap<String, mpsc::Sender<ServerMessage>>>,
+    lines: Mutex<HashMap<String, Line>>,
     /// Streams that were asked for, by id: the node, and who waits.
     streams: Mutex<HashMap<String, (String, Waiting)>>,
     assignments: Assignments,
+}
+
+/// The way to one node. The connection ends when it is cut.
+#[derive(Clone)]
+struct Line {
+    messages: mpsc::Sender<ServerMessage>,
+    cut: CancellationToken,
 }
 
 /// Cheap to clone.
@@ -72,8 +81,10 @@ impl Hub {
     fn tell(&self, node: &str, message: ServerMessage) {
         let mut lines = self.0.lines.lock();
         let Some(line) = lines.get(node) else { return };
-        if line.try_send(message).is_err() {
+        if line.messages.try_send(message).is_err() {
             tracing::warn!(node, "the node reads too slowly; its line is cut and starts over");
+            // Left open, the node would take its old set for the newest for ever.
+            line.cut.cancel();
             lines.remove(node);
         }
     }
@@ -137,8 +148,8 @@ pub async fn stream(State(app): State<AppState>, Path(id): Path<String>, headers
 
 async fn serve(hub: Hub, actor: Actor, node: String, socket: WebSocket) {
     let (mut sink, mut incoming) = socket.split();
-    let (line, mut outgoing) = mpsc::channel(QUEUE);
-    let pong = line.clone();
+    let (messages, mut outgoing) = mpsc::channel(QUEUE);
+    let line = Line { messages, cut: CancellationToken::new() };
     let sending = async {
         while let Some(message) = outgoing.recv().await {
             let Ok(text) = serde_json::to_string(&message) else { continue };
@@ -165,28 +176,38 @@ async fn serve(hub: Hub, actor: Actor, node: String, socket: WebSocket) {
                         return;
                     }
                     // The full set and the line begin together: no change falls between.
-                    hub.0.assignments.with_full(&node, |full| {
-                        if pong.try_send(full).is_ok() {
-                            hub.0.lines.lock().insert(node.clone(), pong.clone());
-                        }
-                    });
+                    let known = hub.0.assignments.with_full(&node, |full| hub.begin(&node, &line, full));
+                    if !known {
+                        return; // an empty set would end every pod there; the node dials again
+                    }
                 }
                 NodeMessage::Ping => {
                     hub.renew(&actor, &node).await;
-                    let _ = pong.try_send(ServerMessage::Pong);
+                    let _ = line.messages.try_send(ServerMessage::Pong);
                 }
                 message => hub.receive(&actor, &node, message).await,
             }
         }
     };
-    tokio::select! { () = sending => {}, () = receiving => {} }
+    tokio::select! { () = sending => {}, () = receiving => {}, () = line.cut.cancelled() => {} }
     let mut lines = hub.0.lines.lock();
-    if lines.get(&node).is_some_and(|current| current.same_channel(&line)) {
+    if lines.get(&node).is_some_and(|current| current.messages.same_channel(&line.messages)) {
         lines.remove(&node);
     }
 }
 
 impl Hub {
+    /// A new line of a node replaces the one it had.
+    fn begin(&self, node: &str, line: &Line, full: ServerMessage) {
+        if line.messages.try_send(full).is_err() {
+            return line.cut.cancel();
+        }
+        let before = self.0.lines.lock().insert(node.to_owned(), line.clone());
+        if let Some(before) = before.filter(|before| !before.messages.same_channel(&line.messages)) {
+            before.cut.cancel();
+        }
+    }
+
     async fn register(&self, actor: &Actor, name: &str, object: Value) -> Result<(), Status> {
         let objects = &self.0.objects;
         let entry = objects.registry().by_resource("nodes").cloned().ok_or_else(|| Status::not_found("nodes", name))?;

@@ -1,0 +1,157 @@
+//! The hub as agents meet it: real WebSockets on the loopback.
+use super::*;
+use crate::auth::Claims;
+use crate::{ClusterNetwork, ClusterStore, build, routes};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+type Agent = WebSocketStream<TcpStream>;
+
+struct Server {
+    app: AppState,
+    address: String,
+}
+
+async fn server() -> Server {
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let (app, followers) = build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
+    followers.into_iter().for_each(|follower| drop(tokio::spawn(follower)));
+    crate::auth::bootstrap::run(&app).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let router = routes::router(app.clone(), CancellationToken::new());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(app.hub.clone().run(CancellationToken::new()));
+    Server { app, address }
+}
+
+impl Server {
+    async fn dial(&self, node: &str, path: &str) -> Result<Agent, tungstenite::Error> {
+        let claims = Claims::new(&format!("system:node:{node}"), &["system:nodes"], 600);
+        let token = self.app.auth.issue(&claims).unwrap();
+        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+        let tcp = TcpStream::connect(&self.address).await.unwrap();
+        tokio_tungstenite::client_async(request, tcp).await.map(|(socket, _)| socket)
+    }
+
+    /// An agent that has its full set.
+    async fn join(&self, node: &str) -> Agent {
+        loop {
+            let mut agent = self.dial(node, pilothouse_protocol::CONNECT_PATH).await.unwrap();
+            let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "status": {}});
+            say(&mut agent, &NodeMessage::Register { node: object }).await;
+            if let Some(ServerMessage::Objects { full, .. }) = hear(&mut agent).await {
+                assert!(full);
+                return agent;
+            }
+        }
+    }
+}
+
+async fn say(agent: &mut Agent, message: &NodeMessage) {
+    agent.send(tungstenite::Message::text(serde_json::to_string(message).unwrap())).await.unwrap();
+}
+
+/// The next message; None when the line has ended.
+async fn hear(agent: &mut Agent) -> Option<ServerMessage> {
+    loop {
+        let frame = tokio::time::timeout(Duration::from_secs(20), agent.next()).await.expect("the line goes on in silence");
+        match frame {
+            Some(Ok(tungstenite::Message::Text(text))) => return Some(serde_json::from_str(&text).unwrap()),
+            Some(Ok(tungstenite::Message::Close(_)) | Err(_)) | None => return None,
+            Some(Ok(_)) => {}
+        }
+    }
+}
+
+#[test]
+fn a_node_is_told_nothing_before_the_store_was_read() {
+    let mut told = false;
+    assert!(!Assignments::default().with_full("n1", |_| told = true));
+    assert!(!told);
+}
+
+#[tokio::test]
+async fn a_node_that_reads_too_slowly_loses_its_line_and_starts_over() {
+    let server = server().await;
+    let mut slow = server.join("n1").await;
+    // Nothing else runs meanwhile, so the queue fills up.
+    for _ in 0..QUEUE * 2 {
+        server.app.hub.tell("n1", ServerMessage::Pong);
+    }
+    assert!(!server.app.hub.is_connected("n1"));
+    while hear(&mut slow).await.is_some() {}
+    server.join("n1").await;
+    assert!(server.app.hub.is_connected("n1"));
+}
+
+#[tokio::test]
+async fn a_new_line_of_a_node_ends_the_one_before() {
+    let server = server().await;
+    let mut first = server.join("n1").await;
+    let mut second = server.join("n1").await;
+    while hear(&mut first).await.is_some() {}
+    assert!(server.app.hub.is_connected("n1"));
+    say(&mut second, &NodeMessage::Ping).await;
+    while !matches!(hear(&mut second).await.unwrap(), ServerMessage::Pong) {}
+}
+
+#[tokio::test]
+async fn a_stream_is_for_the_node_that_was_asked_and_only_once() {
+    let server = server().await;
+    let mut agent = server.join("n1").await;
+    let pod = pilothouse_protocol::PodRef { namespace: "default".into(), name: "a".into(), uid: "1".into() };
+    let hub = server.app.hub.clone();
+    let asking = tokio::spawn(async move { hub.open("n1", StreamRequest::PortForward { pod, port: 80 }).await });
+    let id = loop {
+        if let ServerMessage::OpenStream { id, .. } = hear(&mut agent).await.unwrap() {
+            break id;
+        }
+    };
+    let path = format!("{}/{id}", pilothouse_protocol::STREAM_PATH);
+    assert!(server.dial("n2", &path).await.is_err());
+    let mut stream = server.dial("n1", &path).await.unwrap();
+    let mut server_end = asking.await.unwrap().unwrap();
+    assert!(server.dial("n1", &path).await.is_err());
+    stream.send(tungstenite::Message::binary(b"hi".to_vec())).await.unwrap();
+    assert!(matches!(server_end.next().await, Some(Ok(Message::Binary(bytes))) if &bytes[..] == b"hi"));
+}
+
+#[tokio::test]
+async fn a_status_of_an_earlier_or_foreign_pod_changes_nothing() {
+    let server = server().await;
+    let mut agent = server.join("n1").await;
+    let objects = &server.app.objects;
+    let entry = objects.registry().by_resource("pods").cloned().unwrap();
+    let actor = Actor::system("test");
+    let mut uids = Vec::new();
+    for (name, node) in [("mine", "n1"), ("foreign", "n2")] {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
+        let made = objects.create(&actor, &entry, "default", pod, &WriteOptions::default()).await.unwrap();
+        uids.push(made.uid.clone());
+    }
+    let status = |name: &str, uid: &str| NodeMessage::PodStatus {
+        namespace: "default".into(),
+        name: name.into(),
+        uid: uid.into(),
+        status: json!({"phase": "Running"}),
+    };
+    let phase = |name: &str| objects.store().get(&pilothouse_api::Key::new("pods", "default", name)).unwrap().value()["status"]["phase"].clone();
+    say(&mut agent, &status("mine", "another-uid")).await;
+    say(&mut agent, &status("foreign", &uids[1])).await;
+    say(&mut agent, &status("nobody", "x")).await;
+    say(&mut agent, &NodeMessage::PodTerminated { namespace: "default".into(), name: "foreign".into(), uid: uids[1].clone() }).await;
+    say(&mut agent, &NodeMessage::Ping).await;
+    while !matches!(hear(&mut agent).await.unwrap(), ServerMessage::Pong) {}
+    assert_ne!(phase("mine"), "Running");
+    assert_ne!(phase("foreign"), "Running");
+    say(&mut agent, &status("mine", &uids[0])).await;
+    say(&mut agent, &NodeMessage::Ping).await;
+    while !matches!(hear(&mut agent).await.unwrap(), ServerMessage::Pong) {}
+    assert_eq!(phase("mine"), "Running");
+}
