@@ -54,7 +54,8 @@ impl Cluster {
 
     /// The dashboard's address, from the ready line.
     pub fn dashboard(&self) -> Result<String> {
-        let after = self.ready_line.split("dashboard ").nth(1).context("the ready line names no dashboard")?;
+        let after =
+            self.ready_line.split("dashboard ").nth(1).context("the ready line names no dashboard")?;
         Ok(after.split_whitespace().next().unwrap_or_default().to_owned())
     }
 
@@ -115,7 +116,9 @@ impl Cluster {
         let data = self.dir.join("data/node");
         let data = data.to_string_lossy();
         for entry in fs::read_dir("/proc")? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let arguments = String::from_utf8_lossy(&arguments);
             let mut words = arguments.split('\0');

@@ -98,8 +98,12 @@ impl Kubectl {
 
     /// Starts a command that goes on (`get -w`, `logs -f`, `port-forward`); it ends when dropped.
     pub fn start(&self, arguments: &[&str]) -> Result<Running> {
-        let child =
-            self.command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let child = self
+            .command(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         Ok(Running { child })
     }
 }

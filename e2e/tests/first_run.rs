@@ -49,8 +49,14 @@ fn bad_input_is_refused_and_changes_nothing(cluster: &Cluster) -> Result<()> {
         (good.replace("replicas: 1", "replicaz: 1"), "unknown field \"spec.replicaz\""),
         (good.replace("replicas: 1", "replicas: many"), "cannot unmarshal string"),
         (good.replace(&format!("image: {IMAGE}"), "imagePullPolicy: Never"), "image: Required value"),
-        (good.replace("matchLabels: {app: web}", "matchLabels: {app: other}"), "`selector` does not match template `labels`"),
-        (good.replace("metadata: {name: web}", &format!("metadata: {{name: {}}}", "x".repeat(300))), "must be no more than 253"),
+        (
+            good.replace("matchLabels: {app: web}", "matchLabels: {app: other}"),
+            "`selector` does not match template `labels`",
+        ),
+        (
+            good.replace("metadata: {name: web}", &format!("metadata: {{name: {}}}", "x".repeat(300))),
+            "must be no more than 253",
+        ),
     ];
     for (manifest, expected) in rows {
         let said = ns.refused(&["apply", "-f", "-"], &manifest)?;
@@ -124,7 +130,8 @@ fn containers_and_pods_come_back(cluster: &Cluster) -> Result<()> {
     let (id, _) = web.ok_or_else(|| anyhow::anyhow!("no container of the pod: {containers:?}"))?;
     ensure!(Command::new("docker").args(["kill", id]).output()?.status.success());
     eventually("a restart that is counted", SOON, || {
-        let restarts = ns.ok(&["get", "pods", "-o", "jsonpath={.items[0].status.containerStatuses[0].restartCount}"])?;
+        let restarts =
+            ns.ok(&["get", "pods", "-o", "jsonpath={.items[0].status.containerStatuses[0].restartCount}"])?;
         Ok((restarts == "1").then_some(()))
     })?;
     let first = ns.ok(&["get", "pods", "-o", "name"])?;
@@ -138,12 +145,17 @@ fn containers_and_pods_come_back(cluster: &Cluster) -> Result<()> {
 fn secrets_are_not_in_the_database_as_plain_text(cluster: &Cluster) -> Result<()> {
     let ns = Namespace::create(cluster, "sealed")?;
     let encoded = "dW5kZXItdGhlLXRoaXJkLXBhbG0=";
-    let manifest = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: treasure}}\ndata: {{place: {encoded}}}\n");
+    let manifest =
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: treasure}}\ndata: {{place: {encoded}}}\n");
     // Server-side: the client-side way keeps a plain copy in an annotation, which lies in the sealed body too.
     ns.ok_with_input(&["apply", "--server-side", "-f", "-"], &manifest)?;
-    ensure!(ns.ok(&["get", "secret", "treasure", "-o", "yaml"])?.contains(encoded), "the secret cannot be read back");
+    ensure!(
+        ns.ok(&["get", "secret", "treasure", "-o", "yaml"])?.contains(encoded),
+        "the secret cannot be read back"
+    );
     // Everything PostgreSQL has written, the write-ahead log included.
-    let found = Command::new("grep").args(["-r", "-l", encoded]).arg(cluster.dir().join("data/postgres")).output()?;
+    let found =
+        Command::new("grep").args(["-r", "-l", encoded]).arg(cluster.dir().join("data/postgres")).output()?;
     ensure!(found.stdout.is_empty(), "plain text in {}", String::from_utf8_lossy(&found.stdout));
     Ok(())
 }
@@ -174,7 +186,8 @@ fn everything_survives_a_kill(cluster: &mut Cluster) -> Result<()> {
 fn what_is_missing_is_said_in_one_line() -> Result<()> {
     let dir = std::env::temp_dir().join(format!("pilothouse-e2e-missing-{}", std::process::id()));
     let up = |arguments: &[&str]| -> Result<(bool, String)> {
-        let output = Command::new(cluster::binary()).arg("up").arg("--data-dir").arg(&dir).args(arguments).output()?;
+        let output =
+            Command::new(cluster::binary()).arg("up").arg("--data-dir").arg(&dir).args(arguments).output()?;
         Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()))
     };
     let (success, said) = up(&["--docker-host", "unix:///nowhere/docker.sock"])?;

@@ -25,14 +25,16 @@ fn all() -> Vec<PathBuf> {
 
 #[test]
 fn every_file_says_what_it_answers_for() {
-    let silent: Vec<PathBuf> = all().into_iter().filter(|path| !fs::read_to_string(path).unwrap().starts_with("//!")).collect();
+    let silent: Vec<PathBuf> =
+        all().into_iter().filter(|path| !fs::read_to_string(path).unwrap().starts_with("//!")).collect();
     assert_eq!(silent, Vec::<PathBuf>::new());
 }
 
 #[test]
 fn no_test_is_ignored() {
     let mark = concat!("#[ig", "nore");
-    let ignored: Vec<PathBuf> = all().into_iter().filter(|path| fs::read_to_string(path).unwrap().contains(mark)).collect();
+    let ignored: Vec<PathBuf> =
+        all().into_iter().filter(|path| fs::read_to_string(path).unwrap().contains(mark)).collect();
     assert_eq!(ignored, Vec::<PathBuf>::new());
 }
 

@@ -51,7 +51,8 @@ const ROUTES: &[(&str, &str, Page)] = &[
 ];
 
 pub fn mount() {
-    if let Some(boot) = web_sys::window().and_then(|w| w.document()).and_then(|d| d.get_element_by_id("boot")) {
+    if let Some(boot) = web_sys::window().and_then(|w| w.document()).and_then(|d| d.get_element_by_id("boot"))
+    {
         boot.remove();
     }
     mount_to_body(|| {
@@ -100,16 +101,22 @@ fn current() -> AnyView {
         if untrack(|| ui().session.get()) == Session::Unknown {
             return skeleton(4);
         }
-        let found = ROUTES.iter().find_map(|(pattern, title, page)| {
-            matches(pattern, &path).map(|params| (*title, *page, params))
-        });
+        let found = ROUTES
+            .iter()
+            .find_map(|(pattern, title, page)| matches(pattern, &path).map(|params| (*title, *page, params)));
         match found {
             Some((title, page, params)) => {
                 let subject = [params.get("name"), params.get("plural"), title.to_owned()];
                 name_window(subject.iter().find(|part| !part.is_empty()).map_or("", String::as_str));
                 page(params)
             }
-            None => empty("search", "There is nothing at this address".into(), "The menu leads to everything there is.", None, None),
+            None => empty(
+                "search",
+                "There is nothing at this address".into(),
+                "The menu leads to everything there is.",
+                None,
+                None,
+            ),
         }
     })
     .into_any()
@@ -124,7 +131,9 @@ fn name_window(subject: &str) {
 fn apply_theme() {
     Effect::new(|_| {
         let theme = ui().theme.get();
-        let root = web_sys::window().and_then(|window| window.document()).and_then(|document| document.document_element());
+        let root = web_sys::window()
+            .and_then(|window| window.document())
+            .and_then(|document| document.document_element());
         let Some(root) = root else { return };
         let _ = match theme.is_empty() {
             true => root.remove_attribute("data-theme"),
@@ -137,7 +146,8 @@ fn apply_theme() {
 fn tick() {
     let tick = Closure::<dyn FnMut()>::new(|| ui().now.set(now()));
     if let Some(window) = web_sys::window() {
-        let _ = window.set_interval_with_callback_and_timeout_and_arguments_0(tick.as_ref().unchecked_ref(), 1000);
+        let _ = window
+            .set_interval_with_callback_and_timeout_and_arguments_0(tick.as_ref().unchecked_ref(), 1000);
     }
     tick.forget();
 }

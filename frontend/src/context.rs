@@ -11,7 +11,10 @@ pub enum Session {
     /// Not asked yet.
     Unknown,
     SignedOut,
-    SignedIn { username: String, is_administrator: bool },
+    SignedIn {
+        username: String,
+        is_administrator: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,7 +117,8 @@ async fn run(query: Query, live: Live, cancel: Cancel) {
                 RETRY_FINAL
             }
             Err(error) => {
-                let nothing_shown = live.state.try_with_untracked(|s| matches!(s, State::Loading | State::Failed(_)));
+                let nothing_shown =
+                    live.state.try_with_untracked(|s| matches!(s, State::Loading | State::Failed(_)));
                 live.state.try_set(match nothing_shown {
                     Some(true) => State::Failed(error),
                     _ => State::Reconnecting,
@@ -170,7 +171,12 @@ fn show(listing: Listing, live: Live) {
     live.state.try_set(State::Live);
 }
 
-async fn follow(watch: &mut Watch, live: Live, cancel: &Cancel, version: &mut String) -> Result<(), ApiError> {
+async fn follow(
+    watch: &mut Watch,
+    live: Live,
+    cancel: &Cancel,
+    version: &mut String,
+) -> Result<(), ApiError> {
     while let Some(events) = watch.next().await? {
         if cancel.is_cancelled() {
             return Ok(());
@@ -237,7 +243,10 @@ mod tests {
     use serde_json::json;
 
     fn item(name: &str, version: &str) -> Item {
-        Item { object: json!({"metadata": {"namespace": "n", "name": name, "resourceVersion": version}}), cells: vec![] }
+        Item {
+            object: json!({"metadata": {"namespace": "n", "name": name, "resourceVersion": version}}),
+            cells: vec![],
+        }
     }
 
     #[test]

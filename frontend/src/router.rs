@@ -61,7 +61,8 @@ pub fn start() {
 
 /// A plain click on a link of ours; anything else (a new tab, another site) is the browser's.
 fn follow(event: &web_sys::MouseEvent) {
-    let is_plain = event.button() == 0 && !(event.meta_key() || event.ctrl_key() || event.shift_key() || event.alt_key());
+    let is_plain = event.button() == 0
+        && !(event.meta_key() || event.ctrl_key() || event.shift_key() || event.alt_key());
     if !is_plain || event.default_prevented() {
         return;
     }

@@ -26,7 +26,8 @@ pub fn start() {
 fn signed_in(session: &Value) {
     let ui = ui();
     let groups = crate::view_model::list(session, &["groups"]);
-    let is_administrator = session["isAdministrator"] == true || groups.iter().any(|group| group == "system:masters");
+    let is_administrator =
+        session["isAdministrator"] == true || groups.iter().any(|group| group == "system:masters");
     ui.rules.update(|rules| rules.clear());
     ui.cluster_rights.update(|rights| rights.clear());
     ui.asked_rights.set_value(Vec::new());
@@ -93,7 +94,9 @@ pub fn may(verb: &str, resource: &Resource, subresource: &str, namespace: &str) 
         if first_time(namespace) {
             spawn_local(ask_rules(namespace.to_owned()));
         }
-        return ui.rules.with(|all| all.get(namespace).is_some_and(|rules| rules.allow(verb, &resource.group, &name)));
+        return ui
+            .rules
+            .with(|all| all.get(namespace).is_some_and(|rules| rules.allow(verb, &resource.group, &name)));
     }
     let question = format!("{verb} {name}.{}", resource.group);
     if first_time(&question) {
@@ -103,14 +106,15 @@ pub fn may(verb: &str, resource: &Resource, subresource: &str, namespace: &str) 
 }
 
 fn first_time(question: &str) -> bool {
-    ui().asked_rights.try_update_value(|asked| {
-        let is_new = !asked.iter().any(|known| known == question);
-        if is_new {
-            asked.push(question.to_owned());
-        }
-        is_new
-    })
-    .unwrap_or(false)
+    ui().asked_rights
+        .try_update_value(|asked| {
+            let is_new = !asked.iter().any(|known| known == question);
+            if is_new {
+                asked.push(question.to_owned());
+            }
+            is_new
+        })
+        .unwrap_or(false)
 }
 
 async fn ask(kind: &str, plural: &str, spec: Value) -> Result<Value, ApiError> {
@@ -120,7 +124,8 @@ async fn ask(kind: &str, plural: &str, spec: Value) -> Result<Value, ApiError> {
 }
 
 async fn ask_rules(namespace: String) {
-    let answer = ask("SelfSubjectRulesReview", "selfsubjectrulesreviews", json!({"namespace": namespace})).await;
+    let answer =
+        ask("SelfSubjectRulesReview", "selfsubjectrulesreviews", json!({"namespace": namespace})).await;
     let rules = answer.map_or_else(|_| Rules::unknown(), |review| Rules::from_review(&review));
     ui().rules.update(|all| drop(all.insert(namespace, rules)));
 }
@@ -130,7 +135,9 @@ async fn ask_access(question: String, verb: String, resource: Resource, subresou
         "verb": verb, "group": resource.group, "version": resource.version,
         "resource": resource.plural, "subresource": subresource,
     });
-    let answer = ask("SelfSubjectAccessReview", "selfsubjectaccessreviews", json!({"resourceAttributes": attributes})).await;
+    let answer =
+        ask("SelfSubjectAccessReview", "selfsubjectaccessreviews", json!({"resourceAttributes": attributes}))
+            .await;
     // Where the server can't say, it decides at each request.
     let allowed = answer.map_or(true, |review| review["status"]["allowed"] == true);
     ui().cluster_rights.update(|rights| {

@@ -43,7 +43,11 @@ impl Assigned {
     }
 
     pub fn all(&self, resource: &str) -> Vec<Arc<Value>> {
-        self.objects.iter().filter(|((r, _, _), _)| &**r == resource).map(|(_, object)| object.clone()).collect()
+        self.objects
+            .iter()
+            .filter(|((r, _, _), _)| &**r == resource)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 }
 

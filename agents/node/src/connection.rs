@@ -62,7 +62,9 @@ pub struct Dialer {
 impl Dialer {
     pub async fn dial(&self, path: &str) -> Result<Socket> {
         let dialling = async {
-            let tcp = TcpStream::connect(&self.address).await.with_context(|| format!("cannot reach {}", self.address))?;
+            let tcp = TcpStream::connect(&self.address)
+                .await
+                .with_context(|| format!("cannot reach {}", self.address))?;
             tcp.set_nodelay(true)?;
             let name = rustls::pki_types::ServerName::try_from(self.host.clone())?;
             let tls = self.tls.connect(name, tcp).await.context("the server's certificate was refused")?;
@@ -70,7 +72,9 @@ impl Dialer {
             let headers = request.headers_mut();
             headers.insert("authorization", format!("Bearer {}", self.credential).parse()?);
             headers.insert("sec-websocket-protocol", PROTOCOL.parse()?);
-            let (socket, _) = tokio_tungstenite::client_async(request, tls).await.context("the server refused the connection")?;
+            let (socket, _) = tokio_tungstenite::client_async(request, tls)
+                .await
+                .context("the server refused the connection")?;
             Ok(socket)
         };
         tokio::time::timeout(DIAL_TIMEOUT, dialling).await.context("the server does not answer")?
@@ -93,19 +97,22 @@ impl Connection {
             bail!("the server's address must start with https://, not {:?}", options.server_url);
         };
         let address = address.trim_end_matches('/');
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        let host =
+            address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
         let address = if address.contains(':') { address.to_owned() } else { format!("{address}:443") };
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(options.ca_pem.as_bytes()) {
             roots.add(certificate.context("the CA certificate is not PEM")?)?;
         }
-        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls =
+            rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         let (sender, receiver) = mpsc::channel(EVENTS);
         let outbox = Outbox { statuses: Arc::default(), changed: Arc::default(), events: sender };
-        let dialer = Dialer { host, address, credential: options.credential.clone(), tls: Arc::new(tls).into() };
+        let dialer =
+            Dialer { host, address, credential: options.credential.clone(), tls: Arc::new(tls).into() };
         Ok(Self { dialer, outbox, events: receiver.into() })
     }
 
@@ -120,7 +127,9 @@ impl Connection {
             let begun = tokio::time::Instant::now();
             match self.talk(&agent, &node).await {
                 Ok(()) => tracing::info!("the server closed the line"),
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "no line to the server; pods go on"),
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "no line to the server; pods go on")
+                }
             }
             pause = if begun.elapsed() > SILENCE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             // Many agents must not come back in step.
@@ -186,8 +195,13 @@ impl Connection {
     }
 }
 
-async fn send(sink: &mut (impl SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error> + Unpin), message: &NodeMessage) -> Result<()> {
+async fn send(
+    sink: &mut (impl SinkExt<Message, Error = tokio_tungstenite::tungstenite::Error> + Unpin),
+    message: &NodeMessage,
+) -> Result<()> {
     let text = serde_json::to_string(message)?;
-    tokio::time::timeout(SILENCE, sink.send(Message::text(text))).await.context("the server does not read")??;
+    tokio::time::timeout(SILENCE, sink.send(Message::text(text)))
+        .await
+        .context("the server does not read")??;
     Ok(())
 }

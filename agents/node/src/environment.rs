@@ -19,7 +19,10 @@ pub struct Sources<'a> {
 pub fn build(pod: &Value, container: &Value, sources: &Sources<'_>) -> Result<Vec<(String, String)>, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     if pod["spec"]["enableServiceLinks"] != false {
-        all.extend(service_links(sources.services, pod["metadata"]["namespace"].as_str().unwrap_or_default()));
+        all.extend(service_links(
+            sources.services,
+            pod["metadata"]["namespace"].as_str().unwrap_or_default(),
+        ));
     }
     for source in container["envFrom"].as_array().into_iter().flatten() {
         let prefix = source["prefix"].as_str().unwrap_or_default();
@@ -29,7 +32,9 @@ pub fn build(pod: &Value, container: &Value, sources: &Sources<'_>) -> Result<Ve
             match (sources.find)(resource, name) {
                 Some(object) => {
                     let keys = object["data"].as_object().into_iter().flatten();
-                    all.extend(keys.filter_map(|(key, _)| Some((format!("{prefix}{key}"), value_of(&object, resource, key)?))));
+                    all.extend(keys.filter_map(|(key, _)| {
+                        Some((format!("{prefix}{key}"), value_of(&object, resource, key)?))
+                    }));
                 }
                 None if reference["optional"] == true => {}
                 None => return Err(format!("{} {name:?} not found", resource.trim_end_matches('s'))),
@@ -60,13 +65,21 @@ fn value_of(object: &Value, resource: &str, key: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn referenced(pod: &Value, container: &Value, from: &Value, sources: &Sources<'_>) -> Result<Option<String>, String> {
-    for (field, resource, kind) in [("configMapKeyRef", "configmaps", "configmap"), ("secretKeyRef", "secrets", "secret")] {
+fn referenced(
+    pod: &Value,
+    container: &Value,
+    from: &Value,
+    sources: &Sources<'_>,
+) -> Result<Option<String>, String> {
+    for (field, resource, kind) in
+        [("configMapKeyRef", "configmaps", "configmap"), ("secretKeyRef", "secrets", "secret")]
+    {
         let reference = &from[field];
         if reference.is_null() {
             continue;
         }
-        let (name, key) = (reference["name"].as_str().unwrap_or_default(), reference["key"].as_str().unwrap_or_default());
+        let (name, key) =
+            (reference["name"].as_str().unwrap_or_default(), reference["key"].as_str().unwrap_or_default());
         let object = (sources.find)(resource, name);
         let value = object.as_ref().and_then(|object| value_of(object, resource, key));
         return match (value, object) {
@@ -96,7 +109,8 @@ pub fn field(pod: &Value, path: &str, sources: &Sources<'_>) -> Option<String> {
         "status.hostIP" | "status.hostIPs" => Some(sources.host_ip.to_owned()),
         "metadata.labels" | "metadata.annotations" => {
             let map = &pod["metadata"][path.trim_start_matches("metadata.")];
-            let lines: Vec<String> = map.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+            let lines: Vec<String> =
+                map.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
             Some(lines.join("\n"))
         }
         path => {
@@ -113,13 +127,16 @@ pub fn resource_field(pod: &Value, container: &Value, reference: &Value, node: &
     let named = pod["spec"]["containers"].as_array().into_iter().flatten().find(|c| c["name"] == name);
     let container = named.unwrap_or(container);
     let (section, resource) = reference["resource"].as_str()?.split_once('.')?;
-    let text = |value: &Value| value.as_str().map(str::to_owned).or_else(|| value.as_number().map(ToString::to_string));
+    let text = |value: &Value| {
+        value.as_str().map(str::to_owned).or_else(|| value.as_number().map(ToString::to_string))
+    };
     let amount = text(&container["resources"][section][resource])
         .or_else(|| (section == "limits").then(|| text(&node["status"]["allocatable"][resource])).flatten());
     let amount = amount.and_then(|a| Quantity::parse(&a)).unwrap_or(Quantity::ZERO);
     let divisor = text(&reference["divisor"]).and_then(|d| Quantity::parse(&d)).filter(|d| !d.is_zero());
     let divisor = divisor.unwrap_or(Quantity::from_milli(1000));
-    let (amount, divisor) = if resource == "cpu" { (amount.milli(), divisor.milli()) } else { (amount.value(), divisor.value()) };
+    let (amount, divisor) =
+        if resource == "cpu" { (amount.milli(), divisor.milli()) } else { (amount.value(), divisor.value()) };
     let divisor = divisor.max(1);
     Some(((amount + divisor - 1) / divisor).to_string())
 }
@@ -152,7 +169,9 @@ fn service_links(services: &[Arc<Value>], namespace: &str) -> BTreeMap<String, S
     let mut links = BTreeMap::new();
     for service in services.iter().filter(|s| s["metadata"]["namespace"] == namespace) {
         let ip = service["spec"]["clusterIP"].as_str().unwrap_or_default();
-        let (Some(name), false) = (service["metadata"]["name"].as_str(), matches!(ip, "" | "None")) else { continue };
+        let (Some(name), false) = (service["metadata"]["name"].as_str(), matches!(ip, "" | "None")) else {
+            continue;
+        };
         let name = name.to_uppercase().replace(['-', '.'], "_");
         links.insert(format!("{name}_SERVICE_HOST"), ip.to_owned());
         for (i, port) in service["spec"]["ports"].as_array().into_iter().flatten().enumerate() {
@@ -163,7 +182,10 @@ fn service_links(services: &[Arc<Value>], namespace: &str) -> BTreeMap<String, S
                 links.insert(format!("{name}_PORT"), format!("{}://{ip}:{number}", protocol.to_lowercase()));
             }
             if let Some(port_name) = port["name"].as_str().filter(|n| !n.is_empty()) {
-                links.insert(format!("{name}_SERVICE_PORT_{}", port_name.to_uppercase().replace('-', "_")), number.to_string());
+                links.insert(
+                    format!("{name}_SERVICE_PORT_{}", port_name.to_uppercase().replace('-', "_")),
+                    number.to_string(),
+                );
             }
             let prefix = format!("{name}_PORT_{number}_{protocol}");
             links.insert(prefix.clone(), format!("{}://{ip}:{number}", protocol.to_lowercase()));
@@ -189,7 +211,13 @@ mod tests {
                 _ => None,
             }
         };
-        let sources = Sources { find: &find, services: &[], pod_ip: "10.0.0.2", host_ip: "1.2.3.4", node: &Value::Null };
+        let sources = Sources {
+            find: &find,
+            services: &[],
+            pod_ip: "10.0.0.2",
+            host_ip: "1.2.3.4",
+            node: &Value::Null,
+        };
         build(&pod, &container, &sources)
     }
 
@@ -200,7 +228,8 @@ mod tests {
             {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "K"}}},
             {"name": "L", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
             {"name": "M", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}}]})).unwrap();
-        let expected = [("C_K", "plain"), ("A", "1"), ("B", "1-$(NO)-$(A)"), ("S", "hush"), ("L", "web"), ("M", "64")];
+        let expected =
+            [("C_K", "plain"), ("A", "1"), ("B", "1-$(NO)-$(A)"), ("S", "hush"), ("L", "web"), ("M", "64")];
         assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 

@@ -40,7 +40,12 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
     let runtime = runtime::docker::Docker::connect(&options.docker_host).await?;
     runtime.ensure_pause_image().await.context("cannot import the sandbox image")?;
     let connection = connection::Connection::new(&options)?;
-    let agent = Arc::new(pod_worker::Agent::new(options.node_name.clone(), options.data_dir, runtime, connection.outbox()));
+    let agent = Arc::new(pod_worker::Agent::new(
+        options.node_name.clone(),
+        options.data_dir,
+        runtime,
+        connection.outbox(),
+    ));
     let status = node_status::collect(&agent.runtime, &options.node_name).await?;
     tracing::info!(node = %options.node_name, "the agent runs");
     tokio::select! {

@@ -26,14 +26,18 @@ impl Addresses {
     /// `cidr` as in `10.244.1.0/24`.
     /// `held`: addresses that sandboxes have, and their pods' UIDs.
     pub fn new(cidr: &str, held: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
-        let (network, prefix) = cidr.split_once('/').with_context(|| format!("{cidr:?} is no address range"))?;
+        let (network, prefix) =
+            cidr.split_once('/').with_context(|| format!("{cidr:?} is no address range"))?;
         let network: Ipv4Addr = network.parse()?;
         let prefix: u32 = prefix.parse()?;
         if !(8..=30).contains(&prefix) {
             bail!("a pod range of /{prefix} is not usable");
         }
         let network = u32::from(network);
-        let taken = held.into_iter().filter_map(|(a, uid)| Some((u32::from(a.parse::<Ipv4Addr>().ok()?), uid))).collect();
+        let taken = held
+            .into_iter()
+            .filter_map(|(a, uid)| Some((u32::from(a.parse::<Ipv4Addr>().ok()?), uid)))
+            .collect();
         Ok(Self { network, last: network + (1 << (32 - prefix)) - 2, taken })
     }
 
@@ -89,11 +93,13 @@ pub async fn set_up(cidr: &str, gateway: Ipv4Addr) -> Result<()> {
 async fn accept_forwarding() {
     for direction in ["-i", "-o"] {
         let rule = ["FORWARD", direction, BRIDGE, "-j", "ACCEPT"];
-        let check = Command::new("iptables").args(["-w", "-C"]).args(rule).stderr(Stdio::null()).status().await;
+        let check =
+            Command::new("iptables").args(["-w", "-C"]).args(rule).stderr(Stdio::null()).status().await;
         if check.is_ok_and(|status| status.success()) {
             continue;
         }
-        let added = Command::new("iptables").args(["-w", "-I"]).args(rule).stderr(Stdio::null()).status().await;
+        let added =
+            Command::new("iptables").args(["-w", "-I"]).args(rule).stderr(Stdio::null()).status().await;
         if !added.is_ok_and(|status| status.success()) {
             tracing::warn!("no forwarding rule could be added: another program's firewall may stop pods");
         }
@@ -110,7 +116,9 @@ pub fn is_connected(address: &str) -> bool {
     let name = host_end(address);
     // Not from /sys: what it shows is of the network namespace that mounted it.
     let links = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    links.into_iter().any(|link| link.interface_name == name && link.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
+    links
+        .into_iter()
+        .any(|link| link.interface_name == name && link.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
 }
 
 /// Lays the cable of a pod whose sandbox runs as `pid`. Every packet goes through the node, so that its connection
@@ -143,7 +151,12 @@ async fn ip(batch: &str) -> Result<()> {
 
 /// Runs a command with `input`; what it says on failure is the error.
 async fn feed(mut command: Command, input: &str) -> Result<()> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).await?;
     }
@@ -167,7 +180,8 @@ mod tests {
 
     #[test]
     fn addresses_are_given_once_and_come_back() {
-        let mut addresses = Addresses::new("10.244.3.0/29", [("10.244.3.2".to_owned(), "old".to_owned())]).unwrap();
+        let mut addresses =
+            Addresses::new("10.244.3.0/29", [("10.244.3.2".to_owned(), "old".to_owned())]).unwrap();
         assert_eq!(addresses.gateway().to_string(), "10.244.3.1");
         let mut take = |uid: &str| addresses.take(uid).map(|a| a.to_string());
         let given = ["a", "b", "b", "old", "c", "d", "e"].map(|uid| take(uid).unwrap_or_default());

@@ -43,13 +43,26 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     CreateSandbox,
-    Start { container: String, attempt: u32 },
+    Start {
+        container: String,
+        attempt: u32,
+    },
     /// Ask it to end; `Kill` follows when its grace is over.
-    Stop { id: String, container: String, why: String },
-    Kill { id: String },
-    Remove { id: String },
+    Stop {
+        id: String,
+        container: String,
+        why: String,
+    },
+    Kill {
+        id: String,
+    },
+    Remove {
+        id: String,
+    },
     /// All containers have ended and their results are kept in the status.
-    RemoveSandbox { id: String },
+    RemoveSandbox {
+        id: String,
+    },
     /// Nothing is left of a pod that was to be deleted.
     Finished,
 }
@@ -165,8 +178,11 @@ fn restart_sandbox(pod: &Value, observed: &ObservedPod, decision: &mut Decision)
         return;
     }
     let policy = pod["spec"]["restartPolicy"].as_str().unwrap_or("Always");
-    let all_done = policy != "Always" && !observed.containers.is_empty()
-        && list(pod, "containers").all(|c| observed.latest(name(c)).is_some_and(|x| x.state == State::Exited && !restarts(policy, x)));
+    let all_done = policy != "Always"
+        && !observed.containers.is_empty()
+        && list(pod, "containers").all(|c| {
+            observed.latest(name(c)).is_some_and(|x| x.state == State::Exited && !restarts(policy, x))
+        });
     if !all_done {
         decision.steps.push(Step::CreateSandbox);
     }
@@ -183,14 +199,24 @@ fn restarts(policy: &str, ended: &Container) -> bool {
 /// Keeps the newest attempt and, for its logs and exit code, the one before.
 fn remove_old_attempts(observed: &ObservedPod, decision: &mut Decision) {
     for container in &observed.containers {
-        let newer = observed.containers.iter().filter(|c| c.name == container.name && c.attempt > container.attempt).count();
+        let newer = observed
+            .containers
+            .iter()
+            .filter(|c| c.name == container.name && c.attempt > container.attempt)
+            .count();
         if newer >= 2 && container.state != State::Running {
             decision.steps.push(Step::Remove { id: container.id.clone() });
         }
     }
 }
 
-fn kill_unhealthy(pod: &Value, observed: &ObservedPod, memory: &Memory, now: Timestamp, decision: &mut Decision) {
+fn kill_unhealthy(
+    pod: &Value,
+    observed: &ObservedPod,
+    memory: &Memory,
+    now: Timestamp,
+    decision: &mut Decision,
+) {
     for container in observed.containers.iter().filter(|c| c.state == State::Running) {
         let Some(why) = memory.health.get(&container.id).and_then(|h| h.unhealthy.clone()) else { continue };
         end(container, grace_seconds(pod), memory, now, &why, decision);
@@ -198,7 +224,14 @@ fn kill_unhealthy(pod: &Value, observed: &ObservedPod, memory: &Memory, now: Tim
 }
 
 /// Asks a running container to end, then makes it.
-fn end(container: &Container, grace: i64, memory: &Memory, now: Timestamp, why: &str, decision: &mut Decision) {
+fn end(
+    container: &Container,
+    grace: i64,
+    memory: &Memory,
+    now: Timestamp,
+    why: &str,
+    decision: &mut Decision,
+) {
     match memory.stopping.get(&container.id) {
         None if grace > 0 => decision.steps.push(Step::Stop {
             id: container.id.clone(),
@@ -222,7 +255,14 @@ pub fn back_off_until(ended: &Container) -> Option<Timestamp> {
     Some(later(finished, pause))
 }
 
-fn start(pod: &Value, container: &Value, observed: &ObservedPod, memory: &Memory, now: Timestamp, decision: &mut Decision) {
+fn start(
+    pod: &Value,
+    container: &Value,
+    observed: &ObservedPod,
+    memory: &Memory,
+    now: Timestamp,
+    decision: &mut Decision,
+) {
     let container_name = name(container);
     if let Some(failure) = memory.failures.get(container_name).filter(|f| f.again_at > now) {
         decision.check_again(failure.again_at);
@@ -253,7 +293,14 @@ fn start(pod: &Value, container: &Value, observed: &ObservedPod, memory: &Memory
 }
 
 /// Ends what runs; `remove` also takes away what is left.
-fn wind_down(pod: &Value, observed: &ObservedPod, memory: &Memory, now: Timestamp, remove: bool, decision: &mut Decision) {
+fn wind_down(
+    pod: &Value,
+    observed: &ObservedPod,
+    memory: &Memory,
+    now: Timestamp,
+    remove: bool,
+    decision: &mut Decision,
+) {
     let running: Vec<_> = observed.containers.iter().filter(|c| c.state == State::Running).collect();
     if !running.is_empty() {
         for container in running {
@@ -279,8 +326,17 @@ pub fn forget(observed: &ObservedPod) -> Vec<Step> {
 }
 
 /// The pod's status as the API shows it. `old` is the last one, for the times of conditions.
-pub fn status(pod: &Value, observed: &ObservedPod, memory: &Memory, old: &Value, host_ip: &str, now: Timestamp) -> Value {
-    let statuses = |field: &str| -> Vec<Value> { list(pod, field).map(|c| container_status(pod, c, observed, memory, now)).collect() };
+pub fn status(
+    pod: &Value,
+    observed: &ObservedPod,
+    memory: &Memory,
+    old: &Value,
+    host_ip: &str,
+    now: Timestamp,
+) -> Value {
+    let statuses = |field: &str| -> Vec<Value> {
+        list(pod, field).map(|c| container_status(pod, c, observed, memory, now)).collect()
+    };
     let (init, main) = (statuses("initContainers"), statuses("containers"));
     let initialized = list(pod, "initContainers").zip(&init).all(|(spec, status)| match is_sidecar(spec) {
         true => status["started"] == true,
@@ -307,8 +363,11 @@ pub fn status(pod: &Value, observed: &ObservedPod, memory: &Memory, old: &Value,
     if !init.is_empty() {
         status["initContainerStatuses"] = init.into();
     }
-    let unready: Vec<&str> = main.iter().filter(|c| c["ready"] != true).filter_map(|c| c["name"].as_str()).collect();
-    let not_ready = if matches!(phase, "Succeeded") { ("PodCompleted", String::new()) } else {
+    let unready: Vec<&str> =
+        main.iter().filter(|c| c["ready"] != true).filter_map(|c| c["name"].as_str()).collect();
+    let not_ready = if matches!(phase, "Succeeded") {
+        ("PodCompleted", String::new())
+    } else {
         ("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
     };
     let sandboxed = observed.sandbox.as_ref().is_some_and(|s| s.state == State::Running);
@@ -316,7 +375,8 @@ pub fn status(pod: &Value, observed: &ObservedPod, memory: &Memory, old: &Value,
     let blocked = ("ContainersNotInitialized", "containers with incomplete status".to_owned());
     condition(&mut conditions, "PodReadyToStartContainers", sandboxed, None, now);
     condition(&mut conditions, "Initialized", initialized, Some(blocked), now);
-    let gates_pass = list_gates(pod).all(|gate| conditions.iter().any(|c| c["type"] == *gate && c["status"] == "True"));
+    let gates_pass =
+        list_gates(pod).all(|gate| conditions.iter().any(|c| c["type"] == *gate && c["status"] == "True"));
     condition(&mut conditions, "Ready", ready && gates_pass, Some(not_ready.clone()), now);
     condition(&mut conditions, "ContainersReady", ready, Some(not_ready), now);
     condition(&mut conditions, "PodScheduled", true, None, now);
@@ -333,7 +393,13 @@ fn stamp(now: Timestamp) -> Value {
     Timestamp::from_second(now.as_second()).unwrap_or(now).to_string().into()
 }
 
-fn condition(conditions: &mut Vec<Value>, r#type: &str, holds: bool, why_not: Option<(&str, String)>, now: Timestamp) {
+fn condition(
+    conditions: &mut Vec<Value>,
+    r#type: &str,
+    holds: bool,
+    why_not: Option<(&str, String)>,
+    now: Timestamp,
+) {
     let status = if holds { "True" } else { "False" };
     let old = conditions.iter().position(|c| c["type"] == r#type).map(|at| conditions.remove(at));
     let since = old.filter(|c| c["status"] == status).map(|c| c["lastTransitionTime"].clone());
@@ -355,7 +421,9 @@ fn phase(pod: &Value, main: &[Value], init: &[Value], initialized: bool) -> &'st
         return done;
     }
     let policy = pod["spec"]["restartPolicy"].as_str().unwrap_or("Always");
-    if policy == "Never" && init.iter().any(|c| c["state"]["terminated"]["exitCode"].as_i64().is_some_and(|code| code != 0)) {
+    if policy == "Never"
+        && init.iter().any(|c| c["state"]["terminated"]["exitCode"].as_i64().is_some_and(|code| code != 0))
+    {
         return "Failed";
     }
     if !initialized {
@@ -371,12 +439,20 @@ fn phase(pod: &Value, main: &[Value], init: &[Value], initialized: bool) -> &'st
         return if main.iter().all(|c| final_code(c) == Some(0)) { "Succeeded" } else { "Failed" };
     }
     let begun = main.iter().all(|c| {
-        !c["state"]["running"].is_null() || !c["state"]["terminated"].is_null() || !c["lastState"]["terminated"].is_null()
+        !c["state"]["running"].is_null()
+            || !c["state"]["terminated"].is_null()
+            || !c["lastState"]["terminated"].is_null()
     });
     if begun && !main.is_empty() { "Running" } else { "Pending" }
 }
 
-fn container_status(pod: &Value, spec: &Value, observed: &ObservedPod, memory: &Memory, now: Timestamp) -> Value {
+fn container_status(
+    pod: &Value,
+    spec: &Value,
+    observed: &ObservedPod,
+    memory: &Memory,
+    now: Timestamp,
+) -> Value {
     let container_name = name(spec);
     let latest = observed.latest(container_name);
     let waiting = |reason: &str, message: &str| match message {
@@ -387,8 +463,10 @@ fn container_status(pod: &Value, spec: &Value, observed: &ObservedPod, memory: &
         "name": container_name, "image": spec["image"], "imageID": "", "ready": false, "restartCount": 0, "started": false,
         "state": {}, "lastState": {},
     });
-    let first = if list(pod, "initContainers").any(|_| true) { "PodInitializing" } else { "ContainerCreating" };
-    let failure = memory.failures.get(container_name).filter(|_| latest.is_none_or(|c| c.state != State::Running));
+    let first =
+        if list(pod, "initContainers").any(|_| true) { "PodInitializing" } else { "ContainerCreating" };
+    let failure =
+        memory.failures.get(container_name).filter(|_| latest.is_none_or(|c| c.state != State::Running));
     let Some(latest) = latest else {
         status["state"] = match failure {
             Some(failure) => waiting(&failure.reason, &failure.message),
@@ -409,18 +487,27 @@ fn container_status(pod: &Value, spec: &Value, observed: &ObservedPod, memory: &
             status["started"] = health.started.into();
             status["ready"] = (health.started && health.ready && !is_deleting(pod)).into();
         }
-        State::Created => status["state"] = waiting(failure.map_or(first, |f| &f.reason), failure.map_or("", |f| &f.message)),
+        State::Created => {
+            status["state"] =
+                waiting(failure.map_or(first, |f| &f.reason), failure.map_or("", |f| &f.message))
+        }
         State::Exited => {
             let init = list(pod, "initContainers").any(|c| name(c) == container_name);
             let policy = pod["spec"]["restartPolicy"].as_str().unwrap_or("Always");
             let again = !is_deleting(pod)
-                && (is_sidecar(spec) || if init { policy != "Never" && latest.exit_code != 0 } else { restarts(policy, latest) });
+                && (is_sidecar(spec)
+                    || if init {
+                        policy != "Never" && latest.exit_code != 0
+                    } else {
+                        restarts(policy, latest)
+                    });
             let waits = back_off_until(latest).is_some_and(|at| at > now);
             if let Some(failure) = failure {
                 status["state"] = waiting(&failure.reason, &failure.message);
                 status["lastState"] = json!({"terminated": terminated(latest)});
             } else if again && waits {
-                let pause = (FIRST_PAUSE_SECONDS << (latest.attempt.max(1) - 1).min(10)).min(LONGEST_PAUSE_SECONDS);
+                let pause =
+                    (FIRST_PAUSE_SECONDS << (latest.attempt.max(1) - 1).min(10)).min(LONGEST_PAUSE_SECONDS);
                 let text = format!("back-off {pause}s restarting failed container={container_name}");
                 status["state"] = waiting("CrashLoopBackOff", &text);
                 status["lastState"] = json!({"terminated": terminated(latest)});
@@ -460,9 +547,20 @@ mod tests {
 
     fn container(name: &str, state: State, attempt: u32, exit_code: i64) -> Container {
         Container {
-            id: format!("{name}-{attempt}"), name: name.into(), attempt, state, exit_code, oom_killed: false, error: String::new(),
-            image: "i".into(), image_id: "sha".into(), created_at: Some(at(100)), started_at: Some(at(100)),
-            finished_at: (state == State::Exited).then(|| at(101)), pid: 1, address: String::new(),
+            id: format!("{name}-{attempt}"),
+            name: name.into(),
+            attempt,
+            state,
+            exit_code,
+            oom_killed: false,
+            error: String::new(),
+            image: "i".into(),
+            image_id: "sha".into(),
+            created_at: Some(at(100)),
+            started_at: Some(at(100)),
+            finished_at: (state == State::Exited).then(|| at(101)),
+            pid: 1,
+            address: String::new(),
         }
     }
 
@@ -506,7 +604,8 @@ mod tests {
     fn restarts_follow_the_policy_and_back_off() {
         let crashed = observed(vec![container("a", State::Exited, 0, 1)]);
         let again = vec![Step::Start { container: "a".into(), attempt: 1 }];
-        for (policy, expected) in [("Always", again.clone()), ("OnFailure", again.clone()), ("Never", vec![])] {
+        for (policy, expected) in [("Always", again.clone()), ("OnFailure", again.clone()), ("Never", vec![])]
+        {
             assert_eq!(steps(&pod(policy), &crashed, 101), expected, "{policy}");
         }
         let twice = observed(vec![container("a", State::Exited, 1, 1)]);

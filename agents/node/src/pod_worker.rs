@@ -104,7 +104,9 @@ impl Agent {
         // Another pod of that name, or none: what ran under it is not assigned any more.
         for worker in self.workers.lock().values() {
             let mut mine = worker.pod.lock();
-            let same_name = mine.as_ref().is_some_and(|p| p["metadata"]["name"] == name && p["metadata"]["namespace"] == namespace);
+            let same_name = mine
+                .as_ref()
+                .is_some_and(|p| p["metadata"]["name"] == name && p["metadata"]["namespace"] == namespace);
             if same_name && uid.as_deref() != Some(&worker.uid) {
                 *mine = None;
                 worker.wake.notify_one();
@@ -180,7 +182,15 @@ impl Agent {
 
     fn tell_status(&self, pod: &Value, uid: &str, status: Value) {
         let text = |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap_or_default().into() };
-        self.outbox.tell(uid, NodeMessage::PodStatus { namespace: text("namespace"), name: text("name"), uid: uid.into(), status });
+        self.outbox.tell(
+            uid,
+            NodeMessage::PodStatus {
+                namespace: text("namespace"),
+                name: text("name"),
+                uid: uid.into(),
+                status,
+            },
+        );
     }
 
     fn event(&self, pod: &Value, container: Option<&str>, r#type: &str, reason: &str, message: String) {
@@ -206,7 +216,10 @@ impl Agent {
         let mut applied = String::new();
         loop {
             if let Err(error) = self.clone().refresh_network(&mut dns, &mut applied).await {
-                tracing::warn!(error = format!("{error:#}"), "the network is not as it should be; trying again");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the network is not as it should be; trying again"
+                );
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 continue;
             }
@@ -216,7 +229,11 @@ impl Agent {
         }
     }
 
-    async fn refresh_network(self: Arc<Self>, dns: &mut Option<tokio::task::JoinHandle<()>>, applied: &mut String) -> Result<()> {
+    async fn refresh_network(
+        self: Arc<Self>,
+        dns: &mut Option<tokio::task::JoinHandle<()>>,
+        applied: &mut String,
+    ) -> Result<()> {
         let cidr = {
             let node = self.assigned.lock().get(NODES, "", &self.node);
             node.and_then(|n| n["spec"]["podCIDR"].as_str().map(str::to_owned)).unwrap_or_default()
@@ -292,7 +309,12 @@ async fn work(agent: Arc<Agent>, worker: Arc<Worker>) {
         }
         let timer = async {
             match again_at {
-                Some(at) => tokio::time::sleep(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()).await,
+                Some(at) => {
+                    tokio::time::sleep(
+                        Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default(),
+                    )
+                    .await
+                }
                 None => std::future::pending().await,
             }
         };
@@ -331,9 +353,13 @@ async fn turn(
         let memory = worker.memory.lock().clone();
         let decision = pod_sync::decide(&pod, &observed, &memory, Timestamp::now());
         if decision.steps.contains(&Step::Finished) {
-            let text = |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap_or_default().into() };
+            let text =
+                |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap_or_default().into() };
             let uid: Arc<str> = worker.uid.as_str().into();
-            agent.outbox.tell(&worker.uid, NodeMessage::PodTerminated { namespace: text("namespace"), name: text("name"), uid });
+            agent.outbox.tell(
+                &worker.uid,
+                NodeMessage::PodTerminated { namespace: text("namespace"), name: text("name"), uid },
+            );
             return Ok((None, true));
         }
         tell(agent, worker, &pod, &observed, &memory);
@@ -367,16 +393,27 @@ fn refresh_volumes(agent: &Agent, pod: &Value, observed: &ObservedPod) {
     if observed.containers.is_empty() || pod_sync::is_deleting(pod) {
         return;
     }
-    let refreshed = agent.with_sources(pod, observed, |sources| volumes::prepare(pod, &agent.pod_dir(uid), sources));
+    let refreshed =
+        agent.with_sources(pod, observed, |sources| volumes::prepare(pod, &agent.pod_dir(uid), sources));
     if let Err(error) = refreshed {
         tracing::debug!(pod = uid, error = format!("{error:#}"), "mounted files could not be renewed");
     }
 }
 
 /// Starts the probes of containers that run, ends those of containers that are gone.
-fn watch_health(agent: &Arc<Agent>, worker: &Arc<Worker>, pod: &Arc<Value>, observed: &ObservedPod, probing: &mut HashMap<String, tokio::task::AbortHandle>) {
-    let running: HashMap<&str, &Container> =
-        observed.containers.iter().filter(|c| c.state == State::Running).map(|c| (c.id.as_str(), c)).collect();
+fn watch_health(
+    agent: &Arc<Agent>,
+    worker: &Arc<Worker>,
+    pod: &Arc<Value>,
+    observed: &ObservedPod,
+    probing: &mut HashMap<String, tokio::task::AbortHandle>,
+) {
+    let running: HashMap<&str, &Container> = observed
+        .containers
+        .iter()
+        .filter(|c| c.state == State::Running)
+        .map(|c| (c.id.as_str(), c))
+        .collect();
     probing.retain(|id, task| {
         let keep = running.contains_key(id.as_str());
         if !keep {
@@ -389,20 +426,40 @@ fn watch_health(agent: &Arc<Agent>, worker: &Arc<Worker>, pod: &Arc<Value>, obse
         if probing.contains_key(&container.id) {
             continue;
         }
-        let lists = ["containers", "initContainers"].into_iter().flat_map(|f| pod["spec"][f].as_array().into_iter().flatten());
+        let lists = ["containers", "initContainers"]
+            .into_iter()
+            .flat_map(|f| pod["spec"][f].as_array().into_iter().flatten());
         let Some(spec) = lists.into_iter().find(|c| c["name"] == container.name.as_str()) else { continue };
-        let health = Health { started: spec["startupProbe"].is_null(), ready: spec["readinessProbe"].is_null(), unhealthy: None };
+        let health = Health {
+            started: spec["startupProbe"].is_null(),
+            ready: spec["readinessProbe"].is_null(),
+            unhealthy: None,
+        };
         worker.memory.lock().health.insert(container.id.clone(), health);
         let address = match pod["spec"]["hostNetwork"] == true {
             true => agent.host_ip.clone(),
             false => observed.sandbox.as_ref().map(|s| s.address.clone()).unwrap_or_default(),
         };
-        let task = tokio::spawn(probe_container(agent.clone(), worker.clone(), pod.clone(), spec.clone(), (*container).clone(), address));
+        let task = tokio::spawn(probe_container(
+            agent.clone(),
+            worker.clone(),
+            pod.clone(),
+            spec.clone(),
+            (*container).clone(),
+            address,
+        ));
         probing.insert(container.id.clone(), task.abort_handle());
     }
 }
 
-async fn probe_container(agent: Arc<Agent>, worker: Arc<Worker>, pod: Arc<Value>, spec: Value, container: Container, address: String) {
+async fn probe_container(
+    agent: Arc<Agent>,
+    worker: Arc<Worker>,
+    pod: Arc<Value>,
+    spec: Value,
+    container: Container,
+    address: String,
+) {
     let startup = async {
         if spec["startupProbe"].is_object() {
             run_probe(&agent, &worker, &pod, &spec, &container, &address, "startupProbe").await;
@@ -416,7 +473,15 @@ async fn probe_container(agent: Arc<Agent>, worker: Arc<Worker>, pod: Arc<Value>
 }
 
 /// One kind of probe, again and again. The startup probe ends with its first success.
-async fn run_probe(agent: &Agent, worker: &Worker, pod: &Value, spec: &Value, container: &Container, address: &str, kind: &str) {
+async fn run_probe(
+    agent: &Agent,
+    worker: &Worker,
+    pod: &Value,
+    spec: &Value,
+    container: &Container,
+    address: &str,
+    kind: &str,
+) {
     let probe = &spec[kind];
     if !probe.is_object() {
         return;
@@ -434,7 +499,13 @@ async fn run_probe(agent: &Agent, worker: &Worker, pod: &Value, spec: &Value, co
                     "livenessProbe" => "Liveness",
                     _ => "Startup",
                 };
-                agent.event(pod, Some(&container.name), "Warning", "Unhealthy", format!("{word} probe failed: {why}"));
+                agent.event(
+                    pod,
+                    Some(&container.name),
+                    "Warning",
+                    "Unhealthy",
+                    format!("{word} probe failed: {why}"),
+                );
             }
         }
         let good = successes >= probes::threshold(probe, "successThreshold", 1);
@@ -448,7 +519,11 @@ async fn run_probe(agent: &Agent, worker: &Worker, pod: &Value, spec: &Value, co
                 "readinessProbe" if good => health.ready = true,
                 "readinessProbe" if bad => health.ready = false,
                 _ if bad => {
-                    health.unhealthy = Some(format!("Container {} failed {} probe, will be restarted", container.name, kind.trim_end_matches("Probe")));
+                    health.unhealthy = Some(format!(
+                        "Container {} failed {} probe, will be restarted",
+                        container.name,
+                        kind.trim_end_matches("Probe")
+                    ));
                 }
                 _ => {}
             }
@@ -464,7 +539,13 @@ async fn run_probe(agent: &Agent, worker: &Worker, pod: &Value, spec: &Value, co
     }
 }
 
-async fn carry_out(agent: &Arc<Agent>, worker: &Worker, pod: &Value, observed: &ObservedPod, step: Step) -> Result<()> {
+async fn carry_out(
+    agent: &Arc<Agent>,
+    worker: &Worker,
+    pod: &Value,
+    observed: &ObservedPod,
+    step: Step,
+) -> Result<()> {
     match step {
         Step::CreateSandbox => create_sandbox(agent, pod).await,
         Step::Start { container, attempt } => {
@@ -476,7 +557,8 @@ async fn carry_out(agent: &Arc<Agent>, worker: &Worker, pod: &Value, observed: &
             Ok(())
         }
         Step::Stop { id, container, why } => {
-            let message = if why == "Stopping container" { format!("Stopping container {container}") } else { why };
+            let message =
+                if why == "Stopping container" { format!("Stopping container {container}") } else { why };
             agent.event(pod, Some(&container), "Normal", "Killing", message);
             worker.memory.lock().stopping.insert(id.clone(), Timestamp::now());
             agent.runtime.signal(&id, "SIGTERM").await
@@ -507,18 +589,30 @@ fn fail(agent: &Agent, worker: &Worker, pod: &Value, container: &str, failure: S
     let pull = failure.reason == "ErrImagePull";
     agent.event(pod, Some(container), "Warning", "Failed", failure.message.clone());
     if pull {
-        agent.event(pod, Some(container), "Normal", "BackOff", format!("Back-off pulling image {}", image_of(pod, container)));
+        agent.event(
+            pod,
+            Some(container),
+            "Normal",
+            "BackOff",
+            format!("Back-off pulling image {}", image_of(pod, container)),
+        );
     }
     // From the second failure on it is known to be waiting.
     let reason = if pull && tries > 1 { "ImagePullBackOff" } else { failure.reason };
     let pause = if pull { pause } else { pause.min(PULL_PAUSE_SECONDS) };
     let again_at = Timestamp::now().checked_add(pause.seconds()).unwrap_or(Timestamp::MAX);
-    memory.failures.insert(container.to_owned(), Failure { reason: reason.into(), message: failure.message, tries, again_at });
+    memory.failures.insert(
+        container.to_owned(),
+        Failure { reason: reason.into(), message: failure.message, tries, again_at },
+    );
 }
 
 fn spec_of<'a>(pod: &'a Value, container: &str) -> Option<&'a Value> {
     let lists = ["containers", "initContainers", "ephemeralContainers"];
-    lists.into_iter().flat_map(|f| pod["spec"][f].as_array().into_iter().flatten()).find(|c| c["name"] == container)
+    lists
+        .into_iter()
+        .flat_map(|f| pod["spec"][f].as_array().into_iter().flatten())
+        .find(|c| c["name"] == container)
 }
 
 fn image_of(pod: &Value, container: &str) -> String {
@@ -570,37 +664,63 @@ async fn create_sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
     connected.context("the pod's sandbox could not be made")
 }
 
-async fn start(agent: &Arc<Agent>, pod: &Value, observed: &ObservedPod, container: &str, attempt: u32) -> Result<(), StartFailure> {
+async fn start(
+    agent: &Arc<Agent>,
+    pod: &Value,
+    observed: &ObservedPod,
+    container: &str,
+    attempt: u32,
+) -> Result<(), StartFailure> {
     let Some(spec) = spec_of(pod, container) else { return Ok(()) };
     ensure_image(agent, pod, spec, container).await?;
     let config_error = |message: String| StartFailure { reason: "CreateContainerConfigError", message };
     let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
     let sandbox = observed.sandbox.as_ref().ok_or_else(|| config_error("the sandbox is gone".into()))?;
-    let (env, mounts) = agent.with_sources(pod, observed, |sources| {
-        let env = environment::build(pod, spec, sources)?;
-        let paths = volumes::prepare(pod, &agent.pod_dir(uid), sources).map_err(|e| format!("{e:#}"))?;
-        Ok((env, mounts(spec, &paths)))
-    })
-    .map_err(config_error)?;
-    let mounts = [mounts, own_files(agent, pod, sandbox).map_err(|e| config_error(format!("{e:#}")))?].concat();
+    let (env, mounts) = agent
+        .with_sources(pod, observed, |sources| {
+            let env = environment::build(pod, spec, sources)?;
+            let paths = volumes::prepare(pod, &agent.pod_dir(uid), sources).map_err(|e| format!("{e:#}"))?;
+            Ok((env, mounts(spec, &paths)))
+        })
+        .map_err(config_error)?;
+    let mounts =
+        [mounts, own_files(agent, pod, sandbox).map_err(|e| config_error(format!("{e:#}")))?].concat();
     let body = container_body(agent, pod, spec, sandbox, env, mounts, attempt);
-    let create_error = |error: anyhow::Error| StartFailure { reason: "CreateContainerError", message: format!("Error: {error:#}") };
-    let id = agent.runtime.create(&container_name(pod, container, attempt), body).await.map_err(create_error)?;
+    let create_error = |error: anyhow::Error| StartFailure {
+        reason: "CreateContainerError",
+        message: format!("Error: {error:#}"),
+    };
+    let id =
+        agent.runtime.create(&container_name(pod, container, attempt), body).await.map_err(create_error)?;
     agent.event(pod, Some(container), "Normal", "Created", format!("Container created: {container}"));
-    let run_error = |error: anyhow::Error| StartFailure { reason: "RunContainerError", message: format!("Error: {error:#}") };
+    let run_error = |error: anyhow::Error| StartFailure {
+        reason: "RunContainerError",
+        message: format!("Error: {error:#}"),
+    };
     agent.runtime.start(&id).await.map_err(run_error)?;
     agent.event(pod, Some(container), "Normal", "Started", format!("Container started: {container}"));
     Ok(())
 }
 
-async fn ensure_image(agent: &Arc<Agent>, pod: &Value, spec: &Value, container: &str) -> Result<(), StartFailure> {
+async fn ensure_image(
+    agent: &Arc<Agent>,
+    pod: &Value,
+    spec: &Value,
+    container: &str,
+) -> Result<(), StartFailure> {
     let image = spec["image"].as_str().unwrap_or_default();
     let policy = spec["imagePullPolicy"].as_str().unwrap_or("IfNotPresent");
     let pull_error = |message: String| StartFailure { reason: "ErrImagePull", message };
     let present = agent.runtime.has_image(image).await.map_err(|e| pull_error(e.to_string()))?;
     match (policy, present) {
         ("IfNotPresent", true) | ("Never", true) => {
-            agent.event(pod, Some(container), "Normal", "Pulled", format!("Container image {image:?} already present on machine"));
+            agent.event(
+                pod,
+                Some(container),
+                "Normal",
+                "Pulled",
+                format!("Container image {image:?} already present on machine"),
+            );
             return Ok(());
         }
         ("Never", false) => {
@@ -614,7 +734,8 @@ async fn ensure_image(agent: &Arc<Agent>, pod: &Value, spec: &Value, container: 
     let begun = std::time::Instant::now();
     match agent.runtime.pull(image).await {
         Ok(()) => {
-            let message = format!("Successfully pulled image {image:?} in {:.3}s", begun.elapsed().as_secs_f64());
+            let message =
+                format!("Successfully pulled image {image:?} in {:.3}s", begun.elapsed().as_secs_f64());
             agent.event(pod, Some(container), "Normal", "Pulled", message);
             Ok(())
         }
@@ -627,7 +748,9 @@ fn mounts(spec: &Value, paths: &std::collections::BTreeMap<String, PathBuf>) -> 
     wanted
         .filter_map(|mount| {
             let mut source = paths.get(mount["name"].as_str()?)?.clone();
-            if let Some(sub) = mount["subPath"].as_str().filter(|s| !s.is_empty() && !s.split('/').any(|p| p == "..")) {
+            if let Some(sub) =
+                mount["subPath"].as_str().filter(|s| !s.is_empty() && !s.split('/').any(|p| p == ".."))
+            {
                 source = source.join(sub);
                 if !source.exists() {
                     std::fs::create_dir_all(&source).ok()?;
@@ -657,9 +780,13 @@ fn own_files(agent: &Agent, pod: &Value, sandbox: &Container) -> Result<Vec<Moun
     let mut mounts = vec![bind(resolv, "/etc/resolv.conf", false)];
     if pod["spec"]["hostNetwork"] != true {
         let name = pod["spec"]["hostname"].as_str().or(pod["metadata"]["name"].as_str()).unwrap_or_default();
-        let mut text = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{name}\n", sandbox.address);
+        let mut text = format!(
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{name}\n",
+            sandbox.address
+        );
         for alias in pod["spec"]["hostAliases"].as_array().into_iter().flatten() {
-            let names: Vec<&str> = alias["hostnames"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let names: Vec<&str> =
+                alias["hostnames"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             text.push_str(&format!("{}\t{}\n", alias["ip"].as_str().unwrap_or_default(), names.join("\t")));
         }
         let hosts = dir.join("hosts");
@@ -673,12 +800,24 @@ fn strings(list: &Value) -> Option<Vec<String>> {
     list.as_array().map(|items| items.iter().filter_map(|i| i.as_str().map(str::to_owned)).collect())
 }
 
-fn container_body(agent: &Agent, pod: &Value, spec: &Value, sandbox: &Container, env: Vec<(String, String)>, mounts: Vec<Mount>, attempt: u32) -> ContainerCreateBody {
+fn container_body(
+    agent: &Agent,
+    pod: &Value,
+    spec: &Value,
+    sandbox: &Container,
+    env: Vec<(String, String)>,
+    mounts: Vec<Mount>,
+    attempt: u32,
+) -> ContainerCreateBody {
     let name = spec["name"].as_str().unwrap_or_default();
     let known: std::collections::BTreeMap<String, String> = env.iter().cloned().collect();
-    let expanded = |list: &Value| strings(list).map(|words| words.iter().map(|w| environment::expand(w, &known)).collect::<Vec<_>>());
+    let expanded = |list: &Value| {
+        strings(list).map(|words| words.iter().map(|w| environment::expand(w, &known)).collect::<Vec<_>>())
+    };
     let security = &spec["securityContext"];
-    let of = |field: &str| if security[field].is_null() { &pod["spec"]["securityContext"][field] } else { &security[field] };
+    let of = |field: &str| {
+        if security[field].is_null() { &pod["spec"]["securityContext"][field] } else { &security[field] }
+    };
     let user = of("runAsUser").as_i64().map(|user| match of("runAsGroup").as_i64() {
         Some(group) => format!("{user}:{group}"),
         None => user.to_string(),
@@ -689,7 +828,8 @@ fn container_body(agent: &Agent, pod: &Value, spec: &Value, sandbox: &Container,
     }
     let amount = |section: &str, resource: &str| {
         let value = &spec["resources"][section][resource];
-        let text = value.as_str().map(str::to_owned).or_else(|| value.as_number().map(ToString::to_string))?;
+        let text =
+            value.as_str().map(str::to_owned).or_else(|| value.as_number().map(ToString::to_string))?;
         Quantity::parse(&text)
     };
     let shared = |namespace: &str| Some(format!("{namespace}:{}", sandbox.id));
@@ -725,7 +865,10 @@ fn container_body(agent: &Agent, pod: &Value, spec: &Value, sandbox: &Container,
             security_opt: (!options.is_empty()).then_some(options),
             log_config: Some(bollard::models::HostConfigLogConfig {
                 typ: Some("json-file".into()),
-                config: Some(HashMap::from([("max-size".into(), "10m".into()), ("max-file".into(), "3".into())])),
+                config: Some(HashMap::from([
+                    ("max-size".into(), "10m".into()),
+                    ("max-file".into(), "3".into()),
+                ])),
             }),
             ..HostConfig::default()
         }),

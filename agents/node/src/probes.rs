@@ -27,7 +27,13 @@ pub fn threshold(probe: &Value, field: &str, default: u64) -> u64 {
 }
 
 /// One try; the error is what the event says.
-pub async fn probe(docker: &Docker, container: &Value, id: &str, pod_ip: &str, probe: &Value) -> Result<(), String> {
+pub async fn probe(
+    docker: &Docker,
+    container: &Value,
+    id: &str,
+    pod_ip: &str,
+    probe: &Value,
+) -> Result<(), String> {
     let timeout = seconds(probe, "timeoutSeconds", 1).max(Duration::from_secs(1));
     let trying = async {
         if probe["exec"].is_object() {
@@ -38,12 +44,17 @@ pub async fn probe(docker: &Docker, container: &Value, id: &str, pod_ip: &str, p
             let socket = &probe["tcpSocket"];
             let host = socket["host"].as_str().unwrap_or(pod_ip);
             let port = port(container, &socket["port"]).ok_or("unknown port")?;
-            TcpStream::connect((host, port)).await.map(drop).map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+            TcpStream::connect((host, port))
+                .await
+                .map(drop)
+                .map_err(|e| format!("dial tcp {host}:{port}: {e}"))
         } else {
             Err("this kind of probe is not supported yet".into())
         }
     };
-    tokio::time::timeout(timeout, trying).await.unwrap_or_else(|_| Err(format!("timed out after {timeout:?}")))
+    tokio::time::timeout(timeout, trying)
+        .await
+        .unwrap_or_else(|_| Err(format!("timed out after {timeout:?}")))
 }
 
 /// A number, or the name of one of the container's ports.
@@ -73,7 +84,8 @@ async fn http(container: &Value, pod_ip: &str, get: &Value) -> Result<(), String
     let mut headers = String::new();
     let mut named_host = false;
     for header in get["httpHeaders"].as_array().into_iter().flatten() {
-        let (name, value) = (header["name"].as_str().unwrap_or_default(), header["value"].as_str().unwrap_or_default());
+        let (name, value) =
+            (header["name"].as_str().unwrap_or_default(), header["value"].as_str().unwrap_or_default());
         named_host |= name.eq_ignore_ascii_case("host");
         headers.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -81,7 +93,9 @@ async fn http(container: &Value, pod_ip: &str, get: &Value) -> Result<(), String
         headers.push_str(&format!("Host: {host}:{port}\r\n"));
     }
     let mut stream = TcpStream::connect((host, port)).await.map_err(fail)?;
-    let request = format!("GET {path} HTTP/1.1\r\n{headers}User-Agent: kube-probe/1.36\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\n{headers}User-Agent: kube-probe/1.36\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.map_err(fail)?;
     let mut answer = Vec::new();
     stream.take(READ_LIMIT as u64).read_to_end(&mut answer).await.map_err(fail)?;
@@ -95,12 +109,20 @@ async fn http(container: &Value, pod_ip: &str, get: &Value) -> Result<(), String
 }
 
 async fn exec(docker: &Docker, id: &str, command: &Value) -> Result<(), String> {
-    let command: Vec<String> = command.as_array().into_iter().flatten().filter_map(|w| w.as_str().map(str::to_owned)).collect();
-    let options = CreateExecOptions { cmd: Some(command), attach_stdout: Some(true), attach_stderr: Some(true), ..CreateExecOptions::default() };
+    let command: Vec<String> =
+        command.as_array().into_iter().flatten().filter_map(|w| w.as_str().map(str::to_owned)).collect();
+    let options = CreateExecOptions {
+        cmd: Some(command),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        ..CreateExecOptions::default()
+    };
     let client = &docker.client;
     let exec = client.create_exec(id, options).await.map_err(|e| e.to_string())?.id;
     let mut said = Vec::new();
-    if let StartExecResults::Attached { mut output, .. } = client.start_exec(&exec, None).await.map_err(|e| e.to_string())? {
+    if let StartExecResults::Attached { mut output, .. } =
+        client.start_exec(&exec, None).await.map_err(|e| e.to_string())?
+    {
         while let Some(Ok(part)) = output.next().await {
             if said.len() < READ_LIMIT {
                 said.extend_from_slice(&part.into_bytes());
@@ -109,6 +131,10 @@ async fn exec(docker: &Docker, id: &str, command: &Value) -> Result<(), String> 
     }
     match client.inspect_exec(&exec).await.map_err(|e| e.to_string())?.exit_code {
         Some(0) => Ok(()),
-        code => Err(format!("command exited with {}: {}", code.unwrap_or(-1), String::from_utf8_lossy(&said).trim())),
+        code => Err(format!(
+            "command exited with {}: {}",
+            code.unwrap_or(-1),
+            String::from_utf8_lossy(&said).trim()
+        )),
     }
 }

@@ -6,7 +6,10 @@ use crate::runtime::{Container, State};
 use anyhow::{Context, Result, bail};
 use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use bollard::query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder, ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, LogsOptionsBuilder, ResizeContainerTTYOptionsBuilder,
+    ResizeExecOptionsBuilder,
+};
 use futures::{SinkExt, Stream, StreamExt};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_protocol::{LogOptions, PodRef, StreamRequest, channel};
@@ -39,7 +42,8 @@ pub async fn serve(agent: &Agent, dialer: &Dialer, id: &str, request: StreamRequ
             let client = &agent.runtime.client;
             let exec = client.create_exec(&found.id, options).await?.id;
             let start = StartExecOptions { detach: false, tty, output_capacity: None };
-            let StartExecResults::Attached { output, input } = client.start_exec(&exec, Some(start)).await? else {
+            let StartExecResults::Attached { output, input } = client.start_exec(&exec, Some(start)).await?
+            else {
                 bail!("the process was detached");
             };
             let resize = |width: u16, height: u16| {
@@ -57,12 +61,19 @@ pub async fn serve(agent: &Agent, dialer: &Dialer, id: &str, request: StreamRequ
         }
         StreamRequest::Attach { pod, container, stdin, stdout, stderr, .. } => {
             let found = running(agent, &pod, &container).await?;
-            let options = AttachContainerOptionsBuilder::default().stdin(stdin).stdout(stdout).stderr(stderr).stream(true).build();
-            let AttachContainerResults { output, input } = agent.runtime.client.attach_container(&found.id, Some(options)).await?;
+            let options = AttachContainerOptionsBuilder::default()
+                .stdin(stdin)
+                .stdout(stdout)
+                .stderr(stderr)
+                .stream(true)
+                .build();
+            let AttachContainerResults { output, input } =
+                agent.runtime.client.attach_container(&found.id, Some(options)).await?;
             let mut socket = dialer.stream(id).await?;
             let mapped = output.map(|part| part.map_err(anyhow::Error::from));
             let resize = |width: u16, height: u16| {
-                let options = ResizeContainerTTYOptionsBuilder::default().w(width.into()).h(height.into()).build();
+                let options =
+                    ResizeContainerTTYOptionsBuilder::default().w(width.into()).h(height.into()).build();
                 let (client, id) = (agent.runtime.client.clone(), found.id.clone());
                 tokio::spawn(async move { client.resize_container_tty(&id, options).await });
             };
@@ -73,8 +84,11 @@ pub async fn serve(agent: &Agent, dialer: &Dialer, id: &str, request: StreamRequ
         }
         StreamRequest::PortForward { pod, port } => {
             let observed = agent.runtime.observe(&pod.uid).await?;
-            let pid = observed.sandbox.filter(|s| s.state == State::Running).context("the pod is not running")?.pid;
-            let stream = connect_inside(pid, port).await.with_context(|| format!("port {port} of the pod does not answer"))?;
+            let pid =
+                observed.sandbox.filter(|s| s.state == State::Running).context("the pod is not running")?.pid;
+            let stream = connect_inside(pid, port)
+                .await
+                .with_context(|| format!("port {port} of the pod does not answer"))?;
             forward(dialer.stream(id).await?, stream).await
         }
     }
@@ -85,7 +99,9 @@ async fn find(agent: &Agent, pod: &PodRef, container: &str, previous: bool) -> R
     let found = if previous { observed.previous(container) } else { observed.latest(container) };
     let why = match previous {
         true => format!("previous terminated container {container:?} in pod {:?} not found", &*pod.name),
-        false => format!("container {container:?} in pod {:?} is waiting to start: ContainerCreating", &*pod.name),
+        false => {
+            format!("container {container:?} in pod {:?} is waiting to start: ContainerCreating", &*pod.name)
+        }
     };
     Ok(found.cloned().ok_or(Refused(why))?)
 }
@@ -159,7 +175,9 @@ async fn pump(
         while let Some(part) = output.next().await {
             let (number, bytes) = match part? {
                 LogOutput::StdErr { message } => (channel::STDERR, message),
-                LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => (channel::STDOUT, message),
+                LogOutput::StdOut { message }
+                | LogOutput::Console { message }
+                | LogOutput::StdIn { message } => (channel::STDOUT, message),
             };
             let mut frame = Vec::with_capacity(bytes.len() + 1);
             frame.push(number);
@@ -184,7 +202,11 @@ async fn pump(
 }
 
 /// One frame of the client's.
-async fn receive(bytes: &[u8], input: &mut Option<Pin<Box<dyn AsyncWrite + Send>>>, resize: &impl Fn(u16, u16)) {
+async fn receive(
+    bytes: &[u8],
+    input: &mut Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    resize: &impl Fn(u16, u16),
+) {
     match bytes.split_first() {
         Some((&channel::STDIN, data)) => {
             if let Some(stdin) = input {

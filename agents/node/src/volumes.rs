@@ -22,7 +22,9 @@ pub fn prepare(pod: &Value, pod_dir: &Path, sources: &Sources<'_>) -> Result<BTr
         let dir = pod_dir.join("volumes").join(name);
         let path = if volume["hostPath"].is_object() {
             host_path(&volume["hostPath"])?
-        } else if let Some(files) = projected_files(pod, volume, sources).with_context(|| format!("volume {name:?}"))? {
+        } else if let Some(files) =
+            projected_files(pod, volume, sources).with_context(|| format!("volume {name:?}"))?
+        {
             write_files(&dir, &files)?;
             dir
         } else if volume["emptyDir"].is_object() {
@@ -42,7 +44,9 @@ fn host_path(source: &Value) -> Result<PathBuf> {
     match source["type"].as_str().unwrap_or_default() {
         "DirectoryOrCreate" => fs::create_dir_all(&path)?,
         "FileOrCreate" if !path.exists() => drop(fs::File::create(&path)?),
-        "Directory" if !path.is_dir() => bail!("hostPath type check failed: {} is not a directory", path.display()),
+        "Directory" if !path.is_dir() => {
+            bail!("hostPath type check failed: {} is not a directory", path.display())
+        }
         "File" if !path.is_file() => bail!("hostPath type check failed: {} is not a file", path.display()),
         _ => {}
     }
@@ -86,7 +90,14 @@ fn bits(mode: i64) -> u32 {
     u32::try_from(mode & 0o777).unwrap_or(0o644)
 }
 
-fn add_object(files: &mut Files, resource: &str, name: Option<&str>, source: &Value, mode: i64, sources: &Sources<'_>) -> Result<()> {
+fn add_object(
+    files: &mut Files,
+    resource: &str,
+    name: Option<&str>,
+    source: &Value,
+    mode: i64,
+    sources: &Sources<'_>,
+) -> Result<()> {
     let name = name.unwrap_or_default();
     let kind = resource.trim_end_matches('s');
     let Some(object) = (sources.find)(resource, name) else {
@@ -122,21 +133,32 @@ fn add_object(files: &mut Files, resource: &str, name: Option<&str>, source: &Va
     Ok(())
 }
 
-fn add_fields(files: &mut Files, pod: &Value, source: &Value, mode: i64, sources: &Sources<'_>) -> Result<()> {
+fn add_fields(
+    files: &mut Files,
+    pod: &Value,
+    source: &Value,
+    mode: i64,
+    sources: &Sources<'_>,
+) -> Result<()> {
     for item in source["items"].as_array().into_iter().flatten() {
         let value = match item["fieldRef"]["fieldPath"].as_str() {
             Some(path) => field(pod, path, sources),
             None => resource_field(pod, &Value::Null, &item["resourceFieldRef"], sources.node),
         };
         let path = safe_path(item["path"].as_str().unwrap_or_default())?;
-        files.insert(path, (value.unwrap_or_default().into_bytes(), bits(item["mode"].as_i64().unwrap_or(mode))));
+        files.insert(
+            path,
+            (value.unwrap_or_default().into_bytes(), bits(item["mode"].as_i64().unwrap_or(mode))),
+        );
     }
     Ok(())
 }
 
 /// A path that stays inside its volume.
 fn safe_path(path: &str) -> Result<String> {
-    let inside = !path.is_empty() && !path.starts_with('/') && path.split('/').all(|part| !matches!(part, ".." | "" | "."));
+    let inside = !path.is_empty()
+        && !path.starts_with('/')
+        && path.split('/').all(|part| !matches!(part, ".." | "" | "."));
     if inside { Ok(path.to_owned()) } else { bail!("path {path:?} leads out of the volume") }
 }
 
@@ -148,7 +170,8 @@ fn write_files(dir: &Path, files: &Files) -> Result<()> {
     if same(&current, files) {
         return Ok(());
     }
-    let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let stamp =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     let fresh = format!("..{stamp:x}");
     for (path, (bytes, mode)) in files {
         let file = dir.join(&fresh).join(path);
@@ -164,7 +187,8 @@ fn write_files(dir: &Path, files: &Files) -> Result<()> {
     let _ = fs::remove_file(&next);
     symlink(&fresh, &next)?;
     fs::rename(&next, &current)?;
-    let tops: std::collections::BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
+    let tops: std::collections::BTreeSet<&str> =
+        files.keys().filter_map(|path| path.split('/').next()).collect();
     for top in &tops {
         let link = dir.join(top);
         if fs::symlink_metadata(&link).is_err() {
@@ -190,7 +214,9 @@ fn same(current: &Path, files: &Files) -> bool {
     }
     current.exists()
         && count(current) == files.len()
-        && files.iter().all(|(path, (bytes, _))| fs::read(current.join(path)).is_ok_and(|found| found == *bytes))
+        && files
+            .iter()
+            .all(|(path, (bytes, _))| fs::read(current.join(path)).is_ok_and(|found| found == *bytes))
 }
 
 #[cfg(test)]

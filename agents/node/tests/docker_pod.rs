@@ -22,23 +22,16 @@ async fn life() {
         "readinessProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1},
     }]}));
     server.assign(&pod).await;
-    let status = server
-        .status(&pod, |s| s["containerStatuses"][0]["ready"] == true)
-        .await;
+    let status = server.status(&pod, |s| s["containerStatuses"][0]["ready"] == true).await;
     assert_eq!(status["phase"], "Running");
     let address = status["podIP"].as_str().unwrap().to_owned();
     assert!(support::get(&format!("{address}:8080")).await.contains("page"));
 
     // A service leads to the pod, from the node and from the pod itself; and has a name.
     // (Debian's static busybox cannot resolve the names it connects to, so both are asked for apart.)
-    server
-        .service("web", "10.96.77.7", 80, 31777, &address, 8080)
+    server.service("web", "10.96.77.7", 80, 31777, &address, 8080).await;
+    support::eventually(async || support::get("10.96.77.7:80").await.contains("page"), "the service answers")
         .await;
-    support::eventually(
-        async || support::get("10.96.77.7:80").await.contains("page"),
-        "the service answers",
-    )
-    .await;
     support::eventually(
         async || support::get("127.0.0.1:31777").await.contains("page"),
         "the node port answers",
@@ -56,14 +49,9 @@ async fn life() {
     };
     let frames = server.stream(exec(&["/bin/busybox", "sh", "-c", ask])).await;
     let told = support::channel(&frames, channel::STDOUT);
-    assert!(
-        told.contains("page\n") && told.contains("Address: 10.96.77.7"),
-        "{told}"
-    );
+    assert!(told.contains("page\n") && told.contains("Address: 10.96.77.7"), "{told}");
     assert!(support::channel(&frames, channel::ERROR).contains("Success"));
-    let frames = server
-        .stream(exec(&["/bin/busybox", "sh", "-c", "echo no >&2; exit 3"]))
-        .await;
+    let frames = server.stream(exec(&["/bin/busybox", "sh", "-c", "echo no >&2; exit 3"])).await;
     assert_eq!(support::channel(&frames, channel::STDERR), "no\n");
     assert!(
         support::channel(&frames, channel::ERROR).contains(r#"{"message":"3","reason":"ExitCode"}"#),
@@ -72,10 +60,7 @@ async fn life() {
     let logs = |previous| StreamRequest::Logs {
         pod: support::reference(&pod),
         container: "main".into(),
-        options: LogOptions {
-            previous,
-            ..LogOptions::default()
-        },
+        options: LogOptions { previous, ..LogOptions::default() },
     };
     assert_eq!(support::text(&server.stream(logs(false)).await), "hello world\n");
 
@@ -91,18 +76,13 @@ async fn life() {
             s["containerStatuses"][0]["restartCount"] == 1 && s["containerStatuses"][0]["ready"] == true
         })
         .await;
-    assert_eq!(
-        status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"],
-        137
-    );
+    assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
     assert_eq!(support::text(&server.stream(logs(true)).await), "hello world\n");
     let second = status["containerStatuses"][0]["containerID"].clone();
     server.stop_agent().await;
     server.start_agent();
     server.registered().await;
-    let status = server
-        .status(&pod, |s| s["containerStatuses"][0]["ready"] == true)
-        .await;
+    let status = server.status(&pod, |s| s["containerStatuses"][0]["ready"] == true).await;
     assert_eq!(
         (&status["containerStatuses"][0]["containerID"], &status["podIP"]),
         (&second, &address.into())
@@ -111,15 +91,7 @@ async fn life() {
     server.delete(&pod, 1).await;
     server.terminated(&pod).await;
     let uid = pod["metadata"]["uid"].as_str().unwrap();
-    assert_eq!(
-        docker(&[
-            "ps",
-            "-aq",
-            "--filter",
-            &format!("label=io.kubernetes.pod.uid={uid}")
-        ]),
-        ""
-    );
+    assert_eq!(docker(&["ps", "-aq", "--filter", &format!("label=io.kubernetes.pod.uid={uid}")]), "");
     server.stop_agent().await;
 }
 
@@ -146,22 +118,11 @@ async fn failures() {
         server.assign(pod).await;
     }
     let reason = "ErrImageNeverPull";
-    server
-        .status(&never, |s| {
-            s["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
-        })
-        .await;
+    server.status(&never, |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == reason).await;
     let reason = "CreateContainerConfigError";
-    server
-        .status(&config, |s| {
-            s["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
-        })
-        .await;
+    server.status(&config, |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == reason).await;
     let status = server.status(&job, |s| s["phase"] == "Failed").await;
-    assert_eq!(
-        status["containerStatuses"][0]["state"]["terminated"]["exitCode"],
-        4
-    );
+    assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["exitCode"], 4);
     for pod in [&never, &config, &job] {
         server.delete(pod, 0).await;
         server.terminated(pod).await;

@@ -22,11 +22,7 @@ pub enum ServerMessage {
     /// those pods name, and every Service and EndpointSlice. The first message is the `full` set; what it does not
     /// list is gone. Later ones are changes.
     #[serde(rename_all = "camelCase")]
-    Objects {
-        full: bool,
-        revision: u64,
-        changes: Vec<ObjectChange>,
-    },
+    Objects { full: bool, revision: u64, changes: Vec<ObjectChange> },
     /// Dial [`STREAM_PATH`]`/{id}` and serve `request` there.
     #[serde(rename_all = "camelCase")]
     OpenStream { id: String, request: StreamRequest },
@@ -60,18 +56,9 @@ pub enum NodeMessage {
     /// Renews the node's Lease. Every 10 s.
     Ping,
     /// The pod's whole `status`.
-    PodStatus {
-        namespace: Arc<str>,
-        name: Arc<str>,
-        uid: Arc<str>,
-        status: Value,
-    },
+    PodStatus { namespace: Arc<str>, name: Arc<str>, uid: Arc<str>, status: Value },
     /// All containers of a pod with a deletion timestamp have ended and its resources are released: remove the object.
-    PodTerminated {
-        namespace: Arc<str>,
-        name: Arc<str>,
-        uid: Arc<str>,
-    },
+    PodTerminated { namespace: Arc<str>, name: Arc<str>, uid: Arc<str> },
     /// A core/v1 Event about a pod or the node, without metadata: `involvedObject`, `reason`, `message`, `type`,
     /// `source`. The server fills in name and times, and counts repeats.
     Event { namespace: Arc<str>, event: Value },
@@ -85,11 +72,7 @@ pub enum NodeMessage {
 pub enum StreamRequest {
     /// Binary frames without channel byte: the log's bytes. Ends when the log ends or the reader leaves.
     #[serde(rename_all = "camelCase")]
-    Logs {
-        pod: PodRef,
-        container: String,
-        options: LogOptions,
-    },
+    Logs { pod: PodRef, container: String, options: LogOptions },
     /// Frames of `v5.channel.k8s.io`, just as the client speaks them; see [`channel`].
     #[serde(rename_all = "camelCase")]
     Exec {
@@ -102,14 +85,7 @@ pub enum StreamRequest {
         tty: bool,
     },
     #[serde(rename_all = "camelCase")]
-    Attach {
-        pod: PodRef,
-        container: String,
-        stdin: bool,
-        stdout: bool,
-        stderr: bool,
-        tty: bool,
-    },
+    Attach { pod: PodRef, container: String, stdin: bool, stdout: bool, stderr: bool, tty: bool },
     /// Binary frames without channel byte: the bytes of one TCP connection to `port` inside the pod. The agent closes
     /// with reason text when the connection is refused.
     #[serde(rename_all = "camelCase")]
@@ -163,13 +139,18 @@ mod tests {
             name: "a".into(),
             object: RawValue::from_string(object.to_owned()).ok(),
         };
-        let sent = serde_json::to_string(&ServerMessage::Objects { full: true, revision: 7, changes: vec![change] }).unwrap();
+        let sent =
+            serde_json::to_string(&ServerMessage::Objects { full: true, revision: 7, changes: vec![change] })
+                .unwrap();
         match serde_json::from_str(&sent).unwrap() {
             ServerMessage::Objects { full: true, revision: 7, changes } => {
                 assert_eq!(changes[0].object.as_ref().unwrap().get(), object);
             }
             other => panic!("{other:?}"),
         }
-        assert!(matches!(serde_json::from_str(&serde_json::to_string(&ServerMessage::Pong).unwrap()).unwrap(), ServerMessage::Pong));
+        assert!(matches!(
+            serde_json::from_str(&serde_json::to_string(&ServerMessage::Pong).unwrap()).unwrap(),
+            ServerMessage::Pong
+        ));
     }
 }

@@ -43,12 +43,8 @@ pub fn apply_to_subresource(
 ) -> Result<Value, Status> {
     let applied = checked(entry, applied, manager, subresource)?;
     let of = entry.rules.type_ref();
-    let own = Identity {
-        manager,
-        operation: Operation::Apply,
-        subresource,
-        api_version: &entry.api_version(),
-    };
+    let own =
+        Identity { manager, operation: Operation::Apply, subresource, api_version: &entry.api_version() };
     let set = fields::fields_of(of, &applied).without_identity();
     let Some(live) = live else {
         let mut object = applied;
@@ -57,18 +53,11 @@ pub fn apply_to_subresource(
     };
     let mut managers = read_managers(live);
     if managers.is_empty() {
-        let before = Identity {
-            manager: BEFORE_FIRST_APPLY,
-            operation: Operation::Update,
-            subresource: "",
-            ..own
-        };
+        let before =
+            Identity { manager: BEFORE_FIRST_APPLY, operation: Operation::Update, subresource: "", ..own };
         managers.push(before.entry(fields::fields_of(of, live).without_identity(), now));
     }
-    let last = managers
-        .iter()
-        .position(|m| own.is(m))
-        .map(|at| managers.remove(at));
+    let last = managers.iter().position(|m| own.is(m)).map(|at| managers.remove(at));
 
     let mut kept = set.clone();
     managers.iter().for_each(|m| kept.insert_all(&m.fields));
@@ -120,35 +109,25 @@ fn checked(entry: &KindEntry, applied: &Value, manager: &str, subresource: &str)
     }
     fields::check_lists(entry.rules.type_ref(), &applied, "").map_err(|why| {
         let (version, kind) = (entry.api_version(), &entry.kind);
-        Status::bad_request(format!(
-            "failed to create typed patch object ({version}, Kind={kind}): {why}"
-        ))
+        Status::bad_request(format!("failed to create typed patch object ({version}, Kind={kind}): {why}"))
     })?;
     Ok(applied)
 }
 
 fn check_conflicts(managers: &[Manager], changed: &FieldSet) -> Result<(), Status> {
-    let conflicts = managers
-        .iter()
-        .map(|m| (m.to_string(), m.fields.common_paths(changed)));
+    let conflicts = managers.iter().map(|m| (m.to_string(), m.fields.common_paths(changed)));
     let conflicts: Vec<(String, Vec<String>)> = conflicts.filter(|(_, paths)| !paths.is_empty()).collect();
     let count: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
     let text = match conflicts.as_slice() {
         [] => return Ok(()),
         [(manager, paths)] if count == 1 => {
-            format!(
-                "Apply failed with 1 conflict: conflict with {manager}: {}",
-                paths[0]
-            )
+            format!("Apply failed with 1 conflict: conflict with {manager}: {}", paths[0])
         }
         many => {
             let lines = many
                 .iter()
                 .map(|(manager, paths)| format!("conflicts with {manager}:\n- {}", paths.join("\n- ")));
-            format!(
-                "Apply failed with {count} conflicts: {}",
-                lines.collect::<Vec<_>>().join("\n")
-            )
+            format!("Apply failed with {count} conflicts: {}", lines.collect::<Vec<_>>().join("\n"))
         }
     };
     let mut status = Status::new(Reason::Conflict, text);
@@ -183,12 +162,8 @@ pub fn track(
     };
     let difference = fields::compare(of, before, new);
     let changed = difference.changed.without_identity();
-    let own = Identity {
-        manager,
-        operation: Operation::Update,
-        subresource,
-        api_version: &entry.api_version(),
-    };
+    let own =
+        Identity { manager, operation: Operation::Update, subresource, api_version: &entry.api_version() };
     for manager in &mut managers {
         if !own.is(manager) {
             manager.fields.remove_all(&changed);
@@ -212,20 +187,14 @@ fn cap_update_managers(mut managers: Vec<Manager>) -> Vec<Manager> {
     let is_update = |m: &&Manager| m.operation == Operation::Update && m.subresource.is_empty();
     while managers.iter().filter(is_update).count() > MAX_UPDATE_MANAGERS {
         let named = |m: &Manager| is_update(&m) && m.manager != ANCIENT;
-        let oldest = managers
-            .iter()
-            .enumerate()
-            .filter(|(_, m)| named(m))
-            .min_by(|a, b| a.1.time.cmp(&b.1.time));
+        let oldest =
+            managers.iter().enumerate().filter(|(_, m)| named(m)).min_by(|a, b| a.1.time.cmp(&b.1.time));
         let Some((at, _)) = oldest else { break };
         let oldest = managers.remove(at);
         let same = |m: &Manager| m.manager == ANCIENT && m.api_version == oldest.api_version;
         match managers.iter_mut().find(|m| same(m)) {
             Some(ancient) => ancient.fields.insert_all(&oldest.fields),
-            None => managers.push(Manager {
-                manager: ANCIENT.into(),
-                ..oldest
-            }),
+            None => managers.push(Manager { manager: ANCIENT.into(), ..oldest }),
         }
     }
     managers
@@ -298,19 +267,12 @@ impl std::fmt::Display for Manager {
 }
 
 fn read_managers(object: &Value) -> Vec<Manager> {
-    let entries = object["metadata"]["managedFields"]
-        .as_array()
-        .into_iter()
-        .flatten();
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
     let read = entries.map(|entry| {
         let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
         Manager {
             manager: text("manager"),
-            operation: if entry["operation"] == "Apply" {
-                Operation::Apply
-            } else {
-                Operation::Update
-            },
+            operation: if entry["operation"] == "Apply" { Operation::Apply } else { Operation::Update },
             subresource: text("subresource"),
             api_version: text("apiVersion"),
             time: text("time"),
@@ -320,8 +282,7 @@ fn read_managers(object: &Value) -> Vec<Manager> {
             },
         }
     });
-    read.filter(|manager| !manager.fields.children.is_empty())
-        .collect()
+    read.filter(|manager| !manager.fields.children.is_empty()).collect()
 }
 
 /// Entries that own nothing any more are left out.

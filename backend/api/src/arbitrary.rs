@@ -43,18 +43,10 @@ pub fn object() -> impl Strategy<Value = Value> {
 /// Some fields of a pod's spec, right in their types, with lists of every kind.
 pub fn pod_spec() -> impl Strategy<Value = Value> {
     let names = || prop::collection::btree_set("[abc]", 0..3);
-    let env = names().prop_map(|names| {
-        names
-            .into_iter()
-            .map(|name| json!({"name": name}))
-            .collect::<Vec<_>>()
-    });
-    let ports = prop::collection::btree_set(1..4_u16, 0..3).prop_map(|ports| {
-        ports
-            .into_iter()
-            .map(|port| json!({"containerPort": port}))
-            .collect::<Vec<_>>()
-    });
+    let env =
+        names().prop_map(|names| names.into_iter().map(|name| json!({"name": name})).collect::<Vec<_>>());
+    let ports = prop::collection::btree_set(1..4_u16, 0..3)
+        .prop_map(|ports| ports.into_iter().map(|port| json!({"containerPort": port})).collect::<Vec<_>>());
     let container = (env, ports, prop::option::of("[xyz]")).prop_map(|(env, ports, image)| {
         let mut container = json!({"env": env, "ports": ports});
         if let Some(image) = image {
@@ -84,9 +76,7 @@ pub fn pod_spec() -> impl Strategy<Value = Value> {
             ("tolerations", tolerations.map(Value::Array)),
             ("hostname", hostname),
         ];
-        let set = all
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let set = all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Value::Object(set.collect::<Map<_, _>>())
     })
 }

@@ -20,11 +20,7 @@ const MAX_DEPTH: usize = 128;
 /// Reads JSON or YAML, told apart by the media type; without one, by the first character. Errors: BadRequest for a
 /// body that is broken, UnsupportedMediaType.
 pub fn decode(body: &[u8], content_type: Option<&str>) -> Result<Decoded, Status> {
-    let media_type = content_type
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default();
+    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
     let media_type = media_type.trim().to_ascii_lowercase();
     let first = body.iter().find(|b| !b.is_ascii_whitespace());
     let is_yaml = match media_type.as_str() {
@@ -41,21 +37,10 @@ pub fn decode(body: &[u8], content_type: Option<&str>) -> Result<Decoded, Status
         }
     };
     let duplicates = RefCell::new(Vec::new());
-    let seed = Tree {
-        path: "",
-        depth: 0,
-        duplicates: &duplicates,
-    };
-    let value = if is_yaml {
-        read_yaml(body, seed)
-    } else {
-        read_json(body, seed)
-    };
+    let seed = Tree { path: "", depth: 0, duplicates: &duplicates };
+    let value = if is_yaml { read_yaml(body, seed) } else { read_json(body, seed) };
     let value = value.map_err(|why| Status::bad_request(format!("couldn't get version/kind; {why}")))?;
-    Ok(Decoded {
-        value,
-        duplicate_fields: duplicates.into_inner(),
-    })
+    Ok(Decoded { value, duplicate_fields: duplicates.into_inner() })
 }
 
 fn read_json(body: &[u8], seed: Tree<'_>) -> Result<Value, String> {
@@ -63,17 +48,14 @@ fn read_json(body: &[u8], seed: Tree<'_>) -> Result<Value, String> {
         return Err("json parse error: unexpected end of JSON input".into());
     }
     let mut source = serde_json::Deserializer::from_slice(body);
-    let value = seed
-        .deserialize(&mut source)
-        .map_err(|e| format!("json parse error: {e}"))?;
+    let value = seed.deserialize(&mut source).map_err(|e| format!("json parse error: {e}"))?;
     source.end().map_err(|e| format!("json parse error: {e}"))?;
     Ok(value)
 }
 
 fn read_yaml(body: &[u8], seed: Tree<'_>) -> Result<Value, String> {
     let source = serde_yaml_ng::Deserializer::from_slice(body);
-    seed.deserialize(source)
-        .map_err(|e| format!("error converting YAML to JSON: {e}"))
+    seed.deserialize(source).map_err(|e| format!("error converting YAML to JSON: {e}"))
 }
 
 /// Builds the tree and notes fields that come twice.
@@ -89,11 +71,7 @@ impl<'a> Tree<'a> {
     where
         'a: 'b,
     {
-        Tree {
-            path,
-            depth: self.depth + 1,
-            duplicates: self.duplicates,
-        }
+        Tree { path, depth: self.depth + 1, duplicates: self.duplicates }
     }
 }
 
@@ -253,12 +231,8 @@ pub fn prune_nulls(value: &mut Value) {
 
 /// `duplicate field "spec.replicas"`, `unknown field "spec.foo"`: the warnings under `fieldValidation=Warn`, one each.
 pub fn strict_errors(duplicate_fields: &[String], unknown_fields: &[String]) -> Vec<String> {
-    let duplicates = duplicate_fields
-        .iter()
-        .map(|path| format!("duplicate field {path:?}"));
-    let unknown = unknown_fields
-        .iter()
-        .map(|path| format!("unknown field {path:?}"));
+    let duplicates = duplicate_fields.iter().map(|path| format!("duplicate field {path:?}"));
+    let unknown = unknown_fields.iter().map(|path| format!("unknown field {path:?}"));
     duplicates.chain(unknown).collect()
 }
 
@@ -286,9 +260,7 @@ pub fn check_types(entry: &KindEntry, object: &Value) -> Result<(), Status> {
 /// A body whose shape is not the kind's, as `kubectl` prints it.
 fn cannot_be_handled(entry: &KindEntry, why: &str) -> Status {
     let KindEntry { kind, version, .. } = entry;
-    Status::bad_request(format!(
-        "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
-    ))
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
 }
 
 #[cfg(test)]
@@ -306,15 +278,10 @@ mod tests {
         let yaml = b"apiVersion: v1\nkind: ConfigMap\ndata: {a: x, 1: 'y', true: z}\nlist:\n- 1\n- ~\n- 1.5\n- \"yes\"\n";
         let json = br#"{"apiVersion":"v1","kind":"ConfigMap","data":{"a":"x","1":"y","true":"z"},"list":[1,null,1.5,"yes"]}"#;
         let yaml = decode(yaml, Some("application/yaml")).unwrap();
-        assert_eq!(
-            yaml,
-            decode(json, Some("application/json; charset=utf-8")).unwrap()
-        );
+        assert_eq!(yaml, decode(json, Some("application/json; charset=utf-8")).unwrap());
         assert_eq!(decode(b"a: 1", None).unwrap().value, json!({"a": 1}));
         assert_eq!(
-            decode(br#"{"a":1}"#, Some("application/apply-patch+yaml"))
-                .unwrap()
-                .value,
+            decode(br#"{"a":1}"#, Some("application/apply-patch+yaml")).unwrap().value,
             json!({"a": 1})
         );
     }
@@ -334,18 +301,14 @@ mod tests {
         let deep = "[".repeat(100_000);
         for body in ["", "{", "{\"a\":}", "{} {}", &deep] {
             assert_eq!(
-                decode(body.as_bytes(), Some("application/json"))
-                    .unwrap_err()
-                    .code(),
+                decode(body.as_bytes(), Some("application/json")).unwrap_err().code(),
                 400,
                 "{body:.9}"
             );
         }
         for body in ["a: b: c", "a: [1", "a: .inf", "\t- x", &deep] {
             assert_eq!(
-                decode(body.as_bytes(), Some("application/yaml"))
-                    .unwrap_err()
-                    .code(),
+                decode(body.as_bytes(), Some("application/yaml")).unwrap_err().code(),
                 400,
                 "{body:.9}"
             );
@@ -377,14 +340,8 @@ mod tests {
     #[test]
     fn a_wrong_type_is_told_with_its_field() {
         let rows = [
-            (
-                json!({"data": {"a": 1}}),
-                "number into Go struct field ConfigMap.data.a of type string",
-            ),
-            (
-                json!({"immutable": "yes"}),
-                "string into Go struct field ConfigMap.immutable of type bool",
-            ),
+            (json!({"data": {"a": 1}}), "number into Go struct field ConfigMap.data.a of type string"),
+            (json!({"immutable": "yes"}), "string into Go struct field ConfigMap.immutable of type bool"),
             (
                 json!({"metadata": {"ownerReferences": [{"uid": "1"}, {"uid": {}}]}}),
                 "object into Go struct field ConfigMap.metadata.ownerReferences[1].uid of type string",
@@ -393,10 +350,7 @@ mod tests {
                 json!({"metadata": {"generation": "x"}}),
                 "string into Go struct field ConfigMap.metadata.generation of type int64",
             ),
-            (
-                json!({"metadata": []}),
-                "array into Go struct field ConfigMap.metadata of type ObjectMeta",
-            ),
+            (json!({"metadata": []}), "array into Go struct field ConfigMap.metadata of type ObjectMeta"),
         ];
         for (object, expected) in rows {
             let error = check_types(&config_map(), &object).unwrap_err();
@@ -414,21 +368,11 @@ mod tests {
         owners[4322]["uid"] = json!(1);
         let object = json!({"metadata": {"ownerReferences": owners, "labels": {"z": 1}}});
         let error = check_types(&config_map(), &object).unwrap_err();
-        assert!(
-            error
-                .message
-                .contains("ConfigMap.metadata.labels.z of type string"),
-            "{}",
-            error.message
-        );
+        assert!(error.message.contains("ConfigMap.metadata.labels.z of type string"), "{}", error.message);
         let mut object = object;
         object["metadata"]["labels"] = json!({});
         let error = check_types(&config_map(), &object).unwrap_err();
-        assert!(
-            error.message.contains("ownerReferences[4321].uid of type string"),
-            "{}",
-            error.message
-        );
+        assert!(error.message.contains("ownerReferences[4321].uid of type string"), "{}", error.message);
     }
 
     proptest! {

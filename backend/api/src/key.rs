@@ -21,11 +21,7 @@ impl Key {
         namespace: impl Into<Arc<str>>,
         name: impl Into<Arc<str>>,
     ) -> Self {
-        Self {
-            resource: resource.into(),
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { resource: resource.into(), namespace: namespace.into(), name: name.into() }
     }
 }
 

@@ -174,10 +174,7 @@ pub trait Kind: Send + Sync + 'static {
     /// One cell a column. `now` is for ages inside cells; an `Age` of type `date` carries the age as `kubectl` prints it.
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let value = serde_json::to_value(object).unwrap_or_default();
-        vec![
-            crate::meta::name(&value).into(),
-            crate::meta::age(&value, now).into(),
-        ]
+        vec![crate::meta::name(&value).into(), crate::meta::age(&value, now).into()]
     }
     /// From the shape clients of this version see to the stored shape, and back. Most kinds: nothing.
     fn to_stored(_object: &mut Value) {}
@@ -266,11 +263,8 @@ pub struct KindEntry {
 impl KindEntry {
     pub fn of<K: Kind>() -> Self {
         let (group, plural) = (K::Object::GROUP, K::Object::URL_PATH_SEGMENT);
-        let resource: Arc<str> = if group.is_empty() {
-            plural.into()
-        } else {
-            format!("{plural}.{group}").into()
-        };
+        let resource: Arc<str> =
+            if group.is_empty() { plural.into() } else { format!("{plural}.{group}").into() };
         Self {
             group: group.into(),
             version: K::Object::VERSION.into(),
@@ -294,11 +288,7 @@ impl KindEntry {
 
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     pub fn is_namespaced(&self) -> bool {
@@ -379,18 +369,13 @@ impl<K: Kind> Rules for Typed<K> {
         K::validate_name(name)
     }
     fn selectable_fields(&self, object: &Value) -> Vec<(String, String)> {
-        K::selectable_fields(object)
-            .into_iter()
-            .map(|(field, value)| (field.to_owned(), value))
-            .collect()
+        K::selectable_fields(object).into_iter().map(|(field, value)| (field.to_owned(), value)).collect()
     }
     fn columns(&self) -> Vec<Column> {
         K::columns()
     }
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        K::Object::deserialize_ref(object)
-            .map(|typed| K::cells(&typed, now))
-            .unwrap_or_default()
+        K::Object::deserialize_ref(object).map(|typed| K::cells(&typed, now)).unwrap_or_default()
     }
     fn to_stored(&self, object: &mut Value) {
         K::to_stored(object);

@@ -36,17 +36,11 @@ pub fn before_create(entry: &KindEntry, object: &mut Value, cx: &CreateContext<'
         fields.insert("name".into(), name.into());
     }
     if !matches!(text(fields, "resourceVersion"), "" | "0") {
-        return Err(Status::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        ));
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    for field in [
-        "resourceVersion",
-        "selfLink",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-    ] {
+    for field in
+        ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+    {
         fields.remove(field);
     }
     fields.insert("uid".into(), cx.uid.into());
@@ -193,12 +187,8 @@ fn check_same_object(entry: &KindEntry, new: &Value, old: &Value) -> Result<(), 
         let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}");
         return Err(Status::conflict(&entry.resource, name, why));
     }
-    let version = |object: &Value| {
-        object["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let version =
+        |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
     let given = version(new);
     if !matches!(given.as_str(), "" | "0") && given != version(old) {
         return Err(Status::stale(&entry.resource, name));
@@ -209,14 +199,7 @@ fn check_same_object(entry: &KindEntry, new: &Value, old: &Value) -> Result<(), 
 /// What of the metadata only the server sets; a client may leave it out, and a change of it means nothing.
 fn keep_system_metadata(new: &mut Value, old: &Value) {
     let fields = metadata_mut(new);
-    let kept = [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "generation",
-        "resourceVersion",
-    ];
+    let kept = ["name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion"];
     let deletion = ["deletionTimestamp", "deletionGracePeriodSeconds"];
     // A deletion never ends but with the object. That none is begun by an update is for validation to say.
     let is_deleting = old["metadata"].get("deletionTimestamp").is_some();
@@ -243,12 +226,7 @@ fn finish(entry: &KindEntry, object: &Value, errors: &FieldErrors) -> Result<(),
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(
-        &entry.kind,
-        &entry.group,
-        meta::name(object),
-        errors,
-    ))
+    Err(Status::invalid(&entry.kind, &entry.group, meta::name(object), errors))
 }
 
 /// RFC 3339 without fractions, as `metav1.Time` is written.
@@ -283,9 +261,7 @@ fn text<'a>(fields: &'a Map<String, Value>, field: &str) -> &'a str {
 
 fn strings(list: &Value) -> Vec<String> {
     let items = list.as_array().into_iter().flatten();
-    items
-        .filter_map(|item| item.as_str().map(str::to_owned))
-        .collect()
+    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]

@@ -143,21 +143,13 @@ pub const ATOMIC_TYPES: &[&str] = &[
 
 /// Keys of list entries that a client may leave out, with the value they then have: the `default`s that Kubernetes'
 /// schema gives them so that `{containerPort: 80}` and `{containerPort: 80, protocol: TCP}` are one entry.
-pub const KEY_DEFAULTS: &[(&str, &str, &str)] = &[
-    ("core.v1.ContainerPort", "protocol", "TCP"),
-    ("core.v1.ServicePort", "protocol", "TCP"),
-];
+pub const KEY_DEFAULTS: &[(&str, &str, &str)] =
+    &[("core.v1.ContainerPort", "protocol", "TCP"), ("core.v1.ServicePort", "protocol", "TCP")];
 
 type Types = HashMap<&'static str, &'static [Field]>;
 
 static TYPES: LazyLock<Types> = LazyLock::new(|| {
-    let parts = [
-        core::TYPES,
-        meta::TYPES,
-        others::TYPES,
-        resource::TYPES,
-        workloads::TYPES,
-    ];
+    let parts = [core::TYPES, meta::TYPES, others::TYPES, resource::TYPES, workloads::TYPES];
     parts.into_iter().flatten().copied().collect()
 });
 
@@ -223,10 +215,7 @@ impl<'a> TypeRef<'a> {
                 None => return Merging::unmarked(),
             },
             TypeRef::MapOf(of) => {
-                return Merging {
-                    of: TypeRef::Known(of),
-                    ..Merging::unmarked()
-                };
+                return Merging { of: TypeRef::Known(of), ..Merging::unmarked() };
             }
             TypeRef::Schema(schema) => return Merging::of_schema(property(schema, name)),
             TypeRef::Unmarked => return Merging::unmarked(),
@@ -263,9 +252,7 @@ impl<'a> TypeRef<'a> {
     pub fn key_default(self, key: &str) -> Option<Value> {
         match self {
             TypeRef::Known(of) => {
-                let (_, _, value) = KEY_DEFAULTS
-                    .iter()
-                    .find(|(t, field, _)| *t == of && *field == key)?;
+                let (_, _, value) = KEY_DEFAULTS.iter().find(|(t, field, _)| *t == of && *field == key)?;
                 Some((*value).into())
             }
             TypeRef::Schema(schema) => schema["properties"][key].get("default").cloned(),
@@ -289,15 +276,9 @@ impl<'a> Merging<'a> {
         let Some(schema) = schema else {
             return Self::unmarked();
         };
-        let keys = schema["x-kubernetes-list-map-keys"]
-            .as_array()
-            .into_iter()
-            .flatten();
+        let keys = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
         let (list, of) = match schema["x-kubernetes-list-type"].as_str() {
-            Some("map") => (
-                ListKeys::Map(keys.filter_map(Value::as_str).collect()),
-                &schema["items"],
-            ),
+            Some("map") => (ListKeys::Map(keys.filter_map(Value::as_str).collect()), &schema["items"]),
             Some("set") => (ListKeys::Set, &schema["items"]),
             _ => (ListKeys::Atomic, schema),
         };
@@ -350,22 +331,14 @@ mod tests {
 
     #[test]
     fn a_walk_finds_how_nested_lists_merge() {
-        let template = TypeRef::Known("apps.v1.Deployment")
-            .field("spec")
-            .of
-            .field("template")
-            .of;
+        let template = TypeRef::Known("apps.v1.Deployment").field("spec").of.field("template").of;
         let containers = template.field("spec").of.field("containers");
         assert_eq!(containers.list, ListKeys::Map(vec!["name"]));
         let ports = containers.of.field("ports");
         assert_eq!(ports.list, ListKeys::Map(vec!["containerPort", "protocol"]));
         assert_eq!(ports.merge_key, Some("containerPort"));
         assert_eq!(ports.of.key_default("protocol"), Some(json!("TCP")));
-        assert!(
-            TypeRef::Known("apps.v1.DeploymentSpec")
-                .field("selector")
-                .atomic_map
-        );
+        assert!(TypeRef::Known("apps.v1.DeploymentSpec").field("selector").atomic_map);
         assert_eq!(containers.of.field("command").list, ListKeys::Atomic);
     }
 

@@ -55,10 +55,7 @@ pub fn patch(kind: PatchType, entry: &KindEntry, current: &Value, patch: &Value)
     };
     if !patched.is_object() {
         let name = meta::name(current);
-        return Err(unprocessable(format!(
-            "{} {name:?} would be no object any more",
-            entry.resource
-        )));
+        return Err(unprocessable(format!("{} {name:?} would be no object any more", entry.resource)));
     }
     Ok(patched)
 }
@@ -80,9 +77,7 @@ fn json(current: &Value, patch: &Value) -> Result<Value, Status> {
 
 fn merge(current: &Value, patch: &Value) -> Result<Value, Status> {
     if !patch.is_object() {
-        return Err(Status::bad_request(
-            "error decoding patch: a merge patch is an object",
-        ));
+        return Err(Status::bad_request("error decoding patch: a merge patch is an object"));
     }
     let mut patched = current.clone();
     json_patch::merge(&mut patched, patch);
@@ -119,10 +114,7 @@ mod tests {
             (json!([{"op": "replace", "path": "", "value": 1}]), 422),
             (json!([{"op": "dance", "path": "/a"}]), 400),
             (json!({"data": null}), 400),
-            (
-                Value::Array(vec![json!({"op": "remove", "path": "/x"}); MAX_OPERATIONS + 1]),
-                413,
-            ),
+            (Value::Array(vec![json!({"op": "remove", "path": "/x"}); MAX_OPERATIONS + 1]), 413),
         ];
         for (broken, code) in rows {
             let error = patch(PatchType::Json, &config_map(), &current, &broken).unwrap_err();
@@ -136,35 +128,20 @@ mod tests {
         let change = json!({"a": {"b": null, "c": [3]}, "e": {"f": null, "g": 1}});
         let patched = patch(PatchType::Merge, &config_map(), &current, &change).unwrap();
         assert_eq!(patched, json!({"a": {"c": [3]}, "d": 1, "e": {"g": 1}}));
-        assert_eq!(
-            patch(PatchType::Merge, &config_map(), &current, &json!(1))
-                .unwrap_err()
-                .code(),
-            400
-        );
+        assert_eq!(patch(PatchType::Merge, &config_map(), &current, &json!(1)).unwrap_err().code(), 400);
     }
 
     #[test]
     fn the_media_type_tells_the_kind_of_patch() {
         let rows = [
             ("application/json-patch+json", Some(PatchType::Json)),
-            (
-                "application/merge-patch+json; charset=utf-8",
-                Some(PatchType::Merge),
-            ),
-            (
-                "application/strategic-merge-patch+json",
-                Some(PatchType::Strategic),
-            ),
+            ("application/merge-patch+json; charset=utf-8", Some(PatchType::Merge)),
+            ("application/strategic-merge-patch+json", Some(PatchType::Strategic)),
             ("application/apply-patch+yaml", Some(PatchType::Apply)),
             ("application/json", None),
         ];
         for (content_type, expected) in rows {
-            assert_eq!(
-                PatchType::from_content_type(content_type),
-                expected,
-                "{content_type}"
-            );
+            assert_eq!(PatchType::from_content_type(content_type), expected, "{content_type}");
         }
     }
 

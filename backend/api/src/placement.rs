@@ -19,7 +19,9 @@ impl Taint {
     /// `spec.taints` of a node.
     pub fn of_node(node: &Value) -> Vec<Taint> {
         let taints = node["spec"]["taints"].as_array().into_iter().flatten();
-        taints.map(|t| Taint { key: text(t, "key"), value: text(t, "value"), effect: text(t, "effect") }).collect()
+        taints
+            .map(|t| Taint { key: text(t, "key"), value: text(t, "value"), effect: text(t, "effect") })
+            .collect()
     }
 
     /// Whether it keeps pods away, rather than only making the node less wanted.
@@ -121,7 +123,8 @@ impl NodeTerm {
     pub fn matches(&self, name: &str, labels: &Labels) -> bool {
         let field = |r: &Requirement| r.holds((r.key == "metadata.name").then_some(name));
         let any = !self.labels.is_empty() || !self.fields.is_empty();
-        any && self.labels.iter().all(|r| r.holds(labels.get(&r.key).map(String::as_str))) && self.fields.iter().all(field)
+        any && self.labels.iter().all(|r| r.holds(labels.get(&r.key).map(String::as_str)))
+            && self.fields.iter().all(field)
     }
 }
 
@@ -180,7 +183,8 @@ mod tests {
 
     #[test]
     fn node_affinity_terms_are_alternatives_and_their_expressions_all_hold() {
-        let labels: Labels = [("zone", "a"), ("cores", "8")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let labels: Labels =
+            [("zone", "a"), ("cores", "8")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let term = |expressions: Value| json!({"matchExpressions": expressions});
         let rows = [
             (json!([term(json!([{"key": "zone", "operator": "In", "values": ["a", "b"]}]))]), true),
@@ -188,13 +192,20 @@ mod tests {
             (json!([term(json!([{"key": "gone", "operator": "NotIn", "values": ["a"]}]))]), true),
             (json!([term(json!([{"key": "cores", "operator": "Gt", "values": ["4"]}]))]), true),
             (json!([term(json!([{"key": "cores", "operator": "Lt", "values": ["4"]}]))]), false),
-            (json!([term(json!([{"key": "gone", "operator": "Exists"}])), term(json!([{"key": "zone", "operator": "Exists"}]))]), true),
+            (
+                json!([
+                    term(json!([{"key": "gone", "operator": "Exists"}])),
+                    term(json!([{"key": "zone", "operator": "Exists"}]))
+                ]),
+                true,
+            ),
             (json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]), true),
             (json!([{}]), false),
             (json!([]), false),
         ];
         for (terms, expected) in rows {
-            let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+            let required =
+                json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
             let spec = json!({"affinity": {"nodeAffinity": required}});
             assert_eq!(RequiredNodes::of_spec(&spec).matches("n1", &labels), expected, "{spec}");
         }

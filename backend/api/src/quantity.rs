@@ -21,75 +21,35 @@ pub struct Quantity {
 }
 
 const NANO: i128 = 1_000_000_000;
-const BINARY: [(&str, u32); 6] = [
-    ("Ki", 10),
-    ("Mi", 20),
-    ("Gi", 30),
-    ("Ti", 40),
-    ("Pi", 50),
-    ("Ei", 60),
-];
+const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
 /// Suffixes with their powers of ten.
-const DECIMAL: [(&str, i32); 10] = [
-    ("n", -9),
-    ("u", -6),
-    ("m", -3),
-    ("", 0),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-];
+const DECIMAL: [(&str, i32); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 
 impl Quantity {
-    pub const ZERO: Self = Self {
-        nanos: 0,
-        format: Format::Decimal,
-    };
+    pub const ZERO: Self = Self { nanos: 0, format: Format::Decimal };
 
     /// None where the text is not a quantity. Values below a nano-unit are rounded up, as Kubernetes does.
     pub fn parse(text: &str) -> Option<Self> {
-        let end = text
-            .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-'))
-            .unwrap_or(text.len());
+        let end =
+            text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-')).unwrap_or(text.len());
         let (number, suffix) = text.split_at(end);
         if let Some((_, bits)) = BINARY.iter().find(|(name, _)| *name == suffix) {
-            return Some(Self {
-                nanos: scaled(number, 1_i128 << bits, 0)?,
-                format: Format::Binary,
-            });
+            return Some(Self { nanos: scaled(number, 1_i128 << bits, 0)?, format: Format::Binary });
         }
         if let Some((_, power)) = DECIMAL.iter().find(|(name, _)| *name == suffix) {
-            return Some(Self {
-                nanos: scaled(number, 1, *power)?,
-                format: Format::Decimal,
-            });
+            return Some(Self { nanos: scaled(number, 1, *power)?, format: Format::Decimal });
         }
-        let power: i32 = suffix
-            .strip_prefix(['e', 'E'])?
-            .parse()
-            .ok()
-            .filter(|p| (-30..=18).contains(p))?;
-        Some(Self {
-            nanos: scaled(number, 1, power)?,
-            format: Format::Exponent,
-        })
+        let power: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok().filter(|p| (-30..=18).contains(p))?;
+        Some(Self { nanos: scaled(number, 1, power)?, format: Format::Exponent })
     }
 
     pub fn from_milli(milli: i64) -> Self {
-        Self {
-            nanos: i128::from(milli) * (NANO / 1000),
-            format: Format::Decimal,
-        }
+        Self { nanos: i128::from(milli) * (NANO / 1000), format: Format::Decimal }
     }
 
     pub fn from_bytes(bytes: i64) -> Self {
-        Self {
-            nanos: i128::from(bytes) * NANO,
-            format: Format::Binary,
-        }
+        Self { nanos: i128::from(bytes) * NANO, format: Format::Binary }
     }
 
     /// Thousandths, rounded up: the unit of CPU.
@@ -104,23 +64,13 @@ impl Quantity {
 
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        let format = if self.nanos == 0 {
-            other.format
-        } else {
-            self.format
-        };
-        Self {
-            nanos: self.nanos.saturating_add(other.nanos),
-            format,
-        }
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: self.nanos.saturating_add(other.nanos), format }
     }
 
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
-        Self {
-            nanos: self.nanos.saturating_sub(other.nanos),
-            format: self.format,
-        }
+        Self { nanos: self.nanos.saturating_sub(other.nanos), format: self.format }
     }
 
     pub fn is_negative(self) -> bool {
@@ -155,11 +105,7 @@ fn scaled(number: &str, factor: i128, power: i32) -> Option<i128> {
     let mantissa = mantissa.checked_mul(factor)?;
     let exponent = power + 9 - i32::try_from(fraction.len()).ok()?;
     let ten = 10_i128.checked_pow(exponent.unsigned_abs())?;
-    let magnitude = if exponent >= 0 {
-        mantissa.checked_mul(ten)?
-    } else {
-        div_up(mantissa, ten)
-    };
+    let magnitude = if exponent >= 0 { mantissa.checked_mul(ten)? } else { div_up(mantissa, ten) };
     Some(if negative { -magnitude } else { magnitude })
 }
 
@@ -190,10 +136,7 @@ impl fmt::Display for Quantity {
         let is_small = self.nanos.abs() < 1024 * NANO;
         if self.format == Format::Binary && !is_small && self.nanos % NANO == 0 {
             let units = self.nanos / NANO;
-            let fits = BINARY
-                .iter()
-                .rev()
-                .find(|(_, bits)| units % (1_i128 << bits) == 0);
+            let fits = BINARY.iter().rev().find(|(_, bits)| units % (1_i128 << bits) == 0);
             return match fits {
                 Some((suffix, bits)) => write!(f, "{}{suffix}", units >> bits),
                 None => write!(f, "{units}"),

@@ -26,8 +26,7 @@ impl Registry {
         let entry = Arc::new(entry);
         let url = (entry.group.clone(), entry.version.clone(), entry.plural.clone());
         self.by_url.insert(url, entry.clone());
-        self.by_kind
-            .insert((entry.api_version(), entry.kind.clone()), entry.clone());
+        self.by_kind.insert((entry.api_version(), entry.kind.clone()), entry.clone());
         if entry.stored_as == entry.resource {
             // Of several versions of a kind the first is the stored one.
             let stored = self.by_resource.entry(entry.resource.clone()).or_insert_with(|| entry.clone());
@@ -44,8 +43,7 @@ impl Registry {
     }
 
     pub fn by_url(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<KindEntry>> {
-        self.by_url
-            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.by_url.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
     pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<KindEntry>> {

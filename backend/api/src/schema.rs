@@ -66,9 +66,7 @@ fn finished(mut generator: SchemaGenerator) -> BTreeMap<String, Value> {
 
 /// The name of a kind's schema: that of its Go package, or for a custom resource its group backwards.
 pub fn schema_name(entry: &KindEntry) -> String {
-    let KindEntry {
-        group, version, kind, ..
-    } = entry;
+    let KindEntry { group, version, kind, .. } = entry;
     let short = group.split('.').next().unwrap_or_default();
     match group.as_str() {
         "" => format!("io.k8s.api.core.{version}.{kind}"),
@@ -118,15 +116,9 @@ fn mark(type_name: &str, schema: &mut Value) {
     if ATOMIC_TYPES.contains(&type_name) {
         schema["x-kubernetes-map-type"] = "atomic".into();
     }
-    for (field, property) in schema
-        .get_mut("properties")
-        .and_then(Value::as_object_mut)
-        .into_iter()
-        .flatten()
+    for (field, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
     {
-        if let Some((.., default)) = KEY_DEFAULTS
-            .iter()
-            .find(|(of, key, _)| *of == type_name && key == field)
+        if let Some((.., default)) = KEY_DEFAULTS.iter().find(|(of, key, _)| *of == type_name && key == field)
         {
             property["default"] = (*default).into();
         }
@@ -161,9 +153,7 @@ fn reference(name: &str) -> Value {
 }
 
 fn list_schema(entry: &KindEntry, name: &str) -> Value {
-    let KindEntry {
-        group, version, kind, ..
-    } = entry;
+    let KindEntry { group, version, kind, .. } = entry;
     json!({
         "description": format!("{kind}List is a list of {kind}."),
         "type": "object",
@@ -197,11 +187,7 @@ pub fn v3(registry: &Registry) -> BTreeMap<String, Value> {
     for group_version in group_versions(registry) {
         let mut paths = Map::new();
         let mut needed = BTreeSet::new();
-        for entry in registry
-            .entries()
-            .iter()
-            .filter(|entry| prefix(entry) == group_version)
-        {
+        for entry in registry.entries().iter().filter(|entry| prefix(entry) == group_version) {
             paths::insert(entry, &group_version, &mut paths);
             reach(&schema_name(entry), &components, &mut needed);
         }
@@ -244,10 +230,7 @@ fn references(value: &Value) -> Vec<String> {
     let mut names = Vec::new();
     match value {
         Value::Object(fields) => {
-            let own = fields
-                .get("$ref")
-                .and_then(Value::as_str)
-                .and_then(|r| r.strip_prefix(COMPONENTS));
+            let own = fields.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix(COMPONENTS));
             names.extend(own.map(str::to_owned));
             fields.values().for_each(|value| names.extend(references(value)));
         }

@@ -30,9 +30,7 @@ enum Test {
 impl LabelSelector {
     /// `app=web,tier!=db,env in (a,b),zone notin (c),gpu,!spot,cores>4`. Errors are BadRequest.
     pub fn parse(text: &str) -> Result<Self, Status> {
-        let mut parser = Parser {
-            rest: text.trim_start(),
-        };
+        let mut parser = Parser { rest: text.trim_start() };
         let mut requirements = Vec::new();
         if parser.rest.is_empty() {
             return Ok(Self::default());
@@ -81,10 +79,9 @@ impl LabelSelector {
 
     /// From a plain map of labels, as `Service.spec.selector` has it.
     pub fn from_labels(labels: &BTreeMap<String, String>) -> Self {
-        let requirements = labels.iter().map(|(key, value)| Requirement {
-            key: key.clone(),
-            test: Test::In(vec![value.clone()]),
-        });
+        let requirements = labels
+            .iter()
+            .map(|(key, value)| Requirement { key: key.clone(), test: Test::In(vec![value.clone()]) });
         Self(requirements.collect())
     }
 
@@ -162,10 +159,7 @@ impl Requirement {
             }
             _ => {}
         }
-        Ok(Self {
-            key: key.to_owned(),
-            test,
-        })
+        Ok(Self { key: key.to_owned(), test })
     }
 }
 
@@ -210,10 +204,7 @@ impl<'a> Parser<'a> {
 
     fn values(&mut self) -> Result<Vec<String>, String> {
         if self.take_symbol() != Some("(") {
-            return Err(format!(
-                "unable to parse requirement: found '{}' expected: '('",
-                self.found()
-            ));
+            return Err(format!("unable to parse requirement: found '{}' expected: '('", self.found()));
         }
         let mut values = Vec::new();
         loop {
@@ -242,9 +233,7 @@ impl<'a> Parser<'a> {
 
     fn word(&mut self) -> &'a str {
         let ends = |c: char| c.is_whitespace() || "=!,()<>".contains(c);
-        let (word, rest) = self
-            .rest
-            .split_at(self.rest.find(ends).unwrap_or(self.rest.len()));
+        let (word, rest) = self.rest.split_at(self.rest.find(ends).unwrap_or(self.rest.len()));
         self.rest = rest.trim_start();
         word
     }
@@ -300,9 +289,7 @@ impl FieldSelector {
             tests.push(FieldTest {
                 field: field.to_owned(),
                 value: unescape(value).ok_or_else(|| {
-                    Status::bad_request(format!(
-                        "invalid field selector: invalid escape sequence: {value}"
-                    ))
+                    Status::bad_request(format!("invalid field selector: invalid escape sequence: {value}"))
                 })?,
                 equal: operator != "!=",
             });
@@ -320,9 +307,7 @@ impl FieldSelector {
 
     /// Refuses fields that the kind does not offer.
     pub fn check(&self, entry: &KindEntry) -> Result<(), Status> {
-        let offered = entry
-            .rules
-            .selectable_fields(&Value::Object(serde_json::Map::new()));
+        let offered = entry.rules.selectable_fields(&Value::Object(serde_json::Map::new()));
         for FieldTest { field, .. } in &self.0 {
             let general =
                 field == "metadata.name" || (field == "metadata.namespace" && entry.is_namespaced());
@@ -363,9 +348,7 @@ fn split_terms(text: &str) -> Vec<&str> {
 
 fn split_operator(term: &str) -> Option<(&str, &str, &str)> {
     let at = term.find(['=', '!'])?;
-    let operator = ["!=", "==", "="]
-        .into_iter()
-        .find(|o| term[at..].starts_with(o))?;
+    let operator = ["!=", "==", "="].into_iter().find(|o| term[at..].starts_with(o))?;
     Some((&term[..at], operator, &term[at + operator.len()..]))
 }
 
@@ -416,19 +399,15 @@ mod tests {
         for (selector, of, expected) in rows {
             let parsed = LabelSelector::parse(selector).unwrap();
             assert_eq!(parsed.matches(&labels(of)), expected, "{selector} on {of}");
-            assert_eq!(
-                LabelSelector::parse(&parsed.to_string()).unwrap(),
-                parsed,
-                "{selector}"
-            );
+            assert_eq!(LabelSelector::parse(&parsed.to_string()).unwrap(), parsed, "{selector}");
         }
     }
 
     #[test]
     fn broken_label_selectors_are_bad_requests() {
-        for selector in [
-            "=1", "a in", "a in (b", "a b", "a,,b", "a,", "-x=1", "a=b c", "a>x", "a in ()x", "a=é",
-        ] {
+        for selector in
+            ["=1", "a in", "a in (b", "a b", "a,,b", "a,", "-x=1", "a=b c", "a>x", "a in ()x", "a=é"]
+        {
             let error = LabelSelector::parse(selector).unwrap_err();
             assert_eq!(error.code(), 400, "{selector}");
         }
@@ -466,11 +445,7 @@ mod tests {
             ("spec.nodeName=", true),
         ];
         for (selector, expected) in rows {
-            assert_eq!(
-                FieldSelector::parse(selector).unwrap().matches(&fields),
-                expected,
-                "{selector}"
-            );
+            assert_eq!(FieldSelector::parse(selector).unwrap().matches(&fields), expected, "{selector}");
         }
         assert!(FieldSelector::parse("status.phase").is_err());
         assert!(FieldSelector::parse("a=b=c").is_err());
@@ -482,12 +457,7 @@ mod tests {
     fn a_field_the_kind_does_not_offer_is_refused() {
         let registry = crate::Registry::builtin();
         let entry = registry.by_resource("configmaps").unwrap();
-        assert!(
-            FieldSelector::parse("metadata.namespace=x")
-                .unwrap()
-                .check(entry)
-                .is_ok()
-        );
+        assert!(FieldSelector::parse("metadata.namespace=x").unwrap().check(entry).is_ok());
         let error = FieldSelector::parse("data=x").unwrap().check(entry).unwrap_err();
         assert_eq!(error.message, "field label not supported: data");
     }

@@ -79,45 +79,23 @@ pub struct Details {
 
 impl Status {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            message: message.into(),
-            details: Box::default(),
-        }
+        Self { reason, message: message.into(), details: Box::default() }
     }
 
     fn about(reason: Reason, resource: &str, name: &str, message: String) -> Self {
         let (kind, group) = resource.split_once('.').unwrap_or((resource, ""));
-        let details = Details {
-            name: name.into(),
-            group: group.into(),
-            kind: kind.into(),
-            ..Details::default()
-        };
-        Self {
-            reason,
-            message,
-            details: Box::new(details),
-        }
+        let details =
+            Details { name: name.into(), group: group.into(), kind: kind.into(), ..Details::default() };
+        Self { reason, message, details: Box::new(details) }
     }
 
     /// `resource` is `plural` or `plural.group`, as in [`crate::Key`].
     pub fn not_found(resource: &str, name: &str) -> Self {
-        Self::about(
-            Reason::NotFound,
-            resource,
-            name,
-            format!("{resource} {name:?} not found"),
-        )
+        Self::about(Reason::NotFound, resource, name, format!("{resource} {name:?} not found"))
     }
 
     pub fn already_exists(resource: &str, name: &str) -> Self {
-        Self::about(
-            Reason::AlreadyExists,
-            resource,
-            name,
-            format!("{resource} {name:?} already exists"),
-        )
+        Self::about(Reason::AlreadyExists, resource, name, format!("{resource} {name:?} already exists"))
     }
 
     pub fn conflict(resource: &str, name: &str, why: impl fmt::Display) -> Self {
@@ -149,10 +127,7 @@ impl Status {
     }
 
     pub fn internal(message: impl fmt::Display) -> Self {
-        Self::new(
-            Reason::InternalError,
-            format!("Internal error occurred: {message}"),
-        )
+        Self::new(Reason::InternalError, format!("Internal error occurred: {message}"))
     }
 
     /// A dependency is away for now; the client should come again.
@@ -169,11 +144,7 @@ impl Status {
 
     /// Validation failed: every wrong field is a cause. `kind` and `group` name the object's type.
     pub fn invalid(kind: &str, group: &str, name: &str, errors: &FieldErrors) -> Self {
-        let qualified = if group.is_empty() {
-            kind.to_owned()
-        } else {
-            format!("{kind}.{group}")
-        };
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let text = match errors.as_slice() {
             [one] => one.to_string(),
             many => {
@@ -184,11 +155,7 @@ impl Status {
         let causes = errors
             .as_slice()
             .iter()
-            .map(|e| Cause {
-                reason: e.kind.reason().into(),
-                message: e.message(),
-                field: e.field.clone(),
-            })
+            .map(|e| Cause { reason: e.kind.reason().into(), message: e.message(), field: e.field.clone() })
             .collect();
         Self {
             reason: Reason::Invalid,
@@ -222,9 +189,8 @@ impl Status {
         }
         if !self.details.causes.is_empty() {
             let causes = self.details.causes.iter();
-            let causes: Vec<Value> = causes
-                .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
-                .collect();
+            let causes: Vec<Value> =
+                causes.map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field})).collect();
             details.insert("causes".into(), causes.into());
         }
         if let Some(seconds) = self.details.retry_after_seconds {
@@ -258,9 +224,6 @@ mod tests {
         let body = Status::not_found("deployments.apps", "web").to_json();
         assert_eq!(body["message"], "deployments.apps \"web\" not found");
         assert_eq!(body["code"], 404);
-        assert_eq!(
-            body["details"],
-            json!({"name": "web", "group": "apps", "kind": "deployments"})
-        );
+        assert_eq!(body["details"], json!({"name": "web", "group": "apps", "kind": "deployments"}));
     }
 }

@@ -70,13 +70,7 @@ mod tests {
             "apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"},
             "metadata": {"name": "x", "namespace": "d", "creationTimestamp": "2026-01-01T00:00:00Z"},
         });
-        let table = table(
-            entry,
-            &[object],
-            IncludeObject::Metadata,
-            now,
-            json!({"resourceVersion": "7"}),
-        );
+        let table = table(entry, &[object], IncludeObject::Metadata, now, json!({"resourceVersion": "7"}));
         assert_eq!(table["columnDefinitions"][0]["format"], "name");
         assert_eq!(table["rows"][0]["cells"], json!(["x", 1, "60s"]));
         assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");

@@ -13,11 +13,7 @@ impl Path {
 
     #[must_use]
     pub fn child(&self, field: &str) -> Self {
-        if self.0.is_empty() {
-            Self(field.into())
-        } else {
-            Self(format!("{}.{field}", self.0))
-        }
+        if self.0.is_empty() { Self(field.into()) } else { Self(format!("{}.{field}", self.0)) }
     }
 
     #[must_use]
@@ -124,12 +120,7 @@ pub struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
     fn push(&mut self, kind: FieldErrorKind, path: &Path, value: Option<Value>, detail: impl Into<String>) {
-        self.0.push(FieldError {
-            kind,
-            field: path.to_string(),
-            value,
-            detail: detail.into(),
-        });
+        self.0.push(FieldError { kind, field: path.to_string(), value, detail: detail.into() });
     }
 
     pub fn required(&mut self, path: &Path, detail: impl Into<String>) {
@@ -157,12 +148,7 @@ impl FieldErrors {
     }
 
     pub fn too_long(&mut self, path: &Path, most_bytes: usize) {
-        self.push(
-            FieldErrorKind::TooLong,
-            path,
-            None,
-            format!("may not be more than {most_bytes} bytes"),
-        );
+        self.push(FieldErrorKind::TooLong, path, None, format!("may not be more than {most_bytes} bytes"));
     }
 
     pub fn too_many(&mut self, path: &Path, count: usize, most: usize) {

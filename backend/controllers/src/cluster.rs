@@ -92,10 +92,7 @@ impl Body {
 
 impl Cluster {
     pub fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            ..Self::default()
-        }
+        Self { settings, ..Self::default() }
     }
 
     /// Takes the next change. `now` is the time of observation.
@@ -103,62 +100,45 @@ impl Cluster {
         self.revision = self.revision.max(change.revision);
         let key = self.shared(&change.key);
         let address = (key.namespace.clone(), key.name.clone());
-        let old = self
-            .objects
-            .get_mut(&key.resource)
-            .and_then(|objects| objects.remove(&address));
+        let old = self.objects.get_mut(&key.resource).and_then(|objects| objects.remove(&address));
         if let Some(old) = old {
             self.unindex(&key, &old);
         }
         if let Some(object) = &change.object {
             let entry = self.entry(&key, object, &change.bytes);
             self.index(&key, &entry);
-            self.objects
-                .entry(key.resource.clone())
-                .or_default()
-                .insert(address, entry);
+            self.objects.entry(key.resource.clone()).or_default().insert(address, entry);
         }
         match &*key.resource {
             LEASES if &*key.namespace == NODE_LEASES => match &change.object {
                 Some(_) => drop(self.renewed.insert(key.name.clone(), now)),
                 None => drop(self.renewed.remove(&key.name)),
             },
-            NODES => match change
-                .object
-                .as_deref()
-                .and_then(|node| crate::object::condition(node, "Ready"))
-            {
-                Some(ready) if ready["status"] == "True" => drop(self.ready_nodes.insert(key.name.clone())),
-                _ => drop(self.ready_nodes.remove(&key.name)),
-            },
+            NODES => {
+                match change.object.as_deref().and_then(|node| crate::object::condition(node, "Ready")) {
+                    Some(ready) if ready["status"] == "True" => {
+                        drop(self.ready_nodes.insert(key.name.clone()))
+                    }
+                    _ => drop(self.ready_nodes.remove(&key.name)),
+                }
+            }
             _ => {}
         }
     }
 
     /// The key with the resource's and namespace's names shared among all objects.
     fn shared(&self, key: &Key) -> Key {
-        let resource = self
-            .objects
-            .get_key_value(&key.resource)
-            .map_or(&key.resource, |(resource, _)| resource);
-        let namespace = self
-            .groups
-            .get_key_value(&key.namespace)
-            .map_or(&key.namespace, |(namespace, _)| namespace);
-        Key {
-            resource: resource.clone(),
-            namespace: namespace.clone(),
-            name: key.name.clone(),
-        }
+        let resource =
+            self.objects.get_key_value(&key.resource).map_or(&key.resource, |(resource, _)| resource);
+        let namespace =
+            self.groups.get_key_value(&key.namespace).map_or(&key.namespace, |(namespace, _)| namespace);
+        Key { resource: resource.clone(), namespace: namespace.clone(), name: key.name.clone() }
     }
 
     fn entry(&self, key: &Key, object: &Arc<Value>, bytes: &Bytes) -> Entry {
         let shared = |uid: &str| match self.dependents.get_key_value(uid) {
             Some((uid, _)) => uid.clone(),
-            None => self
-                .by_uid
-                .get_key_value(uid)
-                .map_or_else(|| uid.into(), |(uid, _)| uid.clone()),
+            None => self.by_uid.get_key_value(uid).map_or_else(|| uid.into(), |(uid, _)| uid.clone()),
         };
         Entry {
             uid: uid(object).into(),
@@ -178,11 +158,7 @@ impl Cluster {
         if let Some((labels, _)) = groups.and_then(|groups| groups.get_key_value(&pod.labels)) {
             pod.labels = labels.clone();
         }
-        if let Some((node, _)) = pod
-            .node
-            .as_ref()
-            .and_then(|node| self.pods_by_node.get_key_value(node))
-        {
+        if let Some((node, _)) = pod.node.as_ref().and_then(|node| self.pods_by_node.get_key_value(node)) {
             pod.node = Some(node.clone());
         }
         if let Some(owner) = &mut pod.controller
@@ -196,28 +172,18 @@ impl Cluster {
     fn index(&mut self, key: &Key, entry: &Entry) {
         self.by_uid.insert(entry.uid.clone(), key.clone());
         for owner in &entry.owners {
-            self.dependents
-                .entry(owner.clone())
-                .or_default()
-                .insert(key.clone());
+            self.dependents.entry(owner.clone()).or_default().insert(key.clone());
         }
         if entry.controller.is_none() && ADOPTABLE.contains(&&*key.resource) {
             let address = (key.resource.clone(), key.namespace.clone());
             self.orphans.entry(address).or_default().insert(key.clone());
         }
         let Some(pod) = &entry.pod else { return };
-        let group = self
-            .groups
-            .entry(key.namespace.clone())
-            .or_default()
-            .entry(pod.labels.clone())
-            .or_default();
+        let group =
+            self.groups.entry(key.namespace.clone()).or_default().entry(pod.labels.clone()).or_default();
         group.insert(key.name.clone());
         if let Some(node) = &pod.node {
-            self.pods_by_node
-                .entry(node.clone())
-                .or_default()
-                .insert(key.clone());
+            self.pods_by_node.entry(node.clone()).or_default().insert(key.clone());
         }
     }
 
@@ -226,11 +192,7 @@ impl Cluster {
         for owner in &entry.owners {
             remove(&mut self.dependents, owner, key);
         }
-        remove(
-            &mut self.orphans,
-            &(key.resource.clone(), key.namespace.clone()),
-            key,
-        );
+        remove(&mut self.orphans, &(key.resource.clone(), key.namespace.clone()), key);
         let Some(pod) = &entry.pod else { return };
         if let Some(groups) = self.groups.get_mut(&key.namespace) {
             remove(groups, &pod.labels, &key.name);
@@ -244,9 +206,7 @@ impl Cluster {
     }
 
     fn find_entry(&self, key: &Key) -> Option<&Entry> {
-        self.objects
-            .get(&key.resource)?
-            .get(&(key.namespace.clone(), key.name.clone()))
+        self.objects.get(&key.resource)?.get(&(key.namespace.clone(), key.name.clone()))
     }
 
     pub fn contains(&self, key: &Key) -> bool {
@@ -259,13 +219,7 @@ impl Cluster {
     }
 
     pub fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        Some(
-            self.objects
-                .get(resource)?
-                .get(&(namespace.into(), name.into()))?
-                .body
-                .value(),
-        )
+        Some(self.objects.get(resource)?.get(&(namespace.into(), name.into()))?.body.value())
     }
 
     /// The facts of a pod.
@@ -299,9 +253,7 @@ impl Cluster {
     pub fn keys(&self, resource: &str) -> impl Iterator<Item = Key> {
         let found = self.objects.get_key_value(resource);
         found.into_iter().flat_map(|(resource, objects)| {
-            objects
-                .keys()
-                .map(|(namespace, name)| key_of(resource, namespace, name))
+            objects.keys().map(|(namespace, name)| key_of(resource, namespace, name))
         })
     }
 
@@ -338,9 +290,7 @@ impl Cluster {
         found.into_iter().flat_map(move |(resource, objects)| {
             let wanted = namespace.clone();
             let from = Bound::Included((namespace.clone(), Arc::from("")));
-            let range = objects
-                .range((from, Bound::Unbounded))
-                .take_while(move |((ns, _), _)| *ns == wanted);
+            let range = objects.range((from, Bound::Unbounded)).take_while(move |((ns, _), _)| *ns == wanted);
             range.map(|((namespace, name), entry)| (key_of(resource, namespace, name), entry))
         })
     }
@@ -353,9 +303,7 @@ impl Cluster {
     /// What garbage collection may have to do with: objects with owners and objects on their way out.
     pub fn owned_or_deleting(&self) -> impl Iterator<Item = Key> {
         self.objects.iter().flat_map(|(resource, objects)| {
-            let found = objects
-                .iter()
-                .filter(|(_, entry)| entry.is_deleting || !entry.owners.is_empty());
+            let found = objects.iter().filter(|(_, entry)| entry.is_deleting || !entry.owners.is_empty());
             found.map(|((namespace, name), _)| key_of(resource, namespace, name))
         })
     }
@@ -386,24 +334,17 @@ impl Cluster {
         let Some((resource, _)) = self.objects.get_key_value(PODS) else {
             return Vec::new();
         };
-        let names = groups
-            .iter()
-            .filter(|(labels, _)| selector.matches(labels))
-            .flat_map(|(_, names)| names);
+        let names = groups.iter().filter(|(labels, _)| selector.matches(labels)).flat_map(|(_, names)| names);
         let keys = names.map(|name| key_of(resource, namespace, name));
-        let mut pods: Vec<(Key, &Pod)> = keys
-            .filter_map(|key| self.pod(&key).map(|pod| (key, pod)))
-            .collect();
+        let mut pods: Vec<(Key, &Pod)> =
+            keys.filter_map(|key| self.pod(&key).map(|pod| (key, pod))).collect();
         pods.sort_by(|a, b| a.0.cmp(&b.0));
         pods
     }
 
     /// What nothing controls, of a resource that has controllers.
     pub fn orphans(&self, resource: &str, namespace: &str) -> impl Iterator<Item = &Key> {
-        self.orphans
-            .get(&(resource.into(), namespace.into()))
-            .into_iter()
-            .flatten()
+        self.orphans.get(&(resource.into(), namespace.into())).into_iter().flatten()
     }
 
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &Pod)> {
@@ -428,11 +369,7 @@ impl Cluster {
 }
 
 fn key_of(resource: &Arc<str>, namespace: &Arc<str>, name: &Arc<str>) -> Key {
-    Key {
-        resource: resource.clone(),
-        namespace: namespace.clone(),
-        name: name.clone(),
-    }
+    Key { resource: resource.clone(), namespace: namespace.clone(), name: name.clone() }
 }
 
 /// `spec.selector`, in whichever of its two shapes. None where it selects nothing by itself.
@@ -442,10 +379,8 @@ fn selector(object: &Value) -> Option<LabelSelector> {
         return LabelSelector::from_object(&object["spec"]["selector"]).ok();
     }
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let labels: Option<Labels> = selector
-        .iter()
-        .map(|(key, value)| Some((key.clone(), text(value)?)))
-        .collect();
+    let labels: Option<Labels> =
+        selector.iter().map(|(key, value)| Some((key.clone(), text(value)?))).collect();
     labels.map(|labels| LabelSelector::from_labels(&labels))
 }
 

@@ -34,18 +34,13 @@ impl Controller for Deployments {
             DEPLOYMENTS => vec![change.key.clone()],
             REPLICA_SETS => {
                 let states = [&change.object, &change.previous].into_iter().flatten();
-                let owners = states
-                    .filter_map(|set| controller_of(set))
-                    .filter(|owner| owner["kind"] == "Deployment");
+                let owners =
+                    states.filter_map(|set| controller_of(set)).filter(|owner| owner["kind"] == "Deployment");
                 let key =
                     |owner: &Value| Key::new(DEPLOYMENTS, change.key.namespace.clone(), text(owner, "name"));
                 let mut keys: Vec<Key> = owners.map(key).collect();
                 keys.dedup();
-                if let Some(orphan) = change
-                    .object
-                    .as_deref()
-                    .filter(|set| controller_of(set).is_none())
-                {
+                if let Some(orphan) = change.object.as_deref().filter(|set| controller_of(set).is_none()) {
                     keys.extend(cluster.selecting(DEPLOYMENTS, &change.key.namespace, &labels(orphan)));
                 }
                 keys
@@ -53,9 +48,7 @@ impl Controller for Deployments {
             // Recreate waits for the last old pod.
             PODS if change.object.as_deref().is_none_or(is_terminal) => {
                 let labels = change.latest().map(labels).unwrap_or_default();
-                cluster
-                    .selecting(DEPLOYMENTS, &change.key.namespace, &labels)
-                    .collect()
+                cluster.selecting(DEPLOYMENTS, &change.key.namespace, &labels).collect()
             }
             _ => Vec::new(),
         }
@@ -122,9 +115,7 @@ impl Set {
     }
 
     fn revision(&self) -> i64 {
-        annotation(&self.next, REVISION)
-            .and_then(|r| r.parse().ok())
-            .unwrap_or(0)
+        annotation(&self.next, REVISION).and_then(|r| r.parse().ok()).unwrap_or(0)
     }
 
     fn annotated(&self, note: &str) -> Option<i64> {
@@ -177,30 +168,14 @@ impl<'a> Rollout<'a> {
     fn new(key: &'a Key, deployment: &'a Value, cluster: &'a Cluster, now: Timestamp) -> Self {
         let owned = cluster.controlled(uid(deployment), REPLICA_SETS);
         let mut sets: Vec<Set> = owned
-            .map(|(key, set)| Set {
-                key: key.clone(),
-                seen: Value::clone(&set),
-                next: Value::clone(&set),
-            })
+            .map(|(key, set)| Set { key: key.clone(), seen: Value::clone(&set), next: Value::clone(&set) })
             .collect();
         let created = |set: &Set| text(&set.seen["metadata"], "creationTimestamp").to_owned();
         sets.sort_by(|a, b| created(a).cmp(&created(b)).then_with(|| a.key.cmp(&b.key)));
         let wanted = bare_template(&deployment["spec"]["template"]);
-        let new = sets
-            .iter()
-            .position(|set| bare_template(&set.seen["spec"]["template"]) == wanted);
+        let new = sets.iter().position(|set| bare_template(&set.seen["spec"]["template"]) == wanted);
         let collisions = count(&deployment["status"]["collisionCount"]);
-        Self {
-            key,
-            deployment,
-            sets,
-            new,
-            created: None,
-            revision: 0,
-            collisions,
-            cluster,
-            now,
-        }
+        Self { key, deployment, sets, new, created: None, revision: 0, collisions, cluster, now }
     }
 
     fn run(mut self, plan: &mut Plan) {
@@ -242,19 +217,11 @@ impl<'a> Rollout<'a> {
         let rolling = &self.spec()["strategy"]["rollingUpdate"];
         let surge = bound(&rolling["maxSurge"], self.desired(), true);
         let unavailable = bound(&rolling["maxUnavailable"], self.desired(), false).min(self.desired());
-        if surge == 0 && unavailable == 0 {
-            (0, 1)
-        } else {
-            (surge, unavailable)
-        }
+        if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
     }
 
     fn max_total(&self) -> i64 {
-        if self.desired() > 0 {
-            self.desired() + self.bounds().0
-        } else {
-            0
-        }
+        if self.desired() > 0 { self.desired() + self.bounds().0 } else { 0 }
     }
 
     fn total(&self) -> i64 {
@@ -262,11 +229,7 @@ impl<'a> Rollout<'a> {
     }
 
     fn old(&self) -> impl Iterator<Item = &Set> {
-        self.sets
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| Some(*i) != self.new)
-            .map(|(_, set)| set)
+        self.sets.iter().enumerate().filter(|(i, _)| Some(*i) != self.new).map(|(_, set)| set)
     }
 
     /// Gives a set its size and renews what it remembers of the deployment.
@@ -284,11 +247,7 @@ impl<'a> Rollout<'a> {
             return; // Recreate: the old ones end before the new set is made.
         }
         let template = bare_template(&self.spec()["template"]);
-        let salt = if self.collisions > 0 {
-            self.collisions.to_string()
-        } else {
-            String::new()
-        };
+        let salt = if self.collisions > 0 { self.collisions.to_string() } else { String::new() };
         let hash = letters(hash(&[&template.to_string(), &salt]), HASH_LENGTH);
         let set_name = format!("{}-{hash}", name(self.deployment));
         let key = Key::new(REPLICA_SETS, self.key.namespace.clone(), set_name.as_str());
@@ -303,11 +262,9 @@ impl<'a> Rollout<'a> {
         let mut selector = self.spec()["selector"].clone();
         selector["matchLabels"][HASH_LABEL] = hash.as_str().into();
         let mut notes = self.notes_for_sets();
-        for (note, value) in [
-            (REVISION, self.next_revision()),
-            (DESIRED, self.desired()),
-            (MAX, self.max_total()),
-        ] {
+        for (note, value) in
+            [(REVISION, self.next_revision()), (DESIRED, self.desired()), (MAX, self.max_total())]
+        {
             notes.insert(note.into(), value.to_string().into());
         }
         let mut spec = json!({"replicas": size, "selector": selector, "template": labeled});
@@ -332,10 +289,7 @@ impl<'a> Rollout<'a> {
 
     /// The deployment's annotations, as its sets carry them for `kubectl rollout history`.
     fn notes_for_sets(&self) -> Map<String, Value> {
-        let mut notes = self.deployment["metadata"]["annotations"]
-            .as_object()
-            .cloned()
-            .unwrap_or_default();
+        let mut notes = self.deployment["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
         notes.retain(|note, _| !OWN.contains(&note.as_str()));
         notes
     }
@@ -350,9 +304,8 @@ impl<'a> Rollout<'a> {
         let Some(at) = self.new else {
             if self.created.is_none() {
                 // Nothing new yet: the deployment goes on telling what it told.
-                self.revision = annotation(self.deployment, REVISION)
-                    .and_then(|r| r.parse().ok())
-                    .unwrap_or(0);
+                self.revision =
+                    annotation(self.deployment, REVISION).and_then(|r| r.parse().ok()).unwrap_or(0);
             }
             return;
         };
@@ -361,11 +314,7 @@ impl<'a> Rollout<'a> {
         let mut notes = self.notes_for_sets();
         if self.revision != was && was > 0 {
             let history = annotation(&self.sets[at].next, HISTORY).unwrap_or_default();
-            let history = if history.is_empty() {
-                was.to_string()
-            } else {
-                format!("{history},{was}")
-            };
+            let history = if history.is_empty() { was.to_string() } else { format!("{history},{was}") };
             notes.insert(HISTORY.into(), history.into());
         }
         notes.insert(REVISION.into(), self.revision.to_string().into());
@@ -378,19 +327,13 @@ impl<'a> Rollout<'a> {
     }
 
     fn write_sets(&self, plan: &mut Plan) {
-        for set in self
-            .sets
-            .iter()
-            .filter(|set| set.next != set.seen && !is_deleting(&set.seen))
-        {
+        for set in self.sets.iter().filter(|set| set.next != set.seen && !is_deleting(&set.seen)) {
             plan.update(set.key.clone(), set.next.clone(), Part::Spec);
             let (before, after) = (replicas(&set.seen), set.replicas());
             if before != after {
                 let direction = if after > before { "up" } else { "down" };
-                let message = format!(
-                    "Scaled {direction} replica set {} from {before} to {after}",
-                    set.key.name
-                );
+                let message =
+                    format!("Scaled {direction} replica set {} from {before} to {after}", set.key.name);
                 plan.event(self.deployment, "Normal", "ScalingReplicaSet", message);
             }
         }
@@ -403,11 +346,7 @@ impl<'a> Rollout<'a> {
         }
         let limit = usize::try_from(self.spec()["revisionHistoryLimit"].as_i64().unwrap_or(10)).unwrap_or(0);
         let empty = |set: &&Set| set.next == set.seen && set.replicas() == 0 && set.status("replicas") == 0;
-        let mut done: Vec<&Set> = self
-            .old()
-            .filter(empty)
-            .filter(|set| !is_deleting(&set.seen))
-            .collect();
+        let mut done: Vec<&Set> = self.old().filter(empty).filter(|set| !is_deleting(&set.seen)).collect();
         done.sort_by_key(|set| set.revision());
         for set in done.iter().take(done.len().saturating_sub(limit)) {
             plan.delete(set.key.clone(), &set.seen);

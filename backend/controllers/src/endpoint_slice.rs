@@ -31,11 +31,8 @@ impl Controller for EndpointSlices {
         match &*change.key.resource {
             SERVICES => vec![change.key.clone()],
             PODS => {
-                let mut states: Vec<_> = [&change.object, &change.previous]
-                    .into_iter()
-                    .flatten()
-                    .map(|p| labels(p))
-                    .collect();
+                let mut states: Vec<_> =
+                    [&change.object, &change.previous].into_iter().flatten().map(|p| labels(p)).collect();
                 states.dedup();
                 let behind = states
                     .iter()
@@ -51,11 +48,7 @@ impl Controller for EndpointSlices {
                     .into_iter()
                     .collect()
             }
-            ENDPOINTS => vec![Key::new(
-                SERVICES,
-                change.key.namespace.clone(),
-                change.key.name.clone(),
-            )],
+            ENDPOINTS => vec![Key::new(SERVICES, change.key.namespace.clone(), change.key.name.clone())],
             _ => Vec::new(),
         }
     }
@@ -70,9 +63,7 @@ impl Controller for EndpointSlices {
             return plan;
         };
         // No selector: its endpoints are somebody else's.
-        let Some(selector) = cluster
-            .selector(key)
-            .filter(|_| service["spec"]["type"] != "ExternalName")
+        let Some(selector) = cluster.selector(key).filter(|_| service["spec"]["type"] != "ExternalName")
         else {
             return plan;
         };
@@ -81,12 +72,7 @@ impl Controller for EndpointSlices {
             .into_iter()
             .filter(|(_, pod)| !pod.is_terminal())
             .filter_map(|(key, pod)| {
-                Some(Behind {
-                    ip: pod.ip.as_deref()?,
-                    object: OnceCell::new(),
-                    key,
-                    pod,
-                })
+                Some(Behind { ip: pod.ip.as_deref()?, object: OnceCell::new(), key, pod })
             })
             .collect();
         write_slices(key, &service, &behind, cluster, &mut plan);
@@ -154,10 +140,7 @@ fn endpoint(service: &Value, behind: &Behind<'_>, cluster: &Cluster) -> Value {
     if let Some(node) = &pod.node {
         endpoint["nodeName"] = (**node).into();
         let zone = cluster.find(NODES, "", node);
-        if let Some(zone) = zone
-            .as_ref()
-            .and_then(|node| node["metadata"]["labels"][ZONE].as_str())
-        {
+        if let Some(zone) = zone.as_ref().and_then(|node| node["metadata"]["labels"][ZONE].as_str()) {
             endpoint["zone"] = zone.into();
         }
     }
@@ -171,17 +154,12 @@ fn endpoint(service: &Value, behind: &Behind<'_>, cluster: &Cluster) -> Value {
 
 /// What today's slice held stays in its place, so that one pod's change rewrites one slice.
 fn in_slices(endpoints: Vec<Value>, current: &[Arc<Value>]) -> Vec<Vec<Value>> {
-    let mut by_target: HashMap<String, Value> = endpoints
-        .into_iter()
-        .map(|e| (text(&e["targetRef"], "uid").to_owned(), e))
-        .collect();
+    let mut by_target: HashMap<String, Value> =
+        endpoints.into_iter().map(|e| (text(&e["targetRef"], "uid").to_owned(), e)).collect();
     let mut slices: Vec<Vec<Value>> = Vec::new();
     for slice in current {
         let held = slice["endpoints"].as_array().into_iter().flatten();
-        slices.push(
-            held.filter_map(|e| by_target.remove(text(&e["targetRef"], "uid")))
-                .collect(),
-        );
+        slices.push(held.filter_map(|e| by_target.remove(text(&e["targetRef"], "uid"))).collect());
     }
     let mut fresh: Vec<Value> = by_target.into_values().collect();
     fresh.sort_by_key(|e| text(&e["targetRef"], "name").to_owned());
@@ -206,9 +184,7 @@ fn write_slices(key: &Key, service: &Value, pods: &[Behind<'_>], cluster: &Clust
     let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>)> = BTreeMap::new();
     for behind in pods {
         let ports = ports_on(service, behind, cluster);
-        let group = groups
-            .entry(json!(ports).to_string())
-            .or_insert_with(|| (ports, Vec::new()));
+        let group = groups.entry(json!(ports).to_string()).or_insert_with(|| (ports, Vec::new()));
         group.1.push(endpoint(service, behind, cluster));
     }
     let ours = cluster
@@ -217,23 +193,13 @@ fn write_slices(key: &Key, service: &Value, pods: &[Behind<'_>], cluster: &Clust
     let mut ours: Vec<(Key, Arc<Value>)> = ours.map(|(key, slice)| (key.clone(), slice)).collect();
     if groups.is_empty() {
         // Nobody: the slice that is there stays, empty.
-        let ports = ours
-            .first()
-            .and_then(|(_, slice)| slice["ports"].as_array())
-            .cloned()
-            .unwrap_or_default();
+        let ports =
+            ours.first().and_then(|(_, slice)| slice["ports"].as_array()).cloned().unwrap_or_default();
         groups.insert(json!(ports).to_string(), (ports, Vec::new()));
     }
-    let mut names = Names {
-        service,
-        key,
-        cluster,
-        next: 0,
-    };
+    let mut names = Names { service, key, cluster, next: 0 };
     for (_, (ports, endpoints)) in groups {
-        let (same, rest) = ours
-            .into_iter()
-            .partition(|(_, slice)| slice["ports"].as_array() == Some(&ports));
+        let (same, rest) = ours.into_iter().partition(|(_, slice)| slice["ports"].as_array() == Some(&ports));
         ours = rest;
         let same: Vec<(Key, Arc<Value>)> = same;
         let current: Vec<Arc<Value>> = same.iter().map(|(_, slice)| slice.clone()).collect();
@@ -279,11 +245,7 @@ impl Names<'_> {
         loop {
             let suffix = letters(hash(&[uid(self.service), &self.next.to_string()]), 5);
             self.next += 1;
-            let key = Key::new(
-                SLICES,
-                self.key.namespace.clone(),
-                format!("{}-{suffix}", self.key.name),
-            );
+            let key = Key::new(SLICES, self.key.namespace.clone(), format!("{}-{suffix}", self.key.name));
             if !self.cluster.contains(&key) {
                 return key;
             }
@@ -302,10 +264,7 @@ fn new_slice(service: &Value, key: &Key, name: &str) -> Value {
 }
 
 fn filled(service: &Value, key: &Key, mut slice: Value, ports: &[Value], endpoints: Vec<Value>) -> Value {
-    let mut labels = service["metadata"]["labels"]
-        .as_object()
-        .cloned()
-        .unwrap_or_default();
+    let mut labels = service["metadata"]["labels"].as_object().cloned().unwrap_or_default();
     labels.insert(SERVICE_LABEL.into(), (*key.name).into());
     labels.insert(MANAGED_BY.into(), MANAGER.into());
     if service["spec"]["clusterIP"] == "None" {
@@ -340,10 +299,7 @@ impl Subset {
 fn write_endpoints(key: &Key, service: &Value, pods: &[Behind<'_>], cluster: &Cluster, plan: &mut Plan) {
     let mut subsets: BTreeMap<String, Subset> = BTreeMap::new();
     let publishes_unready = service["spec"]["publishNotReadyAddresses"] == true;
-    for behind in pods
-        .iter()
-        .filter(|behind| publishes_unready || !behind.pod.is_deleting)
-    {
+    for behind in pods.iter().filter(|behind| publishes_unready || !behind.pod.is_deleting) {
         let ports = ports_on(service, behind, cluster);
         let subset = subsets.entry(json!(ports).to_string()).or_default();
         subset.ports = ports;
@@ -364,14 +320,8 @@ fn write_endpoints(key: &Key, service: &Value, pods: &[Behind<'_>], cluster: &Cl
         let metadata = json!({"name": &*key.name, "namespace": &*key.namespace, "ownerReferences": [owner]});
         json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata})
     });
-    let mut labels = service["metadata"]["labels"]
-        .as_object()
-        .cloned()
-        .unwrap_or_default();
-    labels.insert(
-        "endpoints.kubernetes.io/managed-by".into(),
-        "endpoint-controller".into(),
-    );
+    let mut labels = service["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+    labels.insert("endpoints.kubernetes.io/managed-by".into(), "endpoint-controller".into());
     if service["spec"]["clusterIP"] == "None" {
         labels.insert("service.kubernetes.io/headless".into(), "".into());
     }
@@ -411,11 +361,7 @@ mod tests {
     fn endpoints(world: &World) -> Vec<Vec<String>> {
         let flags = |e: &Value| {
             let flag = |name: &'static str| {
-                if e["conditions"][name] == true {
-                    &name[..1]
-                } else {
-                    "-"
-                }
+                if e["conditions"][name] == true { &name[..1] } else { "-" }
             };
             format!(
                 "{} {}{}{}",
@@ -427,14 +373,7 @@ mod tests {
         };
         let slices = world.all(SLICES).into_iter();
         slices
-            .map(|(_, slice)| {
-                slice["endpoints"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(flags)
-                    .collect()
-            })
+            .map(|(_, slice)| slice["endpoints"].as_array().into_iter().flatten().map(flags).collect())
             .collect()
     }
 
@@ -442,11 +381,8 @@ mod tests {
     fn endpoints_tell_ready_serving_and_terminating() {
         let mut world = World::new();
         world.create(service(8080.into()));
-        let (ready, unready, leaving) = (
-            pod(&mut world, "a", 1),
-            pod(&mut world, "b", 1),
-            pod(&mut world, "c", 1),
-        );
+        let (ready, unready, leaving) =
+            (pod(&mut world, "a", 1), pod(&mut world, "b", 1), pod(&mut world, "c", 1));
         pod(&mut world, "d-has-no-address", 1);
         world.run_pod(&ready, true);
         world.run_pod(&unready, false);
@@ -458,10 +394,7 @@ mod tests {
         let (_, slice) = world.all(SLICES).remove(0);
         assert_eq!(slice["metadata"]["labels"][SERVICE_LABEL], "web");
         assert_eq!(slice["metadata"]["labels"]["team"], "a");
-        assert_eq!(
-            slice["ports"],
-            json!([{"name": "http", "port": 8080, "protocol": "TCP"}])
-        );
+        assert_eq!(slice["ports"], json!([{"name": "http", "port": 8080, "protocol": "TCP"}]));
         let subset = &world.get(&Key::new(ENDPOINTS, "default", "web"))["subsets"][0];
         let names = |list: &Value| {
             list.as_array()
@@ -488,11 +421,8 @@ mod tests {
         world.run_pod(&a, true);
         world.run_pod(&b, true);
         world.settle();
-        let mut ports: Vec<Value> = world
-            .all(SLICES)
-            .into_iter()
-            .map(|(_, slice)| slice["ports"][0]["port"].clone())
-            .collect();
+        let mut ports: Vec<Value> =
+            world.all(SLICES).into_iter().map(|(_, slice)| slice["ports"][0]["port"].clone()).collect();
         ports.sort_by_key(Value::as_i64);
         assert_eq!(ports, [8080, 9090]);
     }
@@ -501,9 +431,7 @@ mod tests {
     fn one_pod_of_many_changes_one_slice_and_emptied_slices_go() {
         let mut world = World::new();
         let web = world.create(service(80.into()));
-        let pods: Vec<Key> = (0..250)
-            .map(|i| pod(&mut world, &format!("p{i:03}"), 1))
-            .collect();
+        let pods: Vec<Key> = (0..250).map(|i| pod(&mut world, &format!("p{i:03}"), 1)).collect();
         for pod in &pods {
             world.run_pod(pod, true);
         }

@@ -37,9 +37,8 @@ impl Controller for GarbageCollection {
         }
         // An owner that waits for its dependents waited for this one, too.
         let states = [&change.object, &change.previous].into_iter().flatten();
-        let owners = states
-            .flat_map(|object| owners(object))
-            .filter_map(|owner| cluster.by_uid(text(owner, "uid")));
+        let owners =
+            states.flat_map(|object| owners(object)).filter_map(|owner| cluster.by_uid(text(owner, "uid")));
         keys.extend(owners.filter(|owner| cluster.is_deleting(owner)).cloned());
         keys.dedup();
         keys
@@ -66,11 +65,7 @@ impl Controller for GarbageCollection {
 }
 
 fn has_finalizer(object: &Value, finalizer: &str) -> bool {
-    object["metadata"]["finalizers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .any(|f| f == finalizer)
+    object["metadata"]["finalizers"].as_array().into_iter().flatten().any(|f| f == finalizer)
 }
 
 fn waits(object: &Value) -> bool {
@@ -105,28 +100,17 @@ fn standing(owner: &Value, key: &Key, cluster: &Cluster) -> Standing {
     if !found.namespace.is_empty() && found.namespace != key.namespace {
         // An owner in another namespace is none; an object of the whole cluster that names one is left alone, since
         // nobody can say which namespace was meant.
-        return if key.namespace.is_empty() {
-            Standing::Solid
-        } else {
-            Standing::Absent
-        };
+        return if key.namespace.is_empty() { Standing::Solid } else { Standing::Absent };
     }
     let waiting = cluster.is_deleting(found)
-        && cluster
-            .get(found)
-            .is_some_and(|owner| has_finalizer(&owner, FOREGROUND));
-    if waiting {
-        Standing::Waiting
-    } else {
-        Standing::Solid
-    }
+        && cluster.get(found).is_some_and(|owner| has_finalizer(&owner, FOREGROUND));
+    if waiting { Standing::Waiting } else { Standing::Solid }
 }
 
 /// An object goes when none of its owners stays.
 fn collect(key: &Key, object: &Value, cluster: &Cluster, plan: &mut Plan) {
-    let standings: Vec<(&Value, Standing)> = owners(object)
-        .map(|owner| (owner, standing(owner, key, cluster)))
-        .collect();
+    let standings: Vec<(&Value, Standing)> =
+        owners(object).map(|owner| (owner, standing(owner, key, cluster))).collect();
     let (solid, leaving): (Vec<_>, Vec<_>) = standings.into_iter().partition(|(_, s)| *s == Standing::Solid);
     if leaving.is_empty() {
         return;
@@ -150,10 +134,7 @@ fn collect(key: &Key, object: &Value, cluster: &Cluster, plan: &mut Plan) {
         propagation_policy: Some(policy.into()),
         ..DeleteOptions::default()
     };
-    plan.actions.push(Action::Delete {
-        key: key.clone(),
-        options,
-    });
+    plan.actions.push(Action::Delete { key: key.clone(), options });
 }
 
 fn delete_dependents_first(key: &Key, object: &Value, cluster: &Cluster, plan: &mut Plan) {
@@ -179,11 +160,7 @@ fn orphan(key: &Key, object: &Value, cluster: &Cluster, plan: &mut Plan) {
             continue;
         };
         left = true;
-        plan.update(
-            dependent_key.clone(),
-            released(&dependent, uid(object)),
-            Part::Spec,
-        );
+        plan.update(dependent_key.clone(), released(&dependent, uid(object)), Part::Spec);
     }
     if !left {
         plan.update(key.clone(), without_finalizer(object, ORPHAN), Part::Spec);
@@ -217,13 +194,7 @@ mod tests {
         world.delete(&a, "Background");
         world.settle();
         assert!(!world.objects.contains_key(&only) && !world.objects.contains_key(&deep));
-        assert_eq!(
-            world.get(&both)["metadata"]["ownerReferences"]
-                .as_array()
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(world.get(&both)["metadata"]["ownerReferences"].as_array().unwrap().len(), 1);
         world.assert_at_rest();
     }
 
@@ -248,11 +219,7 @@ mod tests {
         world.delete(&b, "Orphan");
         world.settle();
         assert!(!world.objects.contains_key(&b));
-        assert!(
-            world.get(&left)["metadata"]["ownerReferences"]
-                .as_array()
-                .is_none_or(Vec::is_empty)
-        );
+        assert!(world.get(&left)["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty));
     }
 
     #[test]

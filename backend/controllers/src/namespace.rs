@@ -22,11 +22,7 @@ impl Controller for Namespaces {
         }
         // Anything that comes or goes in a namespace on its way out.
         let namespace = Key::new(NAMESPACES, "", change.key.namespace.clone());
-        if cluster.is_deleting(&namespace) {
-            vec![namespace]
-        } else {
-            Vec::new()
-        }
+        if cluster.is_deleting(&namespace) { vec![namespace] } else { Vec::new() }
     }
 
     fn all_keys(&self, cluster: &Cluster) -> Vec<Key> {
@@ -38,34 +34,22 @@ impl Controller for Namespaces {
         let Some(namespace) = cluster.get(key) else {
             return plan;
         };
-        let finalizers: Vec<&Value> = namespace["spec"]["finalizers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .collect();
+        let finalizers: Vec<&Value> =
+            namespace["spec"]["finalizers"].as_array().into_iter().flatten().collect();
         if !is_deleting(&namespace) || !finalizers.iter().any(|f| **f == FINALIZER) {
             return plan;
         }
         let mut left = 0;
-        for object_key in cluster
-            .resources()
-            .flat_map(|resource| cluster.keys_in(resource, &key.name))
-        {
+        for object_key in cluster.resources().flat_map(|resource| cluster.keys_in(resource, &key.name)) {
             left += 1;
-            let uid = cluster
-                .uid(&object_key)
-                .filter(|_| !cluster.is_deleting(&object_key));
+            let uid = cluster.uid(&object_key).filter(|_| !cluster.is_deleting(&object_key));
             if let Some(uid) = uid {
                 plan.delete_whatever(object_key, uid, None);
             }
         }
         if left == 0 {
             let mut next = Value::clone(&namespace);
-            let kept: Vec<Value> = finalizers
-                .into_iter()
-                .filter(|f| **f != FINALIZER)
-                .cloned()
-                .collect();
+            let kept: Vec<Value> = finalizers.into_iter().filter(|f| **f != FINALIZER).cloned().collect();
             next["spec"]["finalizers"] = json!(kept);
             plan.update(key.clone(), next, Part::Whole);
         } else if text(&namespace["status"], "phase") != "Terminating" {
@@ -99,11 +83,7 @@ mod tests {
         world.converge();
         assert_eq!(world.get(&other)["status"]["phase"], "Terminating");
         assert_eq!(
-            world
-                .objects
-                .keys()
-                .filter(|key| &*key.namespace == "other")
-                .count(),
+            world.objects.keys().filter(|key| &*key.namespace == "other").count(),
             1,
             "one has a finalizer"
         );

@@ -19,14 +19,8 @@ impl Controller for NodeIpam {
 
     /// One key for all nodes: two nodes must not be given the same range at once.
     fn keys(&self, change: &Observed, _cluster: &Cluster) -> Vec<Key> {
-        let node = change
-            .object
-            .as_deref()
-            .filter(|_| &*change.key.resource == NODES);
-        node.filter(|node| lacks_range(node))
-            .map(|_| Key::new(NODES, "", ""))
-            .into_iter()
-            .collect()
+        let node = change.object.as_deref().filter(|_| &*change.key.resource == NODES);
+        node.filter(|node| lacks_range(node)).map(|_| Key::new(NODES, "", "")).into_iter().collect()
     }
 
     fn all_keys(&self, _cluster: &Cluster) -> Vec<Key> {
@@ -35,21 +29,15 @@ impl Controller for NodeIpam {
 
     fn reconcile(&self, _key: &Key, cluster: &Cluster, _now: Timestamp) -> Plan {
         let mut plan = Plan::default();
-        let mut without = cluster
-            .all(NODES)
-            .filter(|(_, node)| lacks_range(node))
-            .peekable();
+        let mut without = cluster.all(NODES).filter(|(_, node)| lacks_range(node)).peekable();
         if without.peek().is_none() {
             return plan;
         }
-        let taken: BTreeSet<String> = cluster
-            .all(NODES)
-            .map(|(_, node)| text(&node["spec"], "podCIDR").to_owned())
-            .collect();
+        let taken: BTreeSet<String> =
+            cluster.all(NODES).map(|(_, node)| text(&node["spec"], "podCIDR").to_owned()).collect();
         let (a, b) = FIRST_TWO;
-        let mut free = (0..=u8::MAX)
-            .map(|c| format!("{a}.{b}.{c}.0/24"))
-            .filter(|range| !taken.contains(range));
+        let mut free =
+            (0..=u8::MAX).map(|c| format!("{a}.{b}.{c}.0/24")).filter(|range| !taken.contains(range));
         for (key, node) in without {
             let Some(range) = free.next() else {
                 plan.event(
@@ -84,10 +72,7 @@ mod tests {
         let range = |world: &World, key: &Key| text(&world.get(key)["spec"], "podCIDR").to_owned();
         let (a, b) = (world.add_node("a"), world.add_node("b"));
         world.settle();
-        assert_eq!(
-            (range(&world, &a), range(&world, &b)),
-            ("10.244.0.0/24".into(), "10.244.1.0/24".into())
-        );
+        assert_eq!((range(&world, &a), range(&world, &b)), ("10.244.0.0/24".into(), "10.244.1.0/24".into()));
         world.delete(&a, "Background");
         let c = world.add_node("c");
         world.settle();

@@ -40,13 +40,8 @@ impl Controller for NodeLifecycle {
                 if lost { node(&change.key.name) } else { Vec::new() }
             }
             PODS => {
-                let name = cluster
-                    .pod(&change.key)
-                    .and_then(|pod| pod.node.as_deref())
-                    .unwrap_or_default();
-                let tainted = cluster
-                    .find(NODES, "", name)
-                    .is_some_and(|n| no_execute(&n).next().is_some());
+                let name = cluster.pod(&change.key).and_then(|pod| pod.node.as_deref()).unwrap_or_default();
+                let tainted = cluster.find(NODES, "", name).is_some_and(|n| no_execute(&n).next().is_some());
                 if tainted { node(name) } else { Vec::new() }
             }
             _ => Vec::new(),
@@ -87,10 +82,7 @@ impl Controller for NodeLifecycle {
 }
 
 fn mark_unknown(key: &Key, node: &Value, next: &mut Value, now: Timestamp, plan: &mut Plan) {
-    let mut conditions = node["status"]["conditions"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let mut conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
     for kind in CONDITIONS {
         set_condition(
             &mut conditions,
@@ -106,20 +98,12 @@ fn mark_unknown(key: &Key, node: &Value, next: &mut Value, now: Timestamp, plan:
     }
     next["status"]["conditions"] = conditions.into();
     if next["status"] != node["status"] {
-        plan.event(
-            node,
-            "Normal",
-            "NodeNotReady",
-            format!("Node {} status is now: NodeNotReady", key.name),
-        );
+        plan.event(node, "Normal", "NodeNotReady", format!("Node {} status is now: NodeNotReady", key.name));
     }
 }
 
 fn taints(node: &Value) -> &[Value] {
-    node["spec"]["taints"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
+    node["spec"]["taints"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 fn no_execute(node: &Value) -> impl Iterator<Item = &Value> {
@@ -128,11 +112,7 @@ fn no_execute(node: &Value) -> impl Iterator<Item = &Value> {
 
 /// The taints a node should have because of its state, as key and effect.
 fn due_taints(node: &Value, silent: bool, evicts: bool) -> Vec<(&'static str, &'static str)> {
-    let status = |kind: &str| {
-        condition(node, kind)
-            .map(|c| text(c, "status").to_owned())
-            .unwrap_or_default()
-    };
+    let status = |kind: &str| condition(node, kind).map(|c| text(c, "status").to_owned()).unwrap_or_default();
     let mut due = Vec::new();
     let lost = match status("Ready").as_str() {
         _ if silent => Some(UNREACHABLE),
@@ -147,10 +127,7 @@ fn due_taints(node: &Value, silent: bool, evicts: bool) -> Vec<(&'static str, &'
         }
     }
     due.extend(
-        PRESSURES
-            .iter()
-            .filter(|(kind, _)| status(kind) == "True")
-            .map(|(_, taint)| (*taint, "NoSchedule")),
+        PRESSURES.iter().filter(|(kind, _)| status(kind) == "True").map(|(_, taint)| (*taint, "NoSchedule")),
     );
     if node["spec"]["unschedulable"] == true {
         due.push((UNSCHEDULABLE, "NoSchedule"));
@@ -170,15 +147,9 @@ fn set_taints(node: &mut Value, silent: bool, evicts: bool, now: Timestamp) {
             || PRESSURES.iter().any(|(_, p)| key == *p);
         ours && (taint["effect"] == "NoSchedule" || key == NOT_READY || key == UNREACHABLE)
     };
-    let is_due = |taint: &Value| {
-        due.iter()
-            .any(|(key, effect)| taint["key"] == *key && taint["effect"] == *effect)
-    };
-    let mut next: Vec<Value> = taints(node)
-        .iter()
-        .filter(|t| !ours(t) || is_due(t))
-        .cloned()
-        .collect();
+    let is_due =
+        |taint: &Value| due.iter().any(|(key, effect)| taint["key"] == *key && taint["effect"] == *effect);
+    let mut next: Vec<Value> = taints(node).iter().filter(|t| !ours(t) || is_due(t)).cloned().collect();
     for (key, effect) in &due {
         if !next.iter().any(|t| t["key"] == *key && t["effect"] == *effect) {
             next.push(json!({"key": key, "effect": effect, "timeAdded": stamp(now)}));
@@ -191,10 +162,7 @@ fn set_taints(node: &mut Value, silent: bool, evicts: bool, now: Timestamp) {
 
 /// A pod on a silent node serves nobody that we know of: its endpoints leave the services.
 fn mark_pods_not_ready(key: &Key, cluster: &Cluster, now: Timestamp, plan: &mut Plan) {
-    for (pod_key, _) in cluster
-        .pods_on(&key.name)
-        .filter(|(_, pod)| pod.is_ready() && pod.is_active())
-    {
+    for (pod_key, _) in cluster.pods_on(&key.name).filter(|(_, pod)| pod.is_ready() && pod.is_active()) {
         let Some(object) = cluster.get(pod_key) else {
             continue;
         };
@@ -219,9 +187,7 @@ fn evict(key: &Key, node: &Value, cluster: &Cluster, now: Timestamp, plan: &mut 
     for (pod_key, _) in cluster.pods_on(&key.name).filter(|(_, pod)| pod.is_active()) {
         let Some(pod) = cluster.get(pod_key) else { continue };
         let tolerations = Toleration::of_pod(&pod);
-        let deadlines = taints
-            .iter()
-            .filter_map(|taint| deadline(&tolerations, taint, now));
+        let deadlines = taints.iter().filter_map(|taint| deadline(&tolerations, taint, now));
         match deadlines.min() {
             None => {}
             Some(at) if at > now => plan.check_again(at),
@@ -278,20 +244,15 @@ mod tests {
     }
 
     fn tainted(world: &World, node: &Key) -> Vec<String> {
-        taints(world.get(node))
-            .iter()
-            .map(|t| format!("{}:{}", text(t, "key"), text(t, "effect")))
-            .collect()
+        taints(world.get(node)).iter().map(|t| format!("{}:{}", text(t, "key"), text(t, "effect"))).collect()
     }
 
     #[test]
     fn a_silent_node_is_given_up_its_pods_leave_the_services_then_move_on_and_it_may_come_back() {
         let mut world = World::new();
         let n2 = world.add_node("n2");
-        let (hasty, patient) = (
-            pod_on_n2(&mut world, "hasty", None),
-            pod_on_n2(&mut world, "patient", Some(300)),
-        );
+        let (hasty, patient) =
+            (pod_on_n2(&mut world, "hasty", None), pod_on_n2(&mut world, "patient", Some(300)));
         world.settle();
         world.pass(GRACE_SECONDS - 1);
         world.settle();
@@ -301,18 +262,12 @@ mod tests {
         world.settle();
         assert_eq!(
             tainted(&world, &n2),
-            [
-                format!("{UNREACHABLE}:NoSchedule"),
-                format!("{UNREACHABLE}:NoExecute")
-            ]
+            [format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")]
         );
         assert_eq!(condition(world.get(&n2), "Ready").unwrap()["status"], "Unknown");
         assert!(is_deleting(world.get(&hasty)), "it tolerates nothing");
         assert!(!is_deleting(world.get(&patient)));
-        assert_eq!(
-            condition(world.get(&patient), "Ready").unwrap()["status"],
-            "False"
-        );
+        assert_eq!(condition(world.get(&patient), "Ready").unwrap()["status"], "False");
         world.pass(299);
         world.settle();
         assert!(!is_deleting(world.get(&patient)));
@@ -343,10 +298,7 @@ mod tests {
         world.settle();
         assert!(is_deleting(world.get(&patient)));
         assert!(
-            world
-                .events
-                .iter()
-                .any(|e| e == "TaintManagerEviction Marking for deletion Pod default/patient"),
+            world.events.iter().any(|e| e == "TaintManagerEviction Marking for deletion Pod default/patient"),
             "{:?}",
             world.events
         );
@@ -405,10 +357,7 @@ mod tests {
             (vec![], Some(0)),
             (vec![toleration(None)], None),
             (vec![toleration(Some(90))], Some(30)),
-            (
-                vec![toleration(Some(90)), toleration(Some(70)), toleration(None)],
-                Some(10),
-            ),
+            (vec![toleration(Some(90)), toleration(Some(70)), toleration(None)], Some(10)),
         ];
         for (tolerations, expected) in rows {
             let left = deadline(&tolerations, &taint, now).map(|at| at.as_second() - now.as_second());

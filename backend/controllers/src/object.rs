@@ -33,10 +33,7 @@ pub fn labels(object: &Value) -> BTreeMap<String, String> {
 }
 
 pub fn owners(object: &Value) -> impl Iterator<Item = &Value> {
-    object["metadata"]["ownerReferences"]
-        .as_array()
-        .into_iter()
-        .flatten()
+    object["metadata"]["ownerReferences"].as_array().into_iter().flatten()
 }
 
 /// The owner that controls it: at most one.
@@ -55,10 +52,8 @@ pub fn controller_reference(owner: &Value) -> Value {
 /// The object with `owner` as its controller.
 pub fn adopted(object: &Value, owner: &Value) -> Value {
     let mut next = object.clone();
-    let mut all: Vec<Value> = owners(object)
-        .filter(|other| other["uid"] != owner["metadata"]["uid"])
-        .cloned()
-        .collect();
+    let mut all: Vec<Value> =
+        owners(object).filter(|other| other["uid"] != owner["metadata"]["uid"]).cloned().collect();
     all.push(controller_reference(owner));
     next["metadata"]["ownerReferences"] = all.into();
     next
@@ -67,10 +62,7 @@ pub fn adopted(object: &Value, owner: &Value) -> Value {
 /// The object without that owner.
 pub fn released(object: &Value, owner_uid: &str) -> Value {
     let mut next = object.clone();
-    let kept: Vec<Value> = owners(object)
-        .filter(|owner| owner["uid"] != owner_uid)
-        .cloned()
-        .collect();
+    let kept: Vec<Value> = owners(object).filter(|owner| owner["uid"] != owner_uid).cloned().collect();
     next["metadata"]["ownerReferences"] = kept.into();
     next
 }
@@ -85,18 +77,11 @@ pub fn later(at: Timestamp, seconds: i64) -> Timestamp {
 
 /// RFC 3339 in whole seconds, as the API writes times.
 pub fn stamp(now: Timestamp) -> Value {
-    Timestamp::from_second(now.as_second())
-        .unwrap_or(now)
-        .to_string()
-        .into()
+    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string().into()
 }
 
 pub fn condition<'a>(object: &'a Value, r#type: &str) -> Option<&'a Value> {
-    object["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|c| c["type"] == r#type)
+    object["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == r#type)
 }
 
 /// Ended for good: it will not run again.
@@ -163,9 +148,7 @@ const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// A stable 64-bit hash (FNV-1a): names derived from it must not change between versions of the compiler.
 pub fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The hash as `length` letters of a name.

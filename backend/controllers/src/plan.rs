@@ -70,11 +70,8 @@ impl Plan {
 
     /// Deletes the object of that UID, in whatever state.
     pub fn delete_whatever(&mut self, key: Key, uid: &str, grace_period_seconds: Option<i64>) {
-        let options = DeleteOptions {
-            uid: Some(uid.to_owned()),
-            grace_period_seconds,
-            ..DeleteOptions::default()
-        };
+        let options =
+            DeleteOptions { uid: Some(uid.to_owned()), grace_period_seconds, ..DeleteOptions::default() };
         self.actions.push(Action::Delete { key, options });
     }
 
@@ -91,12 +88,7 @@ impl Plan {
             "namespace": meta["namespace"].as_str().unwrap_or_default(), "uid": meta["uid"],
             "resourceVersion": meta["resourceVersion"],
         });
-        self.actions.push(Action::Event {
-            about: reference,
-            r#type,
-            reason,
-            message: message.into(),
-        });
+        self.actions.push(Action::Event { about: reference, r#type, reason, message: message.into() });
     }
 
     pub fn check_again(&mut self, at: Timestamp) {

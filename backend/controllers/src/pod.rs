@@ -44,11 +44,8 @@ impl Pod {
     pub fn new(pod: &Value) -> Self {
         let (spec, status) = (&pod["spec"], &pod["status"]);
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let restarts = status["containerStatuses"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|c| count(&c["restartCount"]));
+        let restarts =
+            status["containerStatuses"].as_array().into_iter().flatten().map(|c| count(&c["restartCount"]));
         let ready = condition(pod, "Ready").filter(|c| c["status"] == "True");
         Self {
             labels: Arc::new(labels(pod)),

@@ -17,25 +17,15 @@ impl Controller for PodGarbageCollection {
         match &*change.key.resource {
             NODES if change.object.is_none() => vec![change.key.clone()],
             PODS => {
-                let node = change
-                    .object
-                    .as_deref()
-                    .map_or("", |pod| text(&pod["spec"], "nodeName"));
-                if node.is_empty() {
-                    Vec::new()
-                } else {
-                    vec![Key::new(NODES, "", node)]
-                }
+                let node = change.object.as_deref().map_or("", |pod| text(&pod["spec"], "nodeName"));
+                if node.is_empty() { Vec::new() } else { vec![Key::new(NODES, "", node)] }
             }
             _ => Vec::new(),
         }
     }
 
     fn all_keys(&self, cluster: &Cluster) -> Vec<Key> {
-        cluster
-            .nodes_with_pods()
-            .map(|node| Key::new(NODES, "", node.clone()))
-            .collect()
+        cluster.nodes_with_pods().map(|node| Key::new(NODES, "", node.clone())).collect()
     }
 
     fn reconcile(&self, key: &Key, cluster: &Cluster, _now: Timestamp) -> Plan {
@@ -66,10 +56,7 @@ mod tests {
             world.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}))
         };
         let lost = pod(&mut world, "lost", Some("n2"));
-        let (here, waiting) = (
-            pod(&mut world, "here", Some("n1")),
-            pod(&mut world, "waiting", None),
-        );
+        let (here, waiting) = (pod(&mut world, "here", Some("n1")), pod(&mut world, "waiting", None));
         world.settle();
         world.delete(&n2, "Background");
         world.settle();

@@ -50,12 +50,8 @@ fn op() -> impl Strategy<Value = Op> {
 fn nth_pod(world: &World, at: usize) -> Option<Key> {
     let lives =
         |pod: &Value| pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] != "Failed";
-    let live: Vec<Key> = world
-        .all("pods")
-        .into_iter()
-        .filter(|(_, pod)| lives(pod))
-        .map(|(key, _)| key)
-        .collect();
+    let live: Vec<Key> =
+        world.all("pods").into_iter().filter(|(_, pod)| lives(pod)).map(|(key, _)| key).collect();
     (!live.is_empty()).then(|| live[at % live.len()].clone())
 }
 
@@ -83,10 +79,8 @@ fn run(world: &mut World, web: &Key, op: &Op, check: &mut dyn FnMut(&World, &Act
             }
         }
         Op::EndPods => {
-            for (key, _) in world
-                .all("pods")
-                .iter()
-                .filter(|(_, p)| !p["metadata"]["deletionTimestamp"].is_null())
+            for (key, _) in
+                world.all("pods").iter().filter(|(_, p)| !p["metadata"]["deletionTimestamp"].is_null())
             {
                 world.end_pod(key);
             }
@@ -126,19 +120,11 @@ fn bounds(web: &Value) -> (i64, i64, i64) {
     let rolling = &web["spec"]["strategy"]["rollingUpdate"];
     let surge = bound(&rolling["maxSurge"], desired, true);
     let unavailable = bound(&rolling["maxUnavailable"], desired, false);
-    if surge == 0 && unavailable == 0 {
-        (desired, 0, 1)
-    } else {
-        (desired, surge, unavailable)
-    }
+    if surge == 0 && unavailable == 0 { (desired, 0, 1) } else { (desired, surge, unavailable) }
 }
 
 fn total(world: &World) -> i64 {
-    world
-        .all("replicasets.apps")
-        .iter()
-        .map(|(_, set)| set["spec"]["replicas"].as_i64().unwrap())
-        .sum()
+    world.all("replicasets.apps").iter().map(|(_, set)| set["spec"]["replicas"].as_i64().unwrap()).sum()
 }
 
 fn ready(world: &World) -> i64 {
@@ -169,29 +155,14 @@ fn assert_done(world: &mut World, web: &Key) {
         .all("pods")
         .into_iter()
         .filter(|(_, p)| p["metadata"]["labels"]["app"] == "web" && p["status"]["phase"] != "Failed");
-    assert!(
-        ours.clone()
-            .all(|(_, pod)| pod["spec"]["containers"][0]["image"] == *image)
-    );
+    assert!(ours.clone().all(|(_, pod)| pod["spec"]["containers"][0]["image"] == *image));
     assert_eq!(i64::try_from(ours.count()).unwrap(), desired);
     let status = &web["status"];
-    assert_eq!(
-        status["updatedReplicas"].as_i64().unwrap_or(0),
-        desired,
-        "{status}"
-    );
-    assert_eq!(
-        status["availableReplicas"].as_i64().unwrap_or(0),
-        desired,
-        "{status}"
-    );
+    assert_eq!(status["updatedReplicas"].as_i64().unwrap_or(0), desired, "{status}");
+    assert_eq!(status["availableReplicas"].as_i64().unwrap_or(0), desired, "{status}");
     assert_eq!(status["observedGeneration"], web["metadata"]["generation"]);
-    let progressing = status["conditions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|c| c["type"] == "Progressing")
-        .unwrap();
+    let progressing =
+        status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Progressing").unwrap();
     assert_eq!(progressing["reason"], "NewReplicaSetAvailable", "{status}");
 }
 
@@ -349,12 +320,7 @@ fn a_pod_that_the_view_has_not_seen_is_not_deleted() {
         uid: old["metadata"]["uid"].as_str().map(str::to_owned),
         ..DeleteOptions::default()
     };
-    world
-        .carry_out(&Action::Delete {
-            key: key.clone(),
-            options,
-        })
-        .unwrap();
+    world.carry_out(&Action::Delete { key: key.clone(), options }).unwrap();
     let spec = json!({"containers": [{"name": "main", "image": "other"}]});
     world.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": &*key.name}, "spec": spec}));
     world.is_blind = false;

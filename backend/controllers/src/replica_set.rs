@@ -55,9 +55,7 @@ impl Controller for ReplicaSets {
 /// The sets that a pod's change concerns: its controller now and before, or those that might adopt it.
 fn pod_keys(change: &Observed, cluster: &Cluster) -> Vec<Key> {
     let states = [&change.object, &change.previous].into_iter().flatten();
-    let owners = states
-        .filter_map(|pod| controller_of(pod))
-        .filter(|owner| owner["kind"] == "ReplicaSet");
+    let owners = states.filter_map(|pod| controller_of(pod)).filter(|owner| owner["kind"] == "ReplicaSet");
     let mut keys: Vec<Key> = owners
         .map(|owner| Key::new(REPLICA_SETS, change.key.namespace.clone(), text(owner, "name")))
         .collect();
@@ -76,10 +74,7 @@ fn claim<'a>(
     plan: &mut Plan,
 ) -> Vec<(&'a Key, &'a Pod)> {
     let mut claimed = Vec::new();
-    for (key, pod) in cluster
-        .controlled_pods(uid(set))
-        .filter(|(_, pod)| pod.is_active())
-    {
+    for (key, pod) in cluster.controlled_pods(uid(set)).filter(|(_, pod)| pod.is_active()) {
         if selector.matches(&pod.labels) {
             claimed.push((key, pod));
         } else if let Some(object) = cluster.get(key) {
@@ -90,9 +85,7 @@ fn claim<'a>(
         return claimed;
     }
     for key in cluster.orphans(PODS, text(&set["metadata"], "namespace")) {
-        let pod = cluster
-            .pod(key)
-            .filter(|pod| pod.is_active() && selector.matches(&pod.labels));
+        let pod = cluster.pod(key).filter(|pod| pod.is_active() && selector.matches(&pod.labels));
         if let Some((pod, object)) = pod.zip(cluster.get(key)) {
             plan.update(key.clone(), adopted(&object, set), Part::Spec);
             claimed.push((key, pod));
@@ -107,12 +100,7 @@ fn scale(key: &Key, set: &Value, pods: &[(&Key, &Pod)], cluster: &Cluster, plan:
         for pod_name in new_names(key, set, cluster, (desired - pods.len()).min(BURST)) {
             let pod = pod_from_template(set, &pod_name);
             plan.create(Key::new(PODS, key.namespace.clone(), pod_name.as_str()), pod);
-            plan.event(
-                set,
-                "Normal",
-                "SuccessfulCreate",
-                format!("Created pod: {pod_name}"),
-            );
+            plan.event(set, "Normal", "SuccessfulCreate", format!("Created pod: {pod_name}"));
         }
         return;
     }
@@ -124,17 +112,9 @@ fn scale(key: &Key, set: &Value, pods: &[(&Key, &Pod)], cluster: &Cluster, plan:
     for node in pods.iter().filter_map(|(_, pod)| pod.node.as_deref()) {
         *on_node.entry(node).or_default() += 1;
     }
-    let together = |pod: &Pod| {
-        pod.node
-            .as_deref()
-            .and_then(|node| on_node.get(node))
-            .copied()
-            .unwrap_or(0)
-    };
-    let mut ranked: Vec<_> = pods
-        .iter()
-        .map(|(key, pod)| (deletion_rank(pod, together(pod)), *key))
-        .collect();
+    let together = |pod: &Pod| pod.node.as_deref().and_then(|node| on_node.get(node)).copied().unwrap_or(0);
+    let mut ranked: Vec<_> =
+        pods.iter().map(|(key, pod)| (deletion_rank(pod, together(pod)), *key)).collect();
     ranked.sort();
     for (_, pod_key) in ranked.into_iter().take(surplus) {
         // A pod that is being adopted in this very plan is not ours to delete before that is seen.
@@ -142,33 +122,18 @@ fn scale(key: &Key, set: &Value, pods: &[(&Key, &Pod)], cluster: &Cluster, plan:
             continue;
         };
         plan.delete(pod_key.clone(), &pod);
-        plan.event(
-            set,
-            "Normal",
-            "SuccessfulDelete",
-            format!("Deleted pod: {}", pod_key.name),
-        );
+        plan.event(set, "Normal", "SuccessfulDelete", format!("Deleted pod: {}", pod_key.name));
     }
 }
 
 /// Names for new pods. They follow from what is seen of the set and its pods: two plans on the same view, or one plan on
 /// a view that lags, name the same pods, so that a repeat is refused by the store instead of doubled.
 fn new_names(key: &Key, set: &Value, cluster: &Cluster, count: usize) -> Vec<String> {
-    let seen = cluster
-        .dependents(uid(set))
-        .fold(0_u64, |seen, key| seen ^ hash(&[&key.name]));
-    let salt = format!(
-        "{}/{}/{seen}",
-        uid(set),
-        text(&set["metadata"], "resourceVersion")
-    );
+    let seen = cluster.dependents(uid(set)).fold(0_u64, |seen, key| seen ^ hash(&[&key.name]));
+    let salt = format!("{}/{}/{seen}", uid(set), text(&set["metadata"], "resourceVersion"));
     let prefix = name(set).get(..LONGEST_PREFIX).unwrap_or(name(set));
-    let candidates = (0_u64..).map(|i| {
-        format!(
-            "{prefix}-{}",
-            letters(hash(&[&salt, &i.to_string()]), SUFFIX_LENGTH)
-        )
-    });
+    let candidates =
+        (0_u64..).map(|i| format!("{prefix}-{}", letters(hash(&[&salt, &i.to_string()]), SUFFIX_LENGTH)));
     let mut names = BTreeSet::new();
     let free = candidates.filter(|candidate| {
         !cluster.contains(&Key::new(PODS, key.namespace.clone(), candidate.as_str()))
@@ -220,18 +185,10 @@ fn status(set: &Value, pods: &[(&Key, &Pod)], now: Timestamp, plan: &mut Plan) -
     let template = labels(&set["spec"]["template"]);
     let (mut labeled, mut ready, mut available) = (0, 0, 0);
     for (_, pod) in pods {
-        labeled += i64::from(
-            template
-                .iter()
-                .all(|(key, value)| pod.labels.get(key) == Some(value)),
-        );
+        labeled += i64::from(template.iter().all(|(key, value)| pod.labels.get(key) == Some(value)));
         let Some(since) = pod.ready_since else { continue };
         ready += 1;
-        let available_at = if min_ready > 0 {
-            later(since, min_ready)
-        } else {
-            now
-        };
+        let available_at = if min_ready > 0 { later(since, min_ready) } else { now };
         if available_at <= now {
             available += 1;
         } else {
@@ -239,11 +196,9 @@ fn status(set: &Value, pods: &[(&Key, &Pod)], now: Timestamp, plan: &mut Plan) -
         }
     }
     let mut status = json!({"replicas": pods.len(), "observedGeneration": set["metadata"]["generation"]});
-    for (field, value) in [
-        ("fullyLabeledReplicas", labeled),
-        ("readyReplicas", ready),
-        ("availableReplicas", available),
-    ] {
+    for (field, value) in
+        [("fullyLabeledReplicas", labeled), ("readyReplicas", ready), ("availableReplicas", available)]
+    {
         if value > 0 {
             status[field] = value.into();
         }
@@ -285,13 +240,7 @@ mod tests {
             let plan = world.plan("replicaset-controller", &web);
             plan.actions
                 .iter()
-                .filter_map(|a| {
-                    if let Action::Create { key, .. } = a {
-                        Some(key.clone())
-                    } else {
-                        None
-                    }
-                })
+                .filter_map(|a| if let Action::Create { key, .. } = a { Some(key.clone()) } else { None })
                 .collect()
         };
         let first = names(&world);
@@ -299,18 +248,10 @@ mod tests {
         world.create(pod("unrelated", json!({})));
         assert_eq!(names(&world), first);
         world.converge();
-        let one = world
-            .all("pods")
-            .into_iter()
-            .find(|(key, _)| first.contains(key))
-            .unwrap()
-            .0;
+        let one = world.all("pods").into_iter().find(|(key, _)| first.contains(key)).unwrap().0;
         world.delete(&one, "Background");
         world.end_pod(&one);
-        assert!(
-            names(&world).iter().all(|name| !first.contains(name)),
-            "a name is not used twice"
-        );
+        assert!(names(&world).iter().all(|name| !first.contains(name)), "a name is not used twice");
     }
 
     #[test]
@@ -323,12 +264,7 @@ mod tests {
         assert_eq!(world.all("pods").len(), 2);
         world.edit(&stray, |pod| pod["metadata"]["labels"] = json!({"debug": "me"}));
         world.converge();
-        assert_eq!(
-            world.get(&stray)["metadata"]["ownerReferences"]
-                .as_array()
-                .map_or(0, Vec::len),
-            0
-        );
+        assert_eq!(world.get(&stray)["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len), 0);
         assert_eq!(world.all("pods").len(), 3, "the set made another in its place");
         assert_eq!(world.get(&web)["status"]["readyReplicas"], 2);
     }
@@ -374,10 +310,7 @@ mod tests {
         let web = world.create(object);
         world.converge();
         assert_eq!(
-            (
-                &world.get(&web)["status"]["readyReplicas"],
-                &world.get(&web)["status"]["availableReplicas"]
-            ),
+            (&world.get(&web)["status"]["readyReplicas"], &world.get(&web)["status"]["availableReplicas"]),
             (&json!(1), &Value::Null)
         );
         world.pass(29);

@@ -68,10 +68,7 @@ mod tests {
         let mut world = World::new();
         let key = Key::new(CONFIG_MAPS, "default", NAME);
         world.settle();
-        assert!(
-            !world.objects.contains_key(&key),
-            "without an authority there is nothing to publish"
-        );
+        assert!(!world.objects.contains_key(&key), "without an authority there is nothing to publish");
         world.cluster.settings.root_ca = "PEM".into();
         world.visit_everything();
         world.settle();

@@ -50,14 +50,8 @@ impl World {
     }
 
     fn entry(&self, object: &Value) -> Arc<KindEntry> {
-        let (version, kind) = (
-            object["apiVersion"].as_str().unwrap(),
-            object["kind"].as_str().unwrap(),
-        );
-        self.registry
-            .by_kind(version, kind)
-            .unwrap_or_else(|| panic!("no kind {version} {kind}"))
-            .clone()
+        let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+        self.registry.by_kind(version, kind).unwrap_or_else(|| panic!("no kind {version} {kind}")).clone()
     }
 
     fn entry_of(&self, key: &Key) -> Arc<KindEntry> {
@@ -69,8 +63,7 @@ impl World {
 
     /// Creates as a client would, in namespace `default` where none is named.
     pub fn create(&mut self, object: Value) -> Key {
-        self.try_create(object)
-            .unwrap_or_else(|status| panic!("{status}"))
+        self.try_create(object).unwrap_or_else(|status| panic!("{status}"))
     }
 
     pub fn try_create(&mut self, mut object: Value) -> Result<Key, Status> {
@@ -81,18 +74,9 @@ impl World {
         };
         self.uids += 1;
         let (uid, suffix) = (format!("uid-{:05}", self.uids), format!("x{:04}", self.uids));
-        let cx = CreateContext {
-            namespace: &namespace,
-            now: self.now,
-            uid: &uid,
-            name_suffix: &suffix,
-        };
+        let cx = CreateContext { namespace: &namespace, now: self.now, uid: &uid, name_suffix: &suffix };
         lifecycle::before_create(&entry, &mut object, &cx)?;
-        let key = Key::new(
-            entry.stored_as.clone(),
-            namespace,
-            object["metadata"]["name"].as_str().unwrap(),
-        );
+        let key = Key::new(entry.stored_as.clone(), namespace, object["metadata"]["name"].as_str().unwrap());
         if self.objects.contains_key(&key) {
             return Err(Status::already_exists(&key.resource, &key.name));
         }
@@ -129,20 +113,13 @@ impl World {
         for change in std::mem::take(&mut self.unseen) {
             self.cluster.apply(&change, self.now);
             for (i, controller) in self.controllers.iter().enumerate() {
-                self.due.extend(
-                    controller
-                        .keys(&change, &self.cluster)
-                        .into_iter()
-                        .map(|key| (i, key)),
-                );
+                self.due.extend(controller.keys(&change, &self.cluster).into_iter().map(|key| (i, key)));
             }
         }
     }
 
     pub fn get(&self, key: &Key) -> &Value {
-        self.objects
-            .get(key)
-            .unwrap_or_else(|| panic!("{key} is not there"))
+        self.objects.get(key).unwrap_or_else(|| panic!("{key} is not there"))
     }
 
     pub fn all(&self, resource: &str) -> Vec<(Key, Value)> {
@@ -162,17 +139,13 @@ impl World {
     fn write(&mut self, key: &Key, part: Part, change: impl FnOnce(&mut Value)) {
         let mut next = self.get(key).clone();
         change(&mut next);
-        self.update(key, next, part)
-            .unwrap_or_else(|status| panic!("{key}: {status}"));
+        self.update(key, next, part).unwrap_or_else(|status| panic!("{key}: {status}"));
     }
 
     fn update(&mut self, key: &Key, mut new: Value, part: Part) -> Result<(), Status> {
         let entry = self.entry_of(key);
-        let old = self
-            .objects
-            .get(key)
-            .cloned()
-            .ok_or_else(|| Status::not_found(&key.resource, &key.name))?;
+        let old =
+            self.objects.get(key).cloned().ok_or_else(|| Status::not_found(&key.resource, &key.name))?;
         if new["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"] {
             return Err(Status::stale(&key.resource, &key.name));
         }
@@ -190,12 +163,8 @@ impl World {
     }
 
     pub fn delete(&mut self, key: &Key, policy: &str) {
-        let options = DeleteOptions {
-            propagation_policy: Some(policy.into()),
-            ..DeleteOptions::default()
-        };
-        self.try_delete(key, &options)
-            .unwrap_or_else(|status| panic!("{status}"));
+        let options = DeleteOptions { propagation_policy: Some(policy.into()), ..DeleteOptions::default() };
+        self.try_delete(key, &options).unwrap_or_else(|status| panic!("{status}"));
     }
 
     fn try_delete(&mut self, key: &Key, options: &DeleteOptions) -> Result<(), Status> {
@@ -298,19 +267,14 @@ impl World {
         for controller in &self.controllers {
             for key in controller.all_keys(&self.cluster) {
                 let plan = controller.reconcile(&key, &self.cluster, self.now);
-                assert!(
-                    plan.is_empty(),
-                    "{} is not at rest about {key}: {plan:#?}",
-                    controller.name()
-                );
+                assert!(plan.is_empty(), "{} is not at rest about {key}: {plan:#?}", controller.name());
             }
         }
     }
 
     pub fn visit_everything(&mut self) {
         for (i, controller) in self.controllers.iter().enumerate() {
-            self.due
-                .extend(controller.all_keys(&self.cluster).into_iter().map(|key| (i, key)));
+            self.due.extend(controller.all_keys(&self.cluster).into_iter().map(|key| (i, key)));
         }
     }
 
@@ -361,11 +325,7 @@ impl World {
         let now = pilothouse_api::lifecycle::seconds(self.now);
         let was = pod["status"]["conditions"][0].clone();
         let status = if ready { "True" } else { "False" };
-        let since = if was["status"] == status {
-            was["lastTransitionTime"].clone()
-        } else {
-            now.into()
-        };
+        let since = if was["status"] == status { was["lastTransitionTime"].clone() } else { now.into() };
         pod["status"]["phase"] = "Running".into();
         pod["status"]["podIP"] = format!("10.244.{}.{}", number / 250, number % 250 + 1).into();
         pod["status"]["conditions"] =
@@ -389,11 +349,7 @@ impl World {
     /// The node is done with a pod that was deleted.
     pub fn end_pod(&mut self, key: &Key) {
         let uid = self.get(key)["metadata"]["uid"].as_str().map(str::to_owned);
-        let options = DeleteOptions {
-            grace_period_seconds: Some(0),
-            uid,
-            ..DeleteOptions::default()
-        };
+        let options = DeleteOptions { grace_period_seconds: Some(0), uid, ..DeleteOptions::default() };
         self.try_delete(key, &options).unwrap();
     }
 

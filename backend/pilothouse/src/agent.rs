@@ -15,7 +15,9 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn run(options: AgentOptions) -> Result<()> {
-    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
     let ca_pem = read(&options.ca_file)?;
     let credential = read(&options.credential_file)?.trim().to_owned();
     let agent = pilothouse_node::AgentOptions {
@@ -40,7 +42,8 @@ pub fn node_name(options: &NodeOptions) -> Result<String> {
     let name = match &options.node_name {
         Some(name) => name.clone(),
         None => {
-            let host = nix::unistd::gethostname().context("this machine has no host name: give --node-name")?;
+            let host =
+                nix::unistd::gethostname().context("this machine has no host name: give --node-name")?;
             host.to_string_lossy().to_lowercase()
         }
     };
@@ -52,7 +55,8 @@ pub fn node_name(options: &NodeOptions) -> Result<String> {
 
 /// What a container runtime must offer before `up` starts anything else: a socket that answers.
 pub async fn check_runtime(docker_host: &str) -> Result<()> {
-    let advice = "start Docker (or Podman's socket), point --docker-host at it, or run without a node: --no-agent";
+    let advice =
+        "start Docker (or Podman's socket), point --docker-host at it, or run without a node: --no-agent";
     let Some(path) = docker_host.strip_prefix("unix://") else { return Ok(()) };
     let connecting = tokio::net::UnixStream::connect(path);
     match tokio::time::timeout(Duration::from_secs(5), connecting).await {
@@ -76,7 +80,8 @@ impl LocalAgent {
     /// `log` receives what the agent prints.
     pub fn new(options: &AgentOptions, log: PathBuf) -> Self {
         let mut arguments: Vec<std::ffi::OsString> = vec!["agent".into()];
-        let mut option = |name: &str, value: &std::ffi::OsStr| arguments.extend([name.into(), value.to_owned()]);
+        let mut option =
+            |name: &str, value: &std::ffi::OsStr| arguments.extend([name.into(), value.to_owned()]);
         option("--server", options.server.as_ref());
         option("--ca-file", options.ca_file.as_os_str());
         option("--credential-file", options.credential_file.as_os_str());

@@ -138,7 +138,9 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
         .mode(0o600)
         .open(&draft)
         .with_context(|| format!("cannot write {shown}"))?;
-    file.write_all(content).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {shown}"))?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("cannot write {shown}"))?;
     fs::rename(&draft, path).with_context(|| format!("cannot write {shown}"))
 }
 

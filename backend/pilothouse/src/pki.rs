@@ -3,8 +3,8 @@ use crate::data_dir::{DataDir, write_private};
 use anyhow::{Context, Result};
 use rand::RngExt;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::fs;
@@ -39,13 +39,15 @@ pub fn open(dir: &DataDir, listen: SocketAddr, names: &[String]) -> Result<Pki> 
         .with_context(|| format!("{} is not a certificate of pki/ca.key", ca_path.display()))?;
 
     let server_key = KeyPair::generate().context("cannot make a key")?;
-    let server = server_params(listen, names).signed_by(&server_key, &issuer).context("cannot sign a certificate")?;
+    let server =
+        server_params(listen, names).signed_by(&server_key, &issuer).context("cannot sign a certificate")?;
     let chain = vec![server.der().clone(), CertificateDer::from_pem_slice(ca_pem.as_bytes())?];
     let key = PrivateKeyDer::try_from(server_key.serialize_der()).map_err(anyhow::Error::msg)?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let mut tls =
+        rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
 
     let token_key_pem = key_pair(&pki.join("token-signing.key"))?.serialize_pem();
@@ -74,7 +76,8 @@ fn authority_params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name("pilothouse-ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let now = SystemTime::now();
     params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + CA_LIFETIME).into();
@@ -89,8 +92,16 @@ fn server_params(listen: SocketAddr, names: &[String]) -> CertificateParams {
     params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + SERVER_LIFETIME).into();
     let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let always = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local", "127.0.0.1", "::1", "10.96.0.1"];
+    let always = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "127.0.0.1",
+        "::1",
+        "10.96.0.1",
+    ];
     let all = always.into_iter().map(str::to_owned).chain(hostname).chain(names.iter().cloned());
     params.subject_alt_names = all.filter_map(|name| subject_name(&name)).collect();
     if !listen.ip().is_unspecified() {

@@ -51,12 +51,14 @@ impl Postgres {
         if !data.join("PG_VERSION").exists() {
             initialise(&bin, dir, &identity).await?;
         }
-        let password = fs::read_to_string(password_file(dir)).context("the private database's password is missing")?;
+        let password =
+            fs::read_to_string(password_file(dir)).context("the private database's password is missing")?;
         let socket_dir = socket_dir(&data);
         wait_for_predecessor(&data).await?;
 
         let log_path = dir.root().join("postgres.log");
-        let log = fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+        let log =
+            fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
         let mut command = identity.command(&bin.join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(&socket_dir);
         for (name, value) in SETTINGS {
@@ -142,13 +144,17 @@ impl Identity {
         if !nix::unistd::Uid::effective().is_root() {
             return Ok(Self::Own);
         }
-        let owner = fs::metadata(data.join("PG_VERSION")).ok().map(|m| std::os::unix::fs::MetadataExt::uid(&m));
+        let owner =
+            fs::metadata(data.join("PG_VERSION")).ok().map(|m| std::os::unix::fs::MetadataExt::uid(&m));
         if owner.is_none_or(|uid| uid == 0) && Self::Namespace.try_true().await {
             return Ok(Self::Namespace);
         }
-        let account = ["postgres", "nobody"].iter().find_map(|name| nix::unistd::User::from_name(name).ok().flatten());
+        let account =
+            ["postgres", "nobody"].iter().find_map(|name| nix::unistd::User::from_name(name).ok().flatten());
         let Some(account) = account else {
-            bail!("PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as");
+            bail!(
+                "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as"
+            );
         };
         fs::create_dir_all(data)?;
         chown(data, Some(account.uid.as_raw()), Some(account.gid.as_raw()))?;
@@ -166,7 +172,8 @@ impl Identity {
 
     /// Whether a process can be started that way here.
     async fn try_true(&self) -> bool {
-        let status = self.command(Path::new("true")).stdin(Stdio::null()).stderr(Stdio::null()).status().await;
+        let status =
+            self.command(Path::new("true")).stdin(Stdio::null()).stderr(Stdio::null()).status().await;
         status.is_ok_and(|status| status.success())
     }
 
@@ -175,7 +182,14 @@ impl Identity {
         let mut command = match self {
             Self::Namespace => {
                 let mut command = Command::new("unshare");
-                command.args(["--user", "--map-user=1000", "--map-group=1000", "setpriv", "--pdeathsig", "INT"]);
+                command.args([
+                    "--user",
+                    "--map-user=1000",
+                    "--map-group=1000",
+                    "setpriv",
+                    "--pdeathsig",
+                    "INT",
+                ]);
                 command
             }
             Self::Own | Self::Account(_) => {
@@ -199,7 +213,8 @@ async fn initialise(bin: &Path, dir: &DataDir, identity: &Identity) -> Result<()
     let data = dir.postgres();
     fs::create_dir_all(&data)?;
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
-    let password: String = rand::rng().sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect();
+    let password: String =
+        rand::rng().sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect();
     write_private(&password_file(dir), password.as_bytes())?;
     let handed_over = hand_over(&password, identity)?;
     let output = identity
@@ -287,7 +302,8 @@ pub fn binaries() -> Result<PathBuf> {
         let version = dir.parent().and_then(|d| d.file_name()).and_then(|n| n.to_str()).unwrap_or_default();
         std::cmp::Reverse(version.parse::<u32>().unwrap_or_default())
     });
-    let whole = |dir: &PathBuf| ["initdb", "postgres", "pg_isready"].iter().all(|file| dir.join(file).exists());
+    let whole =
+        |dir: &PathBuf| ["initdb", "postgres", "pg_isready"].iter().all(|file| dir.join(file).exists());
     on_path.chain(packaged).find(whole).context(
         "PostgreSQL's server is not installed (no initdb found): `apt-get install postgresql`, or give --database-url",
     )

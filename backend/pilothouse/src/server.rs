@@ -98,8 +98,11 @@ impl ControlPlane {
             return Ok(());
         }
         // The file comes second: a crash in between makes a new password at the next start, never an unknown one.
-        let password: String =
-            rand::rng().sample_iter(rand::distr::Alphanumeric).take(PASSWORD_LENGTH).map(char::from).collect();
+        let password: String = rand::rng()
+            .sample_iter(rand::distr::Alphanumeric)
+            .take(PASSWORD_LENGTH)
+            .map(char::from)
+            .collect();
         self.server.set_user(ADMIN, &password, &["system:masters"]).await?;
         write_private(&path, format!("{password}\n").as_bytes())
     }
@@ -143,7 +146,9 @@ async fn bind(addr: SocketAddr, option: &str) -> Result<tokio::net::TcpListener>
     match tokio::net::TcpListener::bind(addr).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!("{addr} is in use by another program: choose another address with {option}, port 0 picks a free one")
+            bail!(
+                "{addr} is in use by another program: choose another address with {option}, port 0 picks a free one"
+            )
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen on {addr} ({option})")),
     }

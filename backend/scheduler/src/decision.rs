@@ -20,11 +20,5 @@ pub enum Decision {
     Unschedulable { pod: Key, uid: String, message: String },
     /// Tell the pod as above, name `node` in its `status.nominatedNodeName`, and delete the victims, each with its own
     /// grace: the pod is tried again once they are gone.
-    Preempt {
-        pod: Key,
-        uid: String,
-        node: Arc<str>,
-        victims: Vec<Victim>,
-        message: String,
-    },
+    Preempt { pod: Key, uid: String, node: Arc<str>, victims: Vec<Victim>, message: String },
 }

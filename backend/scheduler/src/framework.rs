@@ -65,9 +65,7 @@ pub trait Score: Send + Sync {
 pub fn normalize_to_highest(scores: &mut [i64]) {
     let highest = scores.iter().copied().max().unwrap_or(0);
     if highest > 0 {
-        scores
-            .iter_mut()
-            .for_each(|score| *score = *score * MAX_SCORE / highest);
+        scores.iter_mut().for_each(|score| *score = *score * MAX_SCORE / highest);
     }
 }
 
@@ -75,10 +73,6 @@ pub fn normalize_to_highest(scores: &mut [i64]) {
 pub fn normalize_to_lowest(scores: &mut [i64]) {
     let highest = scores.iter().copied().max().unwrap_or(0);
     for score in scores {
-        *score = if highest > 0 {
-            (highest - *score) * MAX_SCORE / highest
-        } else {
-            MAX_SCORE
-        };
+        *score = if highest > 0 { (highest - *score) * MAX_SCORE / highest } else { MAX_SCORE };
     }
 }

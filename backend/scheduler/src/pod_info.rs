@@ -24,10 +24,7 @@ impl Resources {
     pub fn read(list: &Value) -> Self {
         let mut all = Self::default();
         for (name, amount) in list.as_object().into_iter().flatten() {
-            let text = amount
-                .as_str()
-                .map(str::to_owned)
-                .unwrap_or_else(|| amount.to_string());
+            let text = amount.as_str().map(str::to_owned).unwrap_or_else(|| amount.to_string());
             let Some(quantity) = Quantity::parse(&text) else {
                 continue;
             };
@@ -86,10 +83,8 @@ impl Resources {
         running.max(&starting);
         // Requests of the pod as a whole stand above those of its containers.
         let whole = Self::read(&spec["resources"]["requests"]);
-        for (wanted, slot) in [
-            (whole.milli_cpu, &mut running.milli_cpu),
-            (whole.memory, &mut running.memory),
-        ] {
+        for (wanted, slot) in [(whole.milli_cpu, &mut running.milli_cpu), (whole.memory, &mut running.memory)]
+        {
             if wanted > 0 {
                 *slot = wanted;
             }
@@ -108,24 +103,15 @@ pub struct HostPort {
 
 impl HostPort {
     fn of_pod(spec: &Value) -> Box<[Self]> {
-        let containers = ["containers", "initContainers"]
-            .iter()
-            .flat_map(|f| spec[*f].as_array().into_iter().flatten());
+        let containers =
+            ["containers", "initContainers"].iter().flat_map(|f| spec[*f].as_array().into_iter().flatten());
         let ports = containers.flat_map(|c| c["ports"].as_array().into_iter().flatten());
         let taken = ports.filter_map(|port| {
             let number = port["hostPort"].as_i64().filter(|n| *n > 0)?;
             let text = |field: &str, default: &str| {
-                port[field]
-                    .as_str()
-                    .filter(|t| !t.is_empty())
-                    .unwrap_or(default)
-                    .to_owned()
+                port[field].as_str().filter(|t| !t.is_empty()).unwrap_or(default).to_owned()
             };
-            Some(Self {
-                ip: text("hostIP", "0.0.0.0"),
-                protocol: text("protocol", "TCP"),
-                port: number,
-            })
+            Some(Self { ip: text("hostIP", "0.0.0.0"), protocol: text("protocol", "TCP"), port: number })
         });
         taken.collect()
     }
@@ -169,18 +155,11 @@ impl PodTerm {
     }
 
     fn list(terms: &Value, namespace: &str, labels: &Labels) -> Vec<Self> {
-        terms
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|term| Self::new(term, 1, namespace, labels))
-            .collect()
+        terms.as_array().into_iter().flatten().map(|term| Self::new(term, 1, namespace, labels)).collect()
     }
 
     pub fn matches(&self, namespace: &str, labels: &Labels) -> bool {
-        self.namespaces
-            .as_ref()
-            .is_none_or(|all| all.iter().any(|n| n == namespace))
+        self.namespaces.as_ref().is_none_or(|all| all.iter().any(|n| n == namespace))
             && self.selector.as_ref().is_some_and(|s| s.matches(labels))
     }
 }
@@ -188,12 +167,7 @@ impl PodTerm {
 /// `labelSelector` together with `matchLabelKeys`, whose values are the pod's own.
 fn selector_with_keys(rule: &Value, own: &Labels) -> Option<LabelSelector> {
     let mut selector = rule.get("labelSelector").filter(|s| s.is_object())?.clone();
-    for key in rule["matchLabelKeys"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for key in rule["matchLabelKeys"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if let Some(value) = own.get(key) {
             selector["matchLabels"][key] = value.as_str().into();
         }
@@ -277,31 +251,20 @@ impl PodInfo {
         let node = text(&spec["nodeName"]);
         Self {
             uid: text(&metadata["uid"]).unwrap_or_default(),
-            wants: node
-                .is_none()
-                .then(|| Box::new(Wants::new(pod, &namespace, &labels))),
+            wants: node.is_none().then(|| Box::new(Wants::new(pod, &namespace, &labels))),
             node,
-            priority: spec["priority"]
-                .as_i64()
-                .and_then(|p| i32::try_from(p).ok())
-                .unwrap_or(0),
-            created: metadata["creationTimestamp"]
-                .as_str()
-                .and_then(|t| t.parse().ok()),
+            priority: spec["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
+            created: metadata["creationTimestamp"].as_str().and_then(|t| t.parse().ok()),
             requests: Resources::of_pod(spec),
             host_ports: HostPort::of_pod(spec),
-            owner: owners
-                .filter(|o| o["controller"] == true)
-                .find_map(|o| text(&o["uid"])),
+            owner: owners.filter(|o| o["controller"] == true).find_map(|o| text(&o["uid"])),
             is_deleting: metadata["deletionTimestamp"].is_string(),
             anti_affinity: PodTerm::list(
                 &spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"],
                 &namespace,
                 &labels,
             ),
-            is_gated: spec["schedulingGates"]
-                .as_array()
-                .is_some_and(|gates| !gates.is_empty()),
+            is_gated: spec["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()),
             nominated: text(&pod["status"]["nominatedNodeName"]),
             labels: Arc::new(labels),
             key,
@@ -339,10 +302,7 @@ impl Wants {
         let weighted = |side: &str, sign: i64| -> Vec<PodTerm> {
             let terms = list(&affinity[side][preferred]);
             let weight = |term: &Value| sign * term["weight"].as_i64().unwrap_or(1);
-            terms
-                .iter()
-                .map(|t| PodTerm::new(&t["podAffinityTerm"], weight(t), namespace, labels))
-                .collect()
+            terms.iter().map(|t| PodTerm::new(&t["podAffinityTerm"], weight(t), namespace, labels)).collect()
         };
         let mut preferred_pods = weighted("podAffinity", 1);
         preferred_pods.extend(weighted("podAntiAffinity", -1));
@@ -366,7 +326,5 @@ impl Wants {
 
 pub fn labels_of(object: &Value) -> Labels {
     let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-    labels
-        .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
-        .collect()
+    labels.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect()
 }

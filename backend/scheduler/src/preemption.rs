@@ -15,10 +15,7 @@ pub fn choose<'a>(
 ) -> Option<(&'a NodeInfo, Vec<Victim>)> {
     let options = candidates.filter_map(|node| Some((node, victims(cycle, node, filters)?)));
     let (node, victims) = options.min_by_key(|(node, victims)| harm(node, victims))?;
-    let victims = victims.iter().map(|pod| Victim {
-        pod: pod.key.clone(),
-        uid: pod.uid.to_string(),
-    });
+    let victims = victims.iter().map(|pod| Victim { pod: pod.key.clone(), uid: pod.uid.to_string() });
     Some((node, victims.collect()))
 }
 
@@ -28,22 +25,14 @@ type Harm = (i32, i64, usize, Reverse<Option<Timestamp>>, Arc<str>);
 fn harm(node: &NodeInfo, victims: &[Arc<PodInfo>]) -> Harm {
     let highest = victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
     let sum = victims.iter().map(|pod| i64::from(pod.priority)).sum();
-    let started = victims
-        .iter()
-        .filter(|pod| pod.priority == highest)
-        .filter_map(|pod| pod.created)
-        .min();
+    let started = victims.iter().filter(|pod| pod.priority == highest).filter_map(|pod| pod.created).min();
     (highest, sum, victims.len(), Reverse(started), node.name.clone())
 }
 
 /// The fewest pods of lower priority whose absence makes room; None where even all of them would not.
 fn victims(cycle: &Cycle<'_>, node: &NodeInfo, filters: &[&dyn Filter]) -> Option<Vec<Arc<PodInfo>>> {
-    let mut lower: Vec<_> = node
-        .pods
-        .values()
-        .filter(|pod| pod.priority < cycle.pod.priority)
-        .cloned()
-        .collect();
+    let mut lower: Vec<_> =
+        node.pods.values().filter(|pod| pod.priority < cycle.pod.priority).cloned().collect();
     if lower.is_empty() {
         return None;
     }

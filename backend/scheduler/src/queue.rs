@@ -46,9 +46,7 @@ impl Waiting {
     fn backoff_until(&self) -> Timestamp {
         let doublings = self.attempts.saturating_sub(1).min(8);
         let seconds = (FIRST_BACKOFF_SECONDS << doublings).min(LONGEST_BACKOFF_SECONDS);
-        self.tried_at
-            .checked_add(seconds.seconds())
-            .unwrap_or(self.tried_at)
+        self.tried_at.checked_add(seconds.seconds()).unwrap_or(self.tried_at)
     }
 }
 
@@ -67,14 +65,7 @@ impl Queue {
     pub fn put(&mut self, pod: Arc<PodInfo>, now: Timestamp) {
         let Some(waiting) = self.waiting.get_mut(&pod.uid) else {
             let (state, refused_by) = (State::Active, Vec::new());
-            let waiting = Waiting {
-                pod,
-                state,
-                arrival: 0,
-                attempts: 0,
-                tried_at: now,
-                refused_by,
-            };
+            let waiting = Waiting { pod, state, arrival: 0, attempts: 0, tried_at: now, refused_by };
             return self.enter(waiting, State::Active);
         };
         let asks_otherwise = !same_demand(&waiting.pod, &pod);
@@ -139,11 +130,7 @@ impl Queue {
             .refused
             .iter()
             .filter(|(_, uid)| {
-                let by = self
-                    .waiting
-                    .get(uid)
-                    .map(|w| w.refused_by.as_slice())
-                    .unwrap_or_default();
+                let by = self.waiting.get(uid).map(|w| w.refused_by.as_slice()).unwrap_or_default();
                 by.is_empty() || by.iter().any(|plugin| helped(plugin, event))
             })
             .map(|(_, uid)| uid.clone())
@@ -156,27 +143,16 @@ impl Queue {
     /// When a pod becomes ready to be tried by time alone.
     pub fn check_again_at(&self) -> Option<Timestamp> {
         let backing_off = self.backing_off.first().map(|(until, _)| *until);
-        let refused = self
-            .refused
-            .first()
-            .map(|(since, _)| after(*since, REFUSED_SECONDS));
+        let refused = self.refused.first().map(|(since, _)| after(*since, REFUSED_SECONDS));
         backing_off.into_iter().chain(refused).min()
     }
 
     fn wake(&mut self, now: Timestamp) {
-        while let Some((_, uid)) = self
-            .backing_off
-            .first()
-            .filter(|(until, _)| *until <= now)
-            .cloned()
-        {
+        while let Some((_, uid)) = self.backing_off.first().filter(|(until, _)| *until <= now).cloned() {
             self.activate(&uid);
         }
-        while let Some((_, uid)) = self
-            .refused
-            .first()
-            .filter(|(since, _)| after(*since, REFUSED_SECONDS) <= now)
-            .cloned()
+        while let Some((_, uid)) =
+            self.refused.first().filter(|(since, _)| after(*since, REFUSED_SECONDS) <= now).cloned()
         {
             self.activate(&uid);
         }

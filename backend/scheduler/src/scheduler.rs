@@ -82,9 +82,7 @@ impl Scheduler {
 
     fn happened(&mut self, event: Event) {
         self.queue.happened(event, |plugin, event| {
-            plugins::filters()
-                .iter()
-                .any(|filter| filter.name() == plugin && filter.helped_by(event))
+            plugins::filters().iter().any(|filter| filter.name() == plugin && filter.helped_by(event))
         });
     }
 
@@ -111,11 +109,8 @@ impl Scheduler {
             // Its binding is on the way; this is an older state, or its status alone.
             return;
         }
-        let ours = object.is_none_or(|pod| {
-            pod["spec"]["schedulerName"]
-                .as_str()
-                .is_none_or(|name| name == NAME)
-        });
+        let ours =
+            object.is_none_or(|pod| pod["spec"]["schedulerName"].as_str().is_none_or(|name| name == NAME));
         if !ours || pod.is_deleting || pod.is_gated {
             self.forget(&pod.uid);
             return;
@@ -132,9 +127,7 @@ impl Scheduler {
         if old.as_ref() == Some(&pod) {
             return;
         }
-        let shrank = old
-            .as_ref()
-            .is_some_and(|old| old.requests != pod.requests || old.node != pod.node);
+        let shrank = old.as_ref().is_some_and(|old| old.requests != pod.requests || old.node != pod.node);
         self.snapshot.put_pod(pod);
         self.happened(Event::PodPlaced);
         if shrank {
@@ -146,9 +139,7 @@ impl Scheduler {
     fn forget(&mut self, uid: &Arc<str>) {
         self.queue.remove(uid);
         self.assumed.remove(uid);
-        self.nominated
-            .values_mut()
-            .for_each(|pods| drop(pods.remove(uid)));
+        self.nominated.values_mut().for_each(|pods| drop(pods.remove(uid)));
         self.nominated.retain(|_, pods| !pods.is_empty());
         if self.snapshot.remove_pod(uid).is_some() {
             self.happened(Event::PodLeft);
@@ -163,10 +154,7 @@ impl Scheduler {
             !pods.is_empty()
         });
         if let Some(node) = node {
-            self.nominated
-                .entry(node)
-                .or_default()
-                .insert(pod.uid.clone(), pod.clone());
+            self.nominated.entry(node).or_default().insert(pod.uid.clone(), pod.clone());
         }
     }
 
@@ -178,33 +166,18 @@ impl Scheduler {
                 self.assumed.insert(pod.uid.clone(), pod.clone());
                 self.snapshot.put_pod(Arc::new(pod.placed_on(&node)));
                 self.happened(Event::PodPlaced);
-                Decision::Bind {
-                    pod: pod.key.clone(),
-                    uid: pod.uid.to_string(),
-                    node,
-                }
+                Decision::Bind { pod: pod.key.clone(), uid: pod.uid.to_string(), node }
             }
             Attempt::Refused(refused) => {
-                self.queue
-                    .refuse(&pod.uid, refused.by.iter().copied().collect(), now);
+                self.queue.refuse(&pod.uid, refused.by.iter().copied().collect(), now);
                 let uid = pod.uid.to_string();
                 match refused.room {
                     Some((node, victims)) => {
                         self.nominate(pod, Some(node.clone()));
                         let (pod, message) = (pod.key.clone(), refused.message);
-                        Decision::Preempt {
-                            pod,
-                            uid,
-                            node,
-                            victims,
-                            message,
-                        }
+                        Decision::Preempt { pod, uid, node, victims, message }
                     }
-                    None => Decision::Unschedulable {
-                        pod: pod.key.clone(),
-                        uid,
-                        message: refused.message,
-                    },
+                    None => Decision::Unschedulable { pod: pod.key.clone(), uid, message: refused.message },
                 }
             }
         }
@@ -219,10 +192,7 @@ impl Scheduler {
         let count = self.snapshot.nodes().count();
         if count == 0 {
             let message = "no nodes available to schedule pods".to_owned();
-            return Attempt::Refused(Refused {
-                message,
-                ..Refused::default()
-            });
+            return Attempt::Refused(Refused { message, ..Refused::default() });
         }
         let room_was_made = pod.nominated.as_deref().and_then(|name| self.snapshot.node(name));
         if let Some(node) = room_was_made.filter(|node| self.admit(&cycle, node).is_none()) {
@@ -252,8 +222,7 @@ impl Scheduler {
     /// Whether a node will do, also once the more important pods are there that room was made for.
     fn admit(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> Option<(&'static dyn Filter, Vec<String>)> {
         let nominated = self.nominated.get(&node.name).map(|pods| {
-            pods.values()
-                .filter(|other| other.priority >= cycle.pod.priority && other.uid != cycle.pod.uid)
+            pods.values().filter(|other| other.priority >= cycle.pod.priority && other.uid != cycle.pod.uid)
         });
         match nominated.map(|pods| node.with(pods)) {
             Some(fuller) => refused_by(cycle, &fuller),
@@ -269,10 +238,7 @@ impl Scheduler {
         for plugin in plugins::scores() {
             let mut scores: Vec<i64> = nodes.iter().map(|node| plugin.score(cycle, node)).collect();
             plugin.normalize(&mut scores);
-            totals
-                .iter_mut()
-                .zip(scores)
-                .for_each(|(total, score)| *total += score * plugin.weight());
+            totals.iter_mut().zip(scores).for_each(|(total, score)| *total += score * plugin.weight());
         }
         // Of equals the one with fewest pods; the turning start spreads the rest.
         let ranked = nodes.iter().zip(totals).enumerate();
@@ -284,29 +250,17 @@ impl Scheduler {
 
     fn refused(&self, cycle: &Cycle<'_>, count: usize, refusals: &[Refusal<'_>]) -> Refused {
         let by = refusals.iter().map(|refusal| refusal.by.name()).collect();
-        let reasons = refusals
-            .iter()
-            .flat_map(|refusal| refusal.reasons.iter().map(String::as_str));
+        let reasons = refusals.iter().flat_map(|refusal| refusal.reasons.iter().map(String::as_str));
         let mut message = explain(count, reasons);
         if cycle.wants.never_preempts {
             message += " preemption: not eligible due to preemptionPolicy=Never.";
-            return Refused {
-                message,
-                by,
-                room: None,
-            };
+            return Refused { message, by, room: None };
         }
         if self.awaits_victims(cycle.pod) {
-            return Refused {
-                message,
-                by,
-                room: None,
-            };
+            return Refused { message, by, room: None };
         }
-        let movable = refusals
-            .iter()
-            .filter(|refusal| refusal.by.is_about_pods())
-            .map(|refusal| refusal.node);
+        let movable =
+            refusals.iter().filter(|refusal| refusal.by.is_about_pods()).map(|refusal| refusal.node);
         let room = preemption::choose(cycle, movable.take(ENOUGH_NODES), plugins::filters());
         if room.is_none() {
             let helpless = refusals.iter().map(|refusal| match refusal.by.is_about_pods() {
@@ -321,15 +275,10 @@ impl Scheduler {
 
     /// Room is being made for it: pods less important are on their way out of the node it was promised.
     fn awaits_victims(&self, pod: &PodInfo) -> bool {
-        let promised = self
-            .nominated
-            .iter()
-            .find(|(_, pods)| pods.contains_key(&pod.uid));
+        let promised = self.nominated.iter().find(|(_, pods)| pods.contains_key(&pod.uid));
         let node = promised.and_then(|(node, _)| self.snapshot.node(node));
         node.is_some_and(|node| {
-            node.pods
-                .values()
-                .any(|other| other.is_deleting && other.priority < pod.priority)
+            node.pods.values().any(|other| other.is_deleting && other.priority < pod.priority)
         })
     }
 }
@@ -343,12 +292,10 @@ struct Refusal<'a> {
 
 /// The first filter that says no, and why.
 fn refused_by(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<(&'static dyn Filter, Vec<String>)> {
-    plugins::filters()
-        .iter()
-        .find_map(|filter| match filter.filter(cycle, node) {
-            Verdict::Fits => None,
-            Verdict::No(reasons) => Some((*filter, reasons)),
-        })
+    plugins::filters().iter().find_map(|filter| match filter.filter(cycle, node) {
+        Verdict::Fits => None,
+        Verdict::No(reasons) => Some((*filter, reasons)),
+    })
 }
 
 enum Attempt {
@@ -377,10 +324,8 @@ fn enough(count: usize) -> usize {
 fn explain<'a>(count: usize, reasons: impl Iterator<Item = &'a str>) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     reasons.for_each(|reason| *counts.entry(reason).or_default() += 1);
-    let mut parts: Vec<String> = counts
-        .into_iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
+    let mut parts: Vec<String> =
+        counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     parts.sort();
     format!("0/{count} nodes are available: {}.", parts.join(", "))
 }

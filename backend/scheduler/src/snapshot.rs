@@ -33,15 +33,9 @@ pub struct NodeFacts {
 impl NodeFacts {
     fn new(node: &Value) -> Self {
         let status = &node["status"];
-        let amounts = if status["allocatable"].is_object() {
-            &status["allocatable"]
-        } else {
-            &status["capacity"]
-        };
-        let text = amounts["pods"]
-            .as_str()
-            .map(str::to_owned)
-            .unwrap_or_else(|| amounts["pods"].to_string());
+        let amounts =
+            if status["allocatable"].is_object() { &status["allocatable"] } else { &status["capacity"] };
+        let text = amounts["pods"].as_str().map(str::to_owned).unwrap_or_else(|| amounts["pods"].to_string());
         Self {
             labels: labels_of(node),
             taints: Taint::of_node(node),
@@ -132,9 +126,7 @@ impl Snapshot {
     pub fn nodes_from(&self, start: usize) -> impl Iterator<Item = (usize, &NodeInfo)> {
         let count = self.nodes.len().max(1);
         let turned = (0..self.nodes.len()).map(move |i| (start + i) % count);
-        turned
-            .map(|i| (i, &self.nodes[i]))
-            .filter(|(_, node)| node.exists)
+        turned.map(|i| (i, &self.nodes[i])).filter(|(_, node)| node.exists)
     }
 
     #[cfg(test)]
@@ -189,10 +181,7 @@ impl Snapshot {
         let at = match self.index.get(name) {
             Some(at) => *at,
             None => {
-                self.nodes.push(NodeInfo {
-                    name: name.clone(),
-                    ..NodeInfo::default()
-                });
+                self.nodes.push(NodeInfo { name: name.clone(), ..NodeInfo::default() });
                 self.index.insert(name.clone(), self.nodes.len() - 1);
                 self.nodes.len() - 1
             }
@@ -226,12 +215,8 @@ impl Snapshot {
     pub fn put_pod(&mut self, pod: Arc<PodInfo>) {
         self.remove_pod(&pod.uid);
         let Some(node) = pod.node.clone() else { return };
-        let group = self
-            .groups
-            .entry(pod.key.namespace.clone())
-            .or_default()
-            .entry(pod.labels.clone())
-            .or_default();
+        let group =
+            self.groups.entry(pod.key.namespace.clone()).or_default().entry(pod.labels.clone()).or_default();
         // A pod on its way out does not count for spreading and affinity (podtopologyspread.countPodsMatchSelector).
         if !pod.is_deleting {
             *group.entry(node.clone()).or_default() += 1;

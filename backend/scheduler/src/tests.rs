@@ -65,9 +65,7 @@ impl Bench {
         Some(match self.scheduler.next(self.now)? {
             Decision::Bind { pod, node, .. } => format!("{} -> {node}", pod.name),
             Decision::Unschedulable { pod, message, .. } => format!("{}: {message}", pod.name),
-            Decision::Preempt {
-                pod, node, victims, ..
-            } => {
+            Decision::Preempt { pod, node, victims, .. } => {
                 let names: Vec<&str> = victims.iter().map(|victim| &*victim.pod.name).collect();
                 format!("{} -> {node} instead of {}", pod.name, names.join(", "))
             }
@@ -105,10 +103,7 @@ fn a_pod_goes_where_its_requests_fit_and_is_told_why_not() {
     let why = "preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.";
     assert_eq!(
         bench.all(),
-        [
-            "a -> large".to_owned(),
-            format!("b: 0/2 nodes are available: 2 Insufficient cpu. {why}")
-        ]
+        ["a -> large".to_owned(), format!("b: 0/2 nodes are available: 2 Insufficient cpu. {why}")]
     );
     bench.gone("a");
     assert_eq!(bench.next(), None, "it rests first");
@@ -152,19 +147,9 @@ fn an_assumed_pod_takes_its_room_until_its_binding_fails() {
     bench.pod("a", "1", json!({}));
     bench.pod("b", "1", json!({}));
     assert_eq!(bench.next().unwrap(), "a -> n");
-    assert!(
-        bench
-            .next()
-            .unwrap()
-            .starts_with("b: 0/1 nodes are available: 1 Insufficient cpu.")
-    );
+    assert!(bench.next().unwrap().starts_with("b: 0/1 nodes are available: 1 Insufficient cpu."));
     let a = bench.pods["a"].clone();
-    bench.scheduler.binding_failed(
-        &Key::new("pods", "default", "a"),
-        "a",
-        Some(Arc::new(a)),
-        bench.now,
-    );
+    bench.scheduler.binding_failed(&Key::new("pods", "default", "a"), "a", Some(Arc::new(a)), bench.now);
     bench.pass(1);
     let after = bench.all();
     assert_eq!(after[0], "a -> n");
@@ -179,9 +164,7 @@ fn a_pod_seen_bound_or_gone_is_not_decided_again() {
     assert_eq!(bench.next().unwrap(), "a -> n");
     bench.placed("a", "n", "1", json!({}));
     let a = Arc::new(bench.pods["a"].clone());
-    bench
-        .scheduler
-        .binding_failed(&Key::new("pods", "default", "a"), "a", Some(a), bench.now);
+    bench.scheduler.binding_failed(&Key::new("pods", "default", "a"), "a", Some(a), bench.now);
     bench.pass(600);
     assert_eq!(bench.next(), None);
     bench.pod("b", "1", json!({}));
@@ -195,16 +178,8 @@ fn pods_of_other_schedulers_gated_and_dying_pods_are_left_alone() {
     let mut bench = Bench::default();
     bench.node("n", "10", json!({}));
     bench.pod("theirs", "1", json!({"spec": {"schedulerName": "other"}}));
-    bench.pod(
-        "gated",
-        "1",
-        json!({"spec": {"schedulingGates": [{"name": "wait"}]}}),
-    );
-    bench.pod(
-        "dying",
-        "1",
-        json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
-    );
+    bench.pod("gated", "1", json!({"spec": {"schedulingGates": [{"name": "wait"}]}}));
+    bench.pod("dying", "1", json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
     bench.pod("ended", "1", json!({"status": {"phase": "Succeeded"}}));
     assert_eq!(bench.next(), None);
     bench.pod("gated", "1", json!({}));
@@ -224,10 +199,7 @@ fn a_refused_pod_waits_for_what_helps_it_ever_longer_and_is_tried_in_the_end_any
     bench.pass(281);
     assert_eq!(bench.all().len(), 1, "after five minutes it is tried again");
     bench.node("n", "3", json!({}));
-    assert_eq!(
-        bench.scheduler.next_at(),
-        Some(bench.now.checked_add(2.seconds()).unwrap())
-    );
+    assert_eq!(bench.scheduler.next_at(), Some(bench.now.checked_add(2.seconds()).unwrap()));
     bench.pass(2);
     assert_eq!(bench.all(), ["a -> n"]);
 }
@@ -238,11 +210,7 @@ fn what_the_scheduler_tells_a_pod_does_not_wake_it() {
     bench.node("n", "1", json!({}));
     bench.pod("a", "2", json!({}));
     assert_eq!(bench.all().len(), 1);
-    bench.pod(
-        "a",
-        "2",
-        json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False"}]}}),
-    );
+    bench.pod("a", "2", json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False"}]}}));
     bench.pass(60);
     assert_eq!(bench.next(), None);
     bench.pod("a", "500m", json!({}));
@@ -253,20 +221,13 @@ fn what_the_scheduler_tells_a_pod_does_not_wake_it() {
 fn pods_of_one_workload_spread_over_hosts_and_zones() {
     let mut bench = Bench::default();
     for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
-        bench.node(
-            name,
-            "8",
-            json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}),
-        );
+        bench.node(name, "8", json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}));
     }
     for i in 0..4 {
         bench.pod(&format!("w{i}"), "100m", named("set", json!({"app": "w"})));
     }
-    let nodes: Vec<String> = bench
-        .all()
-        .iter()
-        .map(|line| line.split(" -> ").nth(1).unwrap().to_owned())
-        .collect();
+    let nodes: Vec<String> =
+        bench.all().iter().map(|line| line.split(" -> ").nth(1).unwrap().to_owned()).collect();
     let on = |node: &str| nodes.iter().filter(|n| *n == node).count();
     assert_eq!(on("b1"), 2, "{nodes:?}");
     assert_eq!((on("a1"), on("a2")), (1, 1), "{nodes:?}");
@@ -304,11 +265,7 @@ fn a_host_port_is_one_pods() {
     bench.pod("d", "1", port(81, "0.0.0.0"));
     let all = bench.all();
     assert_eq!((&*all[0], &*all[1], &*all[3]), ("a -> n", "b -> n", "d -> n"));
-    assert!(
-        all[2].starts_with("c: 0/1 nodes are available: 1 node(s) didn't have free ports"),
-        "{}",
-        all[2]
-    );
+    assert!(all[2].starts_with("c: 0/1 nodes are available: 1 node(s) didn't have free ports"), "{}", all[2]);
 }
 
 #[test]
@@ -323,16 +280,8 @@ fn a_spread_rule_bounds_the_skew_between_domains() {
         bench.pod(&format!("w{i}"), "1", pod.clone());
     }
     let all = bench.all();
-    assert_eq!(
-        all.iter().filter(|line| line.ends_with("-> a")).count(),
-        2,
-        "{all:?}"
-    );
-    bench.node(
-        "b",
-        "64",
-        json!({"metadata": {"labels": {"zone": "b"}}, "spec": {"unschedulable": true}}),
-    );
+    assert_eq!(all.iter().filter(|line| line.ends_with("-> a")).count(), 2, "{all:?}");
+    bench.node("b", "64", json!({"metadata": {"labels": {"zone": "b"}}, "spec": {"unschedulable": true}}));
     bench.pod("w4", "1", pod.clone());
     bench.pod("w5", "1", pod);
     let all = bench.all();
@@ -357,28 +306,14 @@ fn pods_keep_near_and_apart_as_they_ask_also_from_those_that_came_first() {
     bench.pod("web", "1", json!({"metadata": {"labels": {"app": "web"}}}));
     let home = bench.all().remove(0).replace("web -> ", "");
     let other = if home == "a" { "b" } else { "a" };
-    bench.pod(
-        "near",
-        "1",
-        json!({"spec": {"affinity": rule("podAffinity", "web")}}),
-    );
-    bench.pod(
-        "apart",
-        "1",
-        json!({"spec": {"affinity": rule("podAntiAffinity", "web")}}),
-    );
-    assert_eq!(
-        bench.all(),
-        [format!("near -> {home}"), format!("apart -> {other}")]
-    );
+    bench.pod("near", "1", json!({"spec": {"affinity": rule("podAffinity", "web")}}));
+    bench.pod("apart", "1", json!({"spec": {"affinity": rule("podAntiAffinity", "web")}}));
+    assert_eq!(bench.all(), [format!("near -> {home}"), format!("apart -> {other}")]);
     // `apart` keeps later web pods out of its node.
     bench.node(&home, "1", json!({}));
     bench.pod("web2", "1", json!({"metadata": {"labels": {"app": "web"}}}));
     let told = bench.all().remove(0);
-    assert!(
-        told.contains("node(s) didn't satisfy existing pods anti-affinity rules"),
-        "{told}"
-    );
+    assert!(told.contains("node(s) didn't satisfy existing pods anti-affinity rules"), "{told}");
     // The first of a group that wants to be together may start it.
     bench.pod(
         "first",
@@ -386,17 +321,9 @@ fn pods_keep_near_and_apart_as_they_ask_also_from_those_that_came_first() {
         json!({"metadata": {"labels": {"app": "group"}}, "spec": {"affinity": rule("podAffinity", "group")}}),
     );
     assert_eq!(bench.all(), [format!("first -> {other}")]);
-    bench.pod(
-        "lonely",
-        "1",
-        json!({"spec": {"affinity": rule("podAffinity", "nobody")}}),
-    );
+    bench.pod("lonely", "1", json!({"spec": {"affinity": rule("podAffinity", "nobody")}}));
     let told = bench.all();
-    assert!(
-        told.iter()
-            .any(|line| line.contains("1 node(s) didn't match pod affinity rules")),
-        "{told:?}"
-    );
+    assert!(told.iter().any(|line| line.contains("1 node(s) didn't match pod affinity rules")), "{told:?}");
 }
 
 #[test]
@@ -410,11 +337,7 @@ fn a_more_important_pod_gets_room_from_the_least_important_and_keeps_it() {
     bench.placed("b1", "b", "2", priority(7));
     bench.pod("urgent", "1", priority(10));
     assert_eq!(bench.all(), ["urgent -> a instead of a2"]);
-    bench.pod(
-        "urgent",
-        "1",
-        json!({"spec": {"priority": 10}, "status": {"nominatedNodeName": "a"}}),
-    );
+    bench.pod("urgent", "1", json!({"spec": {"priority": 10}, "status": {"nominatedNodeName": "a"}}));
     bench.placed(
         "a2",
         "a",
@@ -439,16 +362,11 @@ fn nobody_is_sent_away_in_vain_or_for_a_pod_that_never_preempts() {
     bench.placed("equal", "n", "2", json!({"spec": {"priority": 5}}));
     bench.pod("a", "1", json!({"spec": {"priority": 5}}));
     bench.pod("b", "4", json!({"spec": {"priority": 9}}));
-    bench.pod(
-        "c",
-        "1",
-        json!({"spec": {"priority": 9, "preemptionPolicy": "Never"}}),
-    );
+    bench.pod("c", "1", json!({"spec": {"priority": 9, "preemptionPolicy": "Never"}}));
     let all = bench.all();
     assert!(all.iter().all(|line| !line.contains("instead of")), "{all:?}");
     assert!(
-        all.iter()
-            .any(|line| line.ends_with("preemption: not eligible due to preemptionPolicy=Never.")),
+        all.iter().any(|line| line.ends_with("preemption: not eligible due to preemptionPolicy=Never.")),
         "{all:?}"
     );
 }
@@ -457,10 +375,7 @@ fn nobody_is_sent_away_in_vain_or_for_a_pod_that_never_preempts() {
 fn init_containers_sidecars_and_overhead_count() {
     let rows = [
         (json!({"containers": [{"r": "1"}, {"r": "2"}]}), 3000),
-        (
-            json!({"containers": [{"r": "1"}], "initContainers": [{"r": "4"}, {"r": "2"}]}),
-            4000,
-        ),
+        (json!({"containers": [{"r": "1"}], "initContainers": [{"r": "4"}, {"r": "2"}]}), 4000),
         (
             json!({"containers": [{"r": "1"}], "initContainers": [{"r": "1", "restartPolicy": "Always"}, {"r": "2"}]}),
             3000,
@@ -469,10 +384,7 @@ fn init_containers_sidecars_and_overhead_count() {
             json!({"containers": [{"r": "2"}], "initContainers": [{"r": "1"}, {"r": "1", "restartPolicy": "Always"}]}),
             3000,
         ),
-        (
-            json!({"containers": [{"r": "1"}], "overhead": {"cpu": "250m"}}),
-            1250,
-        ),
+        (json!({"containers": [{"r": "1"}], "overhead": {"cpu": "250m"}}), 1250),
     ];
     for (mut spec, expected) in rows {
         for list in ["containers", "initContainers"] {
@@ -502,22 +414,13 @@ fn a_thousand_pods_leave_no_node_overcommitted_and_counts_return_to_nothing() {
     assert_eq!(placed.len(), 1000);
     assert!(placed.iter().all(|line| line.contains(" -> ")));
     for node in bench.scheduler.snapshot().nodes() {
-        assert!(
-            node.requested.milli_cpu <= 4000,
-            "{} has {}",
-            node.name,
-            node.requested.milli_cpu
-        );
+        assert!(node.requested.milli_cpu <= 4000, "{} has {}", node.name, node.requested.milli_cpu);
     }
     for i in 0..1000 {
         bench.gone(&format!("p{i}"));
     }
     assert!(
-        bench
-            .scheduler
-            .snapshot()
-            .nodes()
-            .all(|node| node.requested.milli_cpu == 0 && node.pods.is_empty())
+        bench.scheduler.snapshot().nodes().all(|node| node.requested.milli_cpu == 0 && node.pods.is_empty())
     );
     assert!(bench.scheduler.snapshot().holds_no_pod());
 }

@@ -31,11 +31,7 @@ impl<'a> Topology<'a> {
         let terms = |terms: &[PodTerm]| terms.iter().map(|term| term_counts(term, snapshot)).collect();
         let owner = pod.owner.as_ref().filter(|_| wants.spread.is_empty());
         Self {
-            spread: wants
-                .spread
-                .iter()
-                .map(|rule| spread_counts(rule, pod, wants, snapshot))
-                .collect(),
+            spread: wants.spread.iter().map(|rule| spread_counts(rule, pod, wants, snapshot)).collect(),
             affinity: terms(&wants.affinity),
             anti_affinity: terms(&pod.anti_affinity),
             kept_out: kept_out(pod, snapshot),
@@ -47,10 +43,7 @@ impl<'a> Topology<'a> {
 
 /// The count of a domain; none for a node that is in none.
 pub fn counted(domains: &Domains<'_>, domain: Option<&str>) -> i64 {
-    domain
-        .and_then(|domain| domains.get(domain))
-        .copied()
-        .unwrap_or(0)
+    domain.and_then(|domain| domains.get(domain)).copied().unwrap_or(0)
 }
 
 fn term_counts<'a>(term: &PodTerm, snapshot: &'a Snapshot) -> Domains<'a> {
@@ -90,10 +83,8 @@ fn spread_counts<'a>(rule: &SpreadRule, pod: &PodInfo, wants: &Wants, snapshot: 
         Some(&namespace),
         |labels| selector.matches(labels),
         |node, count| {
-            if let Some(slot) = node
-                .domain(&rule.topology_key)
-                .filter(|_| counts(node))
-                .and_then(|d| domains.get_mut(d))
+            if let Some(slot) =
+                node.domain(&rule.topology_key).filter(|_| counts(node)).and_then(|d| domains.get_mut(d))
             {
                 *slot += count;
             }
@@ -108,15 +99,8 @@ fn kept_out<'a>(pod: &PodInfo, snapshot: &'a Snapshot) -> Vec<(Arc<str>, &'a str
         let Some(node) = other.node.as_deref().and_then(|name| snapshot.node(name)) else {
             continue;
         };
-        for term in other
-            .anti_affinity
-            .iter()
-            .filter(|term| term.matches(&pod.key.namespace, &pod.labels))
-        {
-            domains.extend(
-                node.domain(&term.topology_key)
-                    .map(|domain| (term.topology_key.clone(), domain)),
-            );
+        for term in other.anti_affinity.iter().filter(|term| term.matches(&pod.key.namespace, &pod.labels)) {
+            domains.extend(node.domain(&term.topology_key).map(|domain| (term.topology_key.clone(), domain)));
         }
     }
     domains
@@ -124,10 +108,7 @@ fn kept_out<'a>(pod: &PodInfo, snapshot: &'a Snapshot) -> Vec<(Arc<str>, &'a str
 
 fn siblings_by_zone<'a>(owner: &str, snapshot: &'a Snapshot) -> Domains<'a> {
     let mut zones = HashMap::new();
-    for (zone, node) in snapshot
-        .nodes()
-        .filter_map(|node| Some((node.domain(ZONE)?, node)))
-    {
+    for (zone, node) in snapshot.nodes().filter_map(|node| Some((node.domain(ZONE)?, node))) {
         *zones.entry(zone).or_default() += node.siblings(owner);
     }
     zones

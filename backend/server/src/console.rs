@@ -12,7 +12,8 @@ use serde_json::json;
 #[allow_missing = true]
 struct Files;
 
-const PATHS: &[&str] = &["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/ui/", "/version"];
+const PATHS: &[&str] =
+    &["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/ui/", "/version"];
 
 /// People get the dashboard, programs the list of paths.
 pub async fn root(headers: HeaderMap) -> Response {

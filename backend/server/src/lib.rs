@@ -84,13 +84,15 @@ pub fn build(
     let admission = Admission::new(&context, &network, addresses);
     let objects = Objects::new(store.clone(), registry.clone(), admission);
     let hub = node_hub::Hub::new(objects.clone());
-    let state = AppState { store, registry, objects, auth, hub, network: Arc::new(network), ca_pem: ca_pem.into() };
+    let state =
+        AppState { store, registry, objects, auth, hub, network: Arc::new(network), ca_pem: ca_pem.into() };
     Ok((state, followers))
 }
 
 /// Brings the server up: what must exist is made, then requests are taken, then the loops run.
 pub async fn start(options: ServerOptions) -> Result<RunningServer> {
-    let (state, followers) = build(options.store, &options.signing_key_pem, options.network, &options.ca_pem)?;
+    let (state, followers) =
+        build(options.store, &options.signing_key_pem, options.network, &options.ca_pem)?;
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     for follower in followers {
         let stop = shutdown.clone();
@@ -129,7 +131,8 @@ impl RunningServer {
     pub async fn node_ready(&self, name: &str) {
         let mut revision = self.state.store.revision();
         loop {
-            let node = self.state.store.get(&Key::new("nodes", "", name)).map(|n| n.value()).unwrap_or_default();
+            let node =
+                self.state.store.get(&Key::new("nodes", "", name)).map(|n| n.value()).unwrap_or_default();
             let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
             if ready && !node["spec"]["podCIDR"].is_null() && self.state.hub.is_connected(name) {

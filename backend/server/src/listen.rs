@@ -19,7 +19,12 @@ pub struct PlainHttp;
 /// The header the plain listener adds, which nobody outside can send: it is removed from every request first.
 pub const PLAIN_HTTP: &str = "x-pilothouse-plain-http";
 
-pub async fn tls(listener: TcpListener, config: rustls::ServerConfig, app: Router, shutdown: CancellationToken) {
+pub async fn tls(
+    listener: TcpListener,
+    config: rustls::ServerConfig,
+    app: Router,
+    shutdown: CancellationToken,
+) {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let app = app.layer(axum::middleware::map_request(|mut request: axum::extract::Request| async move {
         request.headers_mut().remove(PLAIN_HTTP);
@@ -67,9 +72,14 @@ async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, app: Router, shutdown: CancellationToken) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    app: Router,
+    shutdown: CancellationToken,
+) {
     let builder = auto::Builder::new(TokioExecutor::new());
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         outcome = connection.as_mut() => if let Err(error) = outcome {

@@ -141,7 +141,9 @@ impl Objects {
         options: &WriteOptions,
     ) -> Result<Arc<Object>, Status> {
         if !object.is_object() || !object["metadata"].is_object() {
-            return Err(Status::bad_request("the object provided is unrecognized (must be of type object with metadata)"));
+            return Err(Status::bad_request(
+                "the object provided is unrecognized (must be of type object with metadata)",
+            ));
         }
         let uid = uuid::Uuid::new_v4().to_string();
         let now = Timestamp::now();
@@ -382,7 +384,9 @@ pub fn write_failed(entry: &KindEntry, name: &str, error: WriteError) -> Status 
         WriteError::AlreadyExists(_) => Status::already_exists(&entry.resource, name),
         WriteError::NotFound(_) => Status::not_found(&entry.resource, name),
         WriteError::Conflict(_) => Status::stale(&entry.resource, name),
-        WriteError::Unavailable(why) => Status::unavailable(format!("the database is not available: {why}"), 1),
+        WriteError::Unavailable(why) => {
+            Status::unavailable(format!("the database is not available: {why}"), 1)
+        }
     }
 }
 
@@ -391,13 +395,17 @@ pub fn read_failed(error: ReadError) -> Status {
         ReadError::Expired { asked, oldest } => {
             Status::expired(format!("too old resource version: {asked} ({oldest})"))
         }
-        ReadError::Unavailable(why) => Status::unavailable(format!("the database is not available: {why}"), 1),
+        ReadError::Unavailable(why) => {
+            Status::unavailable(format!("the database is not available: {why}"), 1)
+        }
     }
 }
 
 fn name_suffix() -> String {
     let mut rng = rand::rng();
-    (0..NAME_SUFFIX_LENGTH).map(|_| char::from(NAME_LETTERS[rng.random_range(0..NAME_LETTERS.len())])).collect()
+    (0..NAME_SUFFIX_LENGTH)
+        .map(|_| char::from(NAME_LETTERS[rng.random_range(0..NAME_LETTERS.len())]))
+        .collect()
 }
 
 /// A client that names a version or a UID means that one.
@@ -462,7 +470,10 @@ fn keep_system_fields(new: &mut Value, old: &Value) {
 fn bound(pod: &Value, uid: &str, node: &str, now: Timestamp) -> Result<Value, Status> {
     let name = meta::name(pod);
     if !uid.is_empty() && uid != meta::uid(pod) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(pod));
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta::uid(pod)
+        );
         return Err(Status::conflict("pods", name, why));
     }
     if pod["metadata"].get("deletionTimestamp").is_some() {

@@ -65,20 +65,11 @@ struct IndexedMeta {
 
 /// One version of an object from its stored body; `fields` are what the kind offers to field selectors.
 pub fn decode(key: Key, revision: Revision, body: &[u8], mut fields: Vec<(String, String)>) -> Object {
-    let meta = serde_json::from_slice::<Indexed>(body)
-        .unwrap_or_default()
-        .metadata;
+    let meta = serde_json::from_slice::<Indexed>(body).unwrap_or_default().metadata;
     fields.push(("metadata.name".into(), key.name.as_ref().into()));
     fields.push(("metadata.namespace".into(), key.namespace.as_ref().into()));
     let labels = meta.labels.unwrap_or_default();
-    Object {
-        key,
-        uid: meta.uid,
-        revision,
-        bytes: with_revision(body, revision),
-        labels,
-        fields,
-    }
+    Object { key, uid: meta.uid, revision, bytes: with_revision(body, revision), labels, fields }
 }
 
 #[cfg(test)]

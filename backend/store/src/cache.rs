@@ -36,14 +36,9 @@ impl Cache {
         self.recent.clear();
         let mut last: HashMap<Key, Arc<Object>> = HashMap::new();
         for (kind, object) in recent {
-            let previous = last
-                .insert(object.key.clone(), object.clone())
-                .filter(|_| kind != ChangeKind::Added);
-            self.recent.push_back(Change {
-                kind,
-                object,
-                previous,
-            });
+            let previous =
+                last.insert(object.key.clone(), object.clone()).filter(|_| kind != ChangeKind::Added);
+            self.recent.push_back(Change { kind, object, previous });
         }
         self.resources.clear();
         for object in objects {
@@ -57,18 +52,13 @@ impl Cache {
             Some(objects) => objects.insert(address, object),
             None => {
                 let resource = object.key.resource.clone();
-                self.resources
-                    .entry(resource)
-                    .or_default()
-                    .insert(address, object)
+                self.resources.entry(resource).or_default().insert(address, object)
             }
         }
     }
 
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
-        self.resources
-            .get(&key.resource)?
-            .get(&(key.namespace.clone(), key.name.clone()))
+        self.resources.get(&key.resource)?.get(&(key.namespace.clone(), key.name.clone()))
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Arc<Object>> {
@@ -85,10 +75,7 @@ impl Cache {
         let namespace: Arc<str> = namespace.into();
         let from = Bound::Included((namespace.clone(), Arc::from("")));
         let range = objects.range((from, Bound::Unbounded));
-        range
-            .take_while(|((ns, _), _)| *ns == namespace)
-            .map(|(_, object)| object.clone())
-            .collect()
+        range.take_while(|((ns, _), _)| *ns == namespace).map(|(_, object)| object.clone()).collect()
     }
 
     /// Takes the next change of the log and tells every subscriber whom it concerns.
@@ -96,18 +83,12 @@ impl Cache {
         let previous = match kind {
             ChangeKind::Deleted => {
                 let address = (object.key.namespace.clone(), object.key.name.clone());
-                self.resources
-                    .get_mut(&object.key.resource)
-                    .and_then(|objects| objects.remove(&address))
+                self.resources.get_mut(&object.key.resource).and_then(|objects| objects.remove(&address))
             }
             ChangeKind::Added | ChangeKind::Modified => self.put(object.clone()),
         };
         self.revision = object.revision;
-        let change = Change {
-            kind,
-            object,
-            previous,
-        };
+        let change = Change { kind, object, previous };
         if let Some(subscribers) = self.by_resource.get_mut(&change.object.key.resource) {
             subscribers.retain(|subscriber| subscriber.tell(&change));
         }
@@ -127,27 +108,13 @@ impl Cache {
         from: Revision,
     ) -> Result<VecDeque<Change>, ReadError> {
         if from < self.oldest || from > self.revision {
-            return Err(ReadError::Expired {
-                asked: from,
-                oldest: self.oldest,
-            });
+            return Err(ReadError::Expired { asked: from, oldest: self.oldest });
         }
-        let start = self
-            .recent
-            .partition_point(|change| change.object.revision <= from);
-        let missed = self
-            .recent
-            .iter()
-            .skip(start)
-            .filter(|change| subscriber.wants(change))
-            .cloned()
-            .collect();
+        let start = self.recent.partition_point(|change| change.object.revision <= from);
+        let missed =
+            self.recent.iter().skip(start).filter(|change| subscriber.wants(change)).cloned().collect();
         match &subscriber.resource {
-            Some(resource) => self
-                .by_resource
-                .entry(resource.clone())
-                .or_default()
-                .push(subscriber),
+            Some(resource) => self.by_resource.entry(resource.clone()).or_default().push(subscriber),
             None => self.of_everything.push(subscriber),
         }
         Ok(missed)

@@ -32,13 +32,8 @@ pub struct Subscriber {
 impl Subscriber {
     pub fn wants(&self, change: &Change) -> bool {
         let key = &change.object.key;
-        self.resource
-            .as_ref()
-            .is_none_or(|resource| *resource == key.resource)
-            && self
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == key.namespace)
+        self.resource.as_ref().is_none_or(|resource| *resource == key.resource)
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
     }
 
     /// Whether the subscriber is still to be kept.
@@ -81,16 +76,7 @@ pub fn pair(
     };
     // Kubernetes sends bookmarks about once a minute.
     let progress_every = Duration::from_secs(50);
-    (
-        subscriber,
-        Watch {
-            missed: VecDeque::new(),
-            receiver,
-            lagged,
-            revision,
-            progress_every,
-        },
-    )
+    (subscriber, Watch { missed: VecDeque::new(), receiver, lagged, revision, progress_every })
 }
 
 impl Watch {

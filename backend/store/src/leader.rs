@@ -17,17 +17,11 @@ pub struct LeaderLock {
 
 impl LeaderLock {
     pub(crate) fn alone() -> Self {
-        Self {
-            database: None,
-            held: None,
-        }
+        Self { database: None, held: None }
     }
 
     pub(crate) fn of(database: PgConnectOptions) -> Self {
-        Self {
-            database: Some(database),
-            held: None,
-        }
+        Self { database: Some(database), held: None }
     }
 
     /// Waits until this server leads.
@@ -64,8 +58,7 @@ impl LeaderLock {
 
 async fn try_lock(database: &PgConnectOptions) -> Result<Option<PgConnection>, sqlx::Error> {
     let mut connection = database.connect().await?;
-    let row = sqlx::query!("SELECT pg_try_advisory_lock($1) AS \"held!\"", LOCK)
-        .fetch_one(&mut connection)
-        .await?;
+    let row =
+        sqlx::query!("SELECT pg_try_advisory_lock($1) AS \"held!\"", LOCK).fetch_one(&mut connection).await?;
     Ok(row.held.then_some(connection))
 }

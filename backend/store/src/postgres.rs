@@ -49,9 +49,7 @@ pub struct Pipeline {
 impl Pipeline {
     pub async fn open(options: PostgresOptions, memory: Arc<Memory>) -> Result<Self, OpenError> {
         let connect: PgConnectOptions = options.url.parse()?;
-        let connect = connect
-            .application_name("pilothouse")
-            .options([("statement_timeout", "10s")]);
+        let connect = connect.application_name("pilothouse").options([("statement_timeout", "10s")]);
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(TIMEOUT)
@@ -59,13 +57,7 @@ impl Pipeline {
             .await?;
         migrate(&pool).await?;
         let seal = Seal::open(&pool, &options.key_encryption_keys).await?;
-        let mut log = Log {
-            pool: pool.clone(),
-            seal,
-            memory,
-            partition: -1,
-            marks: VecDeque::new(),
-        };
+        let mut log = Log { pool: pool.clone(), seal, memory, partition: -1, marks: VecDeque::new() };
         log.load().await?;
 
         let (writes, write_queue) = mpsc::channel(QUEUE);
@@ -74,11 +66,7 @@ impl Pipeline {
         tokio::spawn(log.run(write_queue, nudges));
         tokio::spawn(answer_committed(pool.clone(), read_queue, nudge.clone()));
         tokio::spawn(listen(pool, nudge));
-        Ok(Self {
-            writes,
-            reads,
-            connect,
-        })
+        Ok(Self { writes, reads, connect })
     }
 
     pub async fn write(&self, write: Write) -> Result<Arc<Object>, WriteError> {
@@ -105,9 +93,9 @@ async fn migrate(pool: &PgPool) -> Result<(), OpenError> {
     // sqlx takes an advisory lock, so that two servers that start at once migrate one after the other.
     match sqlx::migrate!("../../migrations").run(pool).await {
         Ok(()) => Ok(()),
-        Err(sqlx::migrate::MigrateError::VersionMissing(version)) => Err(OpenError::Newer(format!(
-            "it has migration {version}, which this version does not know"
-        ))),
+        Err(sqlx::migrate::MigrateError::VersionMissing(version)) => {
+            Err(OpenError::Newer(format!("it has migration {version}, which this version does not know")))
+        }
         Err(error) => Err(OpenError::Migration(error.to_string())),
     }
 }
@@ -116,11 +104,9 @@ async fn migrate(pool: &PgPool) -> Result<(), OpenError> {
 async fn answer_committed(pool: PgPool, mut queue: mpsc::Receiver<Committed>, nudge: mpsc::Sender<()>) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, QUEUE).await > 0 {
-        let asked = tokio::time::timeout(
-            TIMEOUT,
-            sqlx::query!("SELECT revision FROM counter").fetch_one(&pool),
-        )
-        .await;
+        let asked =
+            tokio::time::timeout(TIMEOUT, sqlx::query!("SELECT revision FROM counter").fetch_one(&pool))
+                .await;
         let outcome = match asked {
             Ok(Ok(row)) => Ok(row.revision.cast_unsigned()),
             Ok(Err(error)) => Err(error.to_string()),
@@ -176,23 +162,16 @@ struct Row {
 impl Log {
     async fn load(&mut self) -> Result<(), OpenError> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            .execute(&mut *transaction)
-            .await?;
-        let revision = sqlx::query!("SELECT revision FROM counter")
-            .fetch_one(&mut *transaction)
-            .await?
-            .revision;
+        sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *transaction).await?;
+        let revision =
+            sqlx::query!("SELECT revision FROM counter").fetch_one(&mut *transaction).await?.revision;
         let rows = sqlx::query!("SELECT resource, namespace, name, revision, body, data_key FROM objects")
             .fetch_all(&mut *transaction)
             .await?;
         let mut objects = Vec::with_capacity(rows.len());
         for row in rows {
             let key = Key::new(row.resource, row.namespace, row.name);
-            objects.push(
-                self.open_row(key, row.revision, row.body, row.data_key)
-                    .map_err(OpenError::Keys)?,
-            );
+            objects.push(self.open_row(key, row.revision, row.body, row.data_key).map_err(OpenError::Keys)?);
         }
         let recent = sqlx::query!(
             "SELECT revision, kind, resource, namespace, name, body, data_key FROM changes
@@ -204,16 +183,11 @@ impl Log {
         let mut changes = Vec::with_capacity(recent.len());
         for row in recent {
             let key = Key::new(row.resource, row.namespace, row.name);
-            let object = self
-                .open_row(key, row.revision, row.body, row.data_key)
-                .map_err(OpenError::Keys)?;
+            let object = self.open_row(key, row.revision, row.body, row.data_key).map_err(OpenError::Keys)?;
             changes.push((kind_of(row.kind), object));
         }
         transaction.commit().await?;
-        self.memory
-            .cache
-            .write()
-            .load(revision.cast_unsigned(), objects, changes);
+        self.memory.cache.write().load(revision.cast_unsigned(), objects, changes);
         self.memory.revision.send_replace(revision.cast_unsigned());
         Ok(())
     }
@@ -225,10 +199,8 @@ impl Log {
         body: Vec<u8>,
         data_key: Option<i64>,
     ) -> Result<Arc<Object>, String> {
-        let body = self
-            .seal
-            .open_body(&key, body, data_key)
-            .ok_or_else(|| format!("{key} cannot be unsealed"))?;
+        let body =
+            self.seal.open_body(&key, body, data_key).ok_or_else(|| format!("{key} cannot be unsealed"))?;
         Ok(self.memory.object(key, revision.cast_unsigned(), &body))
     }
 
@@ -299,10 +271,7 @@ impl Log {
                     _ => "no answer in time".to_owned(),
                 };
                 tracing::warn!(error = %why, "a group of writes failed");
-                answers
-                    .iter()
-                    .map(|_| Err(WriteError::Unavailable(why.clone())))
-                    .collect()
+                answers.iter().map(|_| Err(WriteError::Unavailable(why.clone()))).collect()
             }
         };
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
@@ -316,9 +285,8 @@ impl Log {
     ) -> Result<Vec<Result<Arc<Object>, WriteError>>, sqlx::Error> {
         self.ensure_partition().await?;
         let mut transaction = self.pool.begin().await?;
-        let locked = sqlx::query!("SELECT revision FROM counter FOR UPDATE")
-            .fetch_one(&mut *transaction)
-            .await?;
+        let locked =
+            sqlx::query!("SELECT revision FROM counter FOR UPDATE").fetch_one(&mut *transaction).await?;
         let mut reached = self.memory.cache.read().revision.cast_signed();
         if locked.revision != reached {
             // Under the lock nothing more can be committed: after this, memory is the database's state.
@@ -333,9 +301,8 @@ impl Log {
         let last = reached + i64::try_from(rows.len()).unwrap_or(0);
         write_rows(&mut transaction, &rows, last).await?;
         transaction.commit().await?;
-        let applied = outcomes
-            .iter()
-            .filter_map(|(kind, outcome)| Some(((*kind)?, outcome.as_ref().ok()?.clone())));
+        let applied =
+            outcomes.iter().filter_map(|(kind, outcome)| Some(((*kind)?, outcome.as_ref().ok()?.clone())));
         self.memory.apply(applied.collect());
         Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
     }
@@ -346,10 +313,7 @@ impl Log {
         &self,
         writes: Vec<Write>,
         mut revision: i64,
-    ) -> (
-        Vec<(Option<ChangeKind>, Result<Arc<Object>, WriteError>)>,
-        Vec<Row>,
-    ) {
+    ) -> (Vec<(Option<ChangeKind>, Result<Arc<Object>, WriteError>)>, Vec<Row>) {
         let mut overlay: HashMap<Key, Option<Arc<Object>>> = HashMap::new();
         let mut outcomes = Vec::with_capacity(writes.len());
         let mut rows = Vec::with_capacity(writes.len());
@@ -367,22 +331,13 @@ impl Log {
                 }
             };
             let Some((sealed, data_key)) = self.seal.seal(&key, &body) else {
-                outcomes.push((
-                    None,
-                    Err(WriteError::Unavailable(format!("{key} cannot be sealed"))),
-                ));
+                outcomes.push((None, Err(WriteError::Unavailable(format!("{key} cannot be sealed")))));
                 continue;
             };
             revision += 1;
             let object = self.memory.object(key.clone(), revision.cast_unsigned(), &body);
             overlay.insert(key.clone(), (kind != ChangeKind::Deleted).then(|| object.clone()));
-            rows.push(Row {
-                revision,
-                kind,
-                key,
-                body: sealed,
-                data_key,
-            });
+            rows.push(Row { revision, kind, key, body: sealed, data_key });
             outcomes.push((Some(kind), Ok(object)));
         }
         (outcomes, rows)
@@ -392,20 +347,14 @@ impl Log {
     async fn ensure_partition(&mut self) -> Result<(), sqlx::Error> {
         let ahead = self.memory.cache.read().revision.cast_signed() + PARTITION / 2;
         while self.partition < ahead / PARTITION {
-            let next = if self.partition < 0 {
-                (ahead / PARTITION - 1).max(0)
-            } else {
-                self.partition + 1
-            };
+            let next = if self.partition < 0 { (ahead / PARTITION - 1).max(0) } else { self.partition + 1 };
             let (from, to) = (next * PARTITION, (next + 1) * PARTITION);
             // Names cannot be parameters; these are numbers of our own.
             let statement = format!(
                 "CREATE TABLE IF NOT EXISTS changes_{next} PARTITION OF changes (PRIMARY KEY (revision))
                  FOR VALUES FROM ({from}) TO ({to})"
             );
-            sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
-                .execute(&self.pool)
-                .await?;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&self.pool).await?;
             self.partition = next;
         }
         Ok(())
@@ -415,18 +364,10 @@ impl Log {
     async fn compact(&mut self) {
         let now = Instant::now();
         let reached = self.memory.cache.read().revision;
-        if self
-            .marks
-            .back()
-            .is_none_or(|(at, _)| now.duration_since(*at) > KEEP / 10)
-        {
+        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) > KEEP / 10) {
             self.marks.push_back((now, reached));
         }
-        while self.marks.len() > 1
-            && self
-                .marks
-                .get(1)
-                .is_some_and(|(at, _)| now.duration_since(*at) > KEEP)
+        while self.marks.len() > 1 && self.marks.get(1).is_some_and(|(at, _)| now.duration_since(*at) > KEEP)
         {
             self.marks.pop_front();
         }
@@ -452,10 +393,7 @@ impl Log {
                 continue;
             }
             let statement = format!("DROP TABLE IF EXISTS changes_{number}");
-            if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
-                .execute(&self.pool)
-                .await
-            {
+            if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&self.pool).await {
                 tracing::warn!(%error, partition = %name, "cannot drop an old part of the log");
             }
         }

@@ -19,9 +19,7 @@ pub struct Seal {
 }
 
 fn wrong_keys(detail: &str) -> OpenError {
-    OpenError::Keys(format!(
-        "{detail}: is pki/encryption-keys the file that belongs to this database?"
-    ))
+    OpenError::Keys(format!("{detail}: is pki/encryption-keys the file that belongs to this database?"))
 }
 
 impl Seal {
@@ -33,9 +31,8 @@ impl Seal {
         };
         let mut keys = HashMap::new();
         let mut current = None;
-        for row in sqlx::query!("SELECT id, wrapped_by, wrapped FROM data_keys ORDER BY id")
-            .fetch_all(pool)
-            .await?
+        for row in
+            sqlx::query!("SELECT id, wrapped_by, wrapped FROM data_keys ORDER BY id").fetch_all(pool).await?
         {
             let wrapping = ring.iter().find(|(id, _)| *id == row.wrapped_by);
             let (_, wrapping) =
@@ -100,29 +97,13 @@ fn cipher(key: &[u8; 32]) -> Aes256Gcm {
 /// `bound_to` is authenticated along: a row copied over another one does not open.
 fn encrypt(cipher: &Aes256Gcm, bound_to: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
     let nonce: [u8; NONCE_BYTES] = rand::rng().random();
-    let sealed = cipher
-        .encrypt(
-            &Nonce::from(nonce),
-            Payload {
-                msg: plain,
-                aad: bound_to,
-            },
-        )
-        .ok()?;
+    let sealed = cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: bound_to }).ok()?;
     Some([&nonce[..], &sealed].concat())
 }
 
 fn decrypt(cipher: &Aes256Gcm, bound_to: &[u8], stored: &[u8]) -> Option<Vec<u8>> {
     let (nonce, sealed) = stored.split_first_chunk::<NONCE_BYTES>()?;
-    cipher
-        .decrypt(
-            &Nonce::from(*nonce),
-            Payload {
-                msg: sealed,
-                aad: bound_to,
-            },
-        )
-        .ok()
+    cipher.decrypt(&Nonce::from(*nonce), Payload { msg: sealed, aad: bound_to }).ok()
 }
 
 #[cfg(test)]
@@ -131,21 +112,12 @@ mod tests {
 
     #[test]
     fn a_sealed_body_opens_only_under_its_own_key() {
-        let seal = Seal {
-            keys: HashMap::from([(1, cipher(&[7; 32]))]),
-            current: 1,
-        };
+        let seal = Seal { keys: HashMap::from([(1, cipher(&[7; 32]))]), current: 1 };
         let key = Key::new("secrets", "a", "b");
         let (stored, data_key) = seal.seal(&key, b"hush").unwrap();
         assert!(!stored.windows(4).any(|w| w == b"hush"));
         assert_eq!(seal.open_body(&key, stored.clone(), data_key).unwrap(), b"hush");
-        assert_eq!(
-            seal.open_body(&Key::new("secrets", "a", "c"), stored, data_key),
-            None
-        );
-        assert_eq!(
-            seal.seal(&Key::new("pods", "a", "b"), b"plain").unwrap(),
-            (b"plain".to_vec(), None)
-        );
+        assert_eq!(seal.open_body(&Key::new("secrets", "a", "c"), stored, data_key), None);
+        assert_eq!(seal.seal(&Key::new("pods", "a", "b"), b"plain").unwrap(), (b"plain".to_vec(), None));
     }
 }

@@ -46,11 +46,7 @@ pub struct Memory {
 
 impl Memory {
     fn new(index: Index) -> Arc<Self> {
-        Arc::new(Self {
-            cache: RwLock::default(),
-            revision: watch::Sender::new(0),
-            index,
-        })
+        Arc::new(Self { cache: RwLock::default(), revision: watch::Sender::new(0), index })
     }
 
     /// An object's version as it stands in the log.
@@ -78,20 +74,14 @@ impl Memory {
 impl Store {
     /// A store without a database.
     pub fn memory(index: Index) -> Self {
-        Self {
-            memory: Memory::new(index),
-            log: Log::Memory(Arc::default()),
-        }
+        Self { memory: Memory::new(index), log: Log::Memory(Arc::default()) }
     }
 
     /// Opens the database, brings its tables up to date and loads its state.
     pub async fn postgres(options: PostgresOptions, index: Index) -> Result<Self, OpenError> {
         let memory = Memory::new(index);
         let pipeline = Pipeline::open(options, memory.clone()).await?;
-        Ok(Self {
-            memory,
-            log: Log::Postgres(pipeline),
-        })
+        Ok(Self { memory, log: Log::Postgres(pipeline) })
     }
 
     /// Commits one write. The answer is the object as it now stands; for a deletion its last state, at the revision of
@@ -138,9 +128,7 @@ impl Store {
         let waiting = reached.wait_for(|&now| now >= revision);
         match tokio::time::timeout(FRESH_TIMEOUT, waiting).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(ReadError::Unavailable(format!(
-                "revision {revision} was not reached in time"
-            ))),
+            _ => Err(ReadError::Unavailable(format!("revision {revision} was not reached in time"))),
         }
     }
 
@@ -157,10 +145,7 @@ impl Store {
     /// From memory. `namespace: None` lists all.
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Listing {
         let cache = self.memory.cache.read();
-        Listing {
-            revision: cache.revision,
-            objects: cache.list(resource, namespace),
-        }
+        Listing { revision: cache.revision, objects: cache.list(resource, namespace) }
     }
 
     /// All objects of all resources, at one revision.

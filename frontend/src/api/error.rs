@@ -24,7 +24,10 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn unreachable() -> Self {
-        Self { reason: UNREACHABLE.into(), ..Self::local("The server did not answer. If this was a change, look whether it happened.") }
+        Self {
+            reason: UNREACHABLE.into(),
+            ..Self::local("The server did not answer. If this was a change, look whether it happened.")
+        }
     }
 
     /// A failure on this side: unreadable input, a broken answer.
@@ -44,8 +47,14 @@ impl ApiError {
             empty if empty.is_empty() => format!("The server answered {code}."),
             message => message,
         };
-        let code = status.and_then(|s| s["code"].as_u64()).and_then(|c| u16::try_from(c).ok()).unwrap_or(code);
-        Self { code, reason: text("reason"), message, causes: causes.into_iter().flatten().map(cause).collect() }
+        let code =
+            status.and_then(|s| s["code"].as_u64()).and_then(|c| u16::try_from(c).ok()).unwrap_or(code);
+        Self {
+            code,
+            reason: text("reason"),
+            message,
+            causes: causes.into_iter().flatten().map(cause).collect(),
+        }
     }
 
     pub fn is_broken_connection(&self) -> bool {

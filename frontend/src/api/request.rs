@@ -62,7 +62,9 @@ pub async fn send(method: &str, path: &str, accept: &str, body: Option<Body>) ->
     loop {
         let answer = send_once(method, path, accept, body.as_ref()).await;
         match (&answer, waits.next()) {
-            (Err(error), Some(wait)) if error.is_broken_connection() && is_repeatable(method, path) => sleep(*wait).await,
+            (Err(error), Some(wait)) if error.is_broken_connection() && is_repeatable(method, path) => {
+                sleep(*wait).await
+            }
             _ => return answer,
         }
     }
@@ -74,7 +76,8 @@ async fn send_once(method: &str, path: &str, accept: &str, body: Option<&Body>) 
     if text.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_str(&text).map_err(|error| ApiError::local(format!("The server's answer is not JSON: {error}")))
+    serde_json::from_str(&text)
+        .map_err(|error| ApiError::local(format!("The server's answer is not JSON: {error}")))
 }
 
 /// The raw answer of a request that succeeded.
@@ -85,7 +88,8 @@ pub(super) async fn fetch(
     body: Option<&Body>,
     abort: Option<&AbortSignal>,
 ) -> Result<Response, ApiError> {
-    let init = init(method, accept, body, abort).map_err(|_| ApiError::local("The browser refused the request."))?;
+    let init =
+        init(method, accept, body, abort).map_err(|_| ApiError::local("The browser refused the request."))?;
     let window = web_sys::window().ok_or_else(ApiError::unreachable)?;
     let answer = JsFuture::from(window.fetch_with_str_and_init(path, &init)).await;
     let response: Response =

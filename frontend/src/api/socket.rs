@@ -27,7 +27,8 @@ impl Socket {
     pub async fn open(path: &str, abort: &AbortController) -> Result<Self, ApiError> {
         let location = web_sys::window().map(|window| window.location()).ok_or_else(ApiError::unreachable)?;
         let host = location.host().map_err(|_| ApiError::unreachable())?;
-        let scheme = if location.protocol().is_ok_and(|protocol| protocol == "https:") { "wss" } else { "ws" };
+        let scheme =
+            if location.protocol().is_ok_and(|protocol| protocol == "https:") { "wss" } else { "ws" };
         let socket =
             WebSocket::new(&format!("{scheme}://{host}{path}")).map_err(|_| ApiError::unreachable())?;
         let (sender, signals) = unbounded();
@@ -52,7 +53,8 @@ impl Socket {
             Closure::<dyn FnMut(Event)>::new(move |_| drop(socket.close()))
         };
         abort.signal().set_onabort(Some(on_abort.as_ref().unchecked_ref()));
-        let mut opened = Self { socket, signals, _on_message: on_message, _on_other: [on_open, on_close, on_abort] };
+        let mut opened =
+            Self { socket, signals, _on_message: on_message, _on_other: [on_open, on_close, on_abort] };
         match opened.signals.next().await {
             Some(Signal::Open) => Ok(opened),
             _ => Err(ApiError::unreachable()),

@@ -22,7 +22,8 @@ impl ByteStream {
     /// The next piece; `None` when the server ended the answer.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
         let piece = JsFuture::from(self.reader.read()).await.map_err(|_| ApiError::unreachable())?;
-        let field = |name: &str| js_sys::Reflect::get(&piece, &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED);
+        let field =
+            |name: &str| js_sys::Reflect::get(&piece, &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED);
         if field("done").is_truthy() {
             return Ok(None);
         }

@@ -95,7 +95,9 @@ thread_local! {
 }
 
 fn plain_http() -> bool {
-    web_sys::window().and_then(|window| window.location().protocol().ok()).is_some_and(|scheme| scheme == "http:")
+    web_sys::window()
+        .and_then(|window| window.location().protocol().ok())
+        .is_some_and(|scheme| scheme == "http:")
 }
 
 /// An object, with the server's cells where they were asked for.
@@ -234,7 +236,11 @@ impl Lines {
         let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
         let rest = self.rest.split_off(end + 1);
         let complete = std::mem::replace(&mut self.rest, rest);
-        complete[..end].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+        complete[..end]
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(<[u8]>::to_vec)
+            .collect()
     }
 
     /// What came after the last end of line.
@@ -267,7 +273,8 @@ mod tests {
         assert!(matches!(changed, Event::Changed(items) if items[0].object["metadata"]["name"] == "a"));
         let bookmark = Event::parse(br#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"7"}}}"#);
         assert_eq!(bookmark, Event::Bookmark("7".into()));
-        let expired = Event::parse(br#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"old"}}"#);
+        let expired =
+            Event::parse(br#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"old"}}"#);
         assert!(matches!(expired, Event::Failed(error) if error.is_expired()));
         assert!(matches!(Event::parse(b"garbage"), Event::Failed(_)));
     }
@@ -286,6 +293,9 @@ mod tests {
     #[test]
     fn selectors_are_escaped_in_the_address() {
         let query = Query { label_selector: "a in (b,c)".into(), ..Query::one(&NODES, "", "n") };
-        assert_eq!(query.path(&[]), "/api/v1/nodes?labelSelector=a%20in%20%28b%2Cc%29&fieldSelector=metadata.name%3Dn");
+        assert_eq!(
+            query.path(&[]),
+            "/api/v1/nodes?labelSelector=a%20in%20%28b%2Cc%29&fieldSelector=metadata.name%3Dn"
+        );
     }
 }

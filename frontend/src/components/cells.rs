@@ -16,8 +16,10 @@ pub fn status(status: &Status) -> AnyView {
 /// Counts on by itself.
 pub fn age(since: Option<i64>) -> AnyView {
     let Some(since) = since else { return ().into_any() };
-    let exact: String = js_sys::Date::new(&wasm_bindgen::JsValue::from_f64(exact(since))).to_iso_string().into();
-    view! { <time datetime=exact.clone() title=exact>{move || human_span(ui().now.get() - since)}</time> }.into_any()
+    let exact: String =
+        js_sys::Date::new(&wasm_bindgen::JsValue::from_f64(exact(since))).to_iso_string().into();
+    view! { <time datetime=exact.clone() title=exact>{move || human_span(ui().now.get() - since)}</time> }
+        .into_any()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "milliseconds of a date are exact in a double")]

@@ -71,7 +71,13 @@ pub fn icon_button(
     .into_any()
 }
 
-pub fn link_button(weight: Weight, symbol: &'static str, label: &'static str, test_id: &'static str, to: String) -> AnyView {
+pub fn link_button(
+    weight: Weight,
+    symbol: &'static str,
+    label: &'static str,
+    test_id: &'static str,
+    to: String,
+) -> AnyView {
     view! {
         <a class=weight.class() data-testid=test_id href=to>
             {(!symbol.is_empty()).then(|| icon(symbol))}
@@ -158,7 +164,11 @@ pub struct Tab {
 }
 
 impl Tab {
-    pub fn new(id: &'static str, label: &'static str, content: impl Fn() -> AnyView + Send + Sync + 'static) -> Self {
+    pub fn new(
+        id: &'static str,
+        label: &'static str,
+        content: impl Fn() -> AnyView + Send + Sync + 'static,
+    ) -> Self {
         Self { id, label, content: Box::new(content) }
     }
 }

@@ -101,7 +101,8 @@ fn gone(detail: &Detail, was_there: bool) -> AnyView {
 
 fn heading(detail: &Detail, judge: fn(&Value) -> Option<Status>, actions: AnyView, loss: Loss) -> AnyView {
     let object = detail.object;
-    let judged = move || object.with(|item| item.as_ref().and_then(|item| judge(&item.object)).map(|s| status(&s)));
+    let judged =
+        move || object.with(|item| item.as_ref().and_then(|item| judge(&item.object)).map(|s| status(&s)));
     let list = detail.resource.list_page();
     let plural = detail.resource.plural.to_string();
     let place = (!detail.namespace.is_empty()).then(|| detail.namespace.clone());
@@ -127,7 +128,9 @@ fn delete_button(detail: &Detail, loss: Loss) -> AnyView {
     (move || {
         let (detail, object) = (detail.clone(), detail.object);
         (shown.may("delete", "") && object.with(Option::is_some)).then(move || {
-            button(Weight::Danger, "trash", "Delete", "delete", pending, move || ask_delete(&detail, loss, pending))
+            button(Weight::Danger, "trash", "Delete", "delete", pending, move || {
+                ask_delete(&detail, loss, pending)
+            })
         })
     })
     .into_any()
@@ -135,7 +138,8 @@ fn delete_button(detail: &Detail, loss: Loss) -> AnyView {
 
 fn ask_delete(detail: &Detail, loss: Loss, pending: RwSignal<bool>) {
     let Some(item) = detail.object.get_untracked() else { return };
-    let (resource, namespace, name) = (detail.resource.clone(), detail.namespace.clone(), detail.name.clone());
+    let (resource, namespace, name) =
+        (detail.resource.clone(), detail.namespace.clone(), detail.name.clone());
     let uid = uid(&item.object).to_owned();
     let text = match (loss, resource.plural.as_ref()) {
         (Loss::Replaced, _) => "Its controller, if it has one, makes a new one at once.",
@@ -149,7 +153,8 @@ fn ask_delete(detail: &Detail, loss: Loss, pending: RwSignal<bool>) {
         action: "Delete".into(),
         typed: (loss == Loss::Final).then(|| name.clone()),
         yes: Callback::new(move |()| {
-            let (resource, namespace, name, uid) = (resource.clone(), namespace.clone(), name.clone(), uid.clone());
+            let (resource, namespace, name, uid) =
+                (resource.clone(), namespace.clone(), name.clone(), uid.clone());
             let done = format!("{} {name} is being deleted", resource.kind);
             let list = resource.list_page();
             let request = async move { api::delete(&resource, &namespace, &name, &uid).await };

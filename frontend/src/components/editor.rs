@@ -17,7 +17,11 @@ enum Review {
     None,
     Failed(ApiError),
     /// The object to send, and the YAML before and after.
-    Ready { object: Value, before: String, after: String },
+    Ready {
+        object: Value,
+        before: String,
+        after: String,
+    },
 }
 
 /// The YAML tab of one object. Starts from the object as it is when the tab opens; later changes are announced, not
@@ -26,7 +30,8 @@ pub fn edit(detail: &Detail) -> AnyView {
     let start = detail.object.get_untracked();
     let shown = start.as_ref().map(|item| yaml::print_readable(&item.object)).unwrap_or_default();
     let version = start.as_ref().map(|item| version(&item.object)).unwrap_or_default();
-    let (draft, original, base) = (RwSignal::new(shown.clone()), RwSignal::new(shown), RwSignal::new(version));
+    let (draft, original, base) =
+        (RwSignal::new(shown.clone()), RwSignal::new(shown), RwSignal::new(version));
     let review = RwSignal::new(Review::None);
     let pending = RwSignal::new(false);
     let (object, resource) = (detail.object, detail.resource.clone());
@@ -41,20 +46,25 @@ pub fn edit(detail: &Detail) -> AnyView {
     };
     // While nothing was typed, the text follows the object.
     Effect::new(move |_| {
-        if object.with(Option::is_some) && draft.with_untracked(|draft| original.with_untracked(|old| old == draft)) {
+        if object.with(Option::is_some)
+            && draft.with_untracked(|draft| original.with_untracked(|old| old == draft))
+        {
             reload();
         }
     });
     let is_changed = Memo::new(move |_| draft.with(|draft| original.with(|original| original != draft)));
     let is_stale = Memo::new(move |_| {
-        object.with(|item| item.as_ref().is_some_and(|item| base.with(|base| *base != self::version(&item.object))))
+        object.with(|item| {
+            item.as_ref().is_some_and(|item| base.with(|base| *base != self::version(&item.object)))
+        })
     });
     let target = detail.clone();
     let check = move || try_update(&target, draft, review, pending);
     let target = detail.clone();
     let apply = move || {
         let Review::Ready { object, .. } = review.get_untracked() else { return };
-        let (resource, namespace, name) = (target.resource.clone(), target.namespace.clone(), target.name.clone());
+        let (resource, namespace, name) =
+            (target.resource.clone(), target.namespace.clone(), target.name.clone());
         let request = async move { api::update(&resource, &namespace, &name, &object, DryRun::No).await };
         ui().write("Applied", pending, request, move |object| {
             let text = yaml::print_readable(&object);
@@ -94,10 +104,14 @@ fn version(object: &Value) -> String {
 fn try_update(detail: &Detail, draft: RwSignal<String>, review: RwSignal<Review>, pending: RwSignal<bool>) {
     let object = match yaml::parse(&draft.get_untracked()) {
         Ok(object) => object,
-        Err(error) => return review.set(Review::Failed(ApiError::local(format!("This is not valid YAML: {error}")))),
+        Err(error) => {
+            return review.set(Review::Failed(ApiError::local(format!("This is not valid YAML: {error}"))));
+        }
     };
-    let before = detail.object.get_untracked().map(|item| yaml::print_readable(&item.object)).unwrap_or_default();
-    let (resource, namespace, name) = (detail.resource.clone(), detail.namespace.clone(), detail.name.clone());
+    let before =
+        detail.object.get_untracked().map(|item| yaml::print_readable(&item.object)).unwrap_or_default();
+    let (resource, namespace, name) =
+        (detail.resource.clone(), detail.namespace.clone(), detail.name.clone());
     pending.set(true);
     spawn_local(async move {
         let result = api::update(&resource, &namespace, &name, &object, DryRun::Yes).await;
@@ -109,7 +123,12 @@ fn try_update(detail: &Detail, draft: RwSignal<String>, review: RwSignal<Review>
     });
 }
 
-fn outcome(review: RwSignal<Review>, pending: RwSignal<bool>, action: &'static str, apply: impl Fn() + Clone + Send + 'static) -> AnyView {
+fn outcome(
+    review: RwSignal<Review>,
+    pending: RwSignal<bool>,
+    action: &'static str,
+    apply: impl Fn() + Clone + Send + 'static,
+) -> AnyView {
     (move || match review.get() {
         Review::None => ().into_any(),
         Review::Failed(error) => problem(&error),
@@ -140,8 +159,15 @@ pub fn problem(error: &ApiError) -> AnyView {
 }
 
 /// A text area with line numbers.
-pub fn area(value: RwSignal<String>, test_id: &'static str, label: String, read_only: Signal<bool>) -> AnyView {
-    let lines = Memo::new(move |_| value.with(|text| text.lines().count() + usize::from(text.ends_with('\n'))).max(1));
+pub fn area(
+    value: RwSignal<String>,
+    test_id: &'static str,
+    label: String,
+    read_only: Signal<bool>,
+) -> AnyView {
+    let lines = Memo::new(move |_| {
+        value.with(|text| text.lines().count() + usize::from(text.ends_with('\n'))).max(1)
+    });
     let numbers = move || {
         use std::fmt::Write;
         (1..=lines.get()).fold(String::new(), |mut out, line| {
@@ -189,10 +215,16 @@ pub fn create(initial: String) -> AnyView {
 fn try_create(draft: RwSignal<String>, review: RwSignal<Review>, pending: RwSignal<bool>) {
     let object = match yaml::parse(&draft.get_untracked()) {
         Ok(object) => object,
-        Err(error) => return review.set(Review::Failed(ApiError::local(format!("This is not valid YAML: {error}")))),
+        Err(error) => {
+            return review.set(Review::Failed(ApiError::local(format!("This is not valid YAML: {error}"))));
+        }
     };
     let Some(resource) = resource_of(&object) else {
-        let message = format!("This server has no kind {} in {}.", text(&object, &["kind"]), text(&object, &["apiVersion"]));
+        let message = format!(
+            "This server has no kind {} in {}.",
+            text(&object, &["kind"]),
+            text(&object, &["apiVersion"])
+        );
         return review.set(Review::Failed(ApiError::local(message)));
     };
     let place = place_of(&object, &resource);
@@ -201,7 +233,11 @@ fn try_create(draft: RwSignal<String>, review: RwSignal<Review>, pending: RwSign
         let result = api::create(&resource, &place, &object, DryRun::Yes).await;
         pending.try_set(false);
         review.try_set(match result {
-            Ok(after) => Review::Ready { before: yaml::print_readable(&object), object, after: yaml::print_readable(&after) },
+            Ok(after) => Review::Ready {
+                before: yaml::print_readable(&object),
+                object,
+                after: yaml::print_readable(&after),
+            },
             Err(error) => Review::Failed(error),
         });
     });
@@ -209,7 +245,8 @@ fn try_create(draft: RwSignal<String>, review: RwSignal<Review>, pending: RwSign
 
 fn resource_of(object: &Value) -> Option<Resource> {
     let is = |found: &&Found| {
-        found.resource.kind == text(object, &["kind"]) && found.resource.api_version() == text(object, &["apiVersion"])
+        found.resource.kind == text(object, &["kind"])
+            && found.resource.api_version() == text(object, &["apiVersion"])
     };
     ui().kinds.with_untracked(|kinds| kinds.iter().find(is).map(|found| found.resource.clone()))
 }
@@ -217,7 +254,9 @@ fn resource_of(object: &Value) -> Option<Resource> {
 fn place_of(object: &Value, resource: &Resource) -> String {
     match (resource.namespaced, namespace(object)) {
         (false, _) => String::new(),
-        (true, "") => Some(ui().namespace.get_untracked()).filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into()),
+        (true, "") => {
+            Some(ui().namespace.get_untracked()).filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into())
+        }
         (true, namespace) => namespace.to_owned(),
     }
 }

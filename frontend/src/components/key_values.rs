@@ -76,9 +76,11 @@ pub fn read(object: &Value, holder: Holder) -> AnyView {
             Content::Bytes(_) => ("not text".into(), false),
         };
         let copied = text.clone();
-        let value = move || match shown.get() {
+        let value = move || {
+            match shown.get() {
             true => view! { <pre class="value" data-testid="secret-value">{text.clone()}</pre> }.into_any(),
             false => view! { <span class="hidden-value">"hidden, "{bytes(i64::try_from(size).unwrap_or(0))}</span> }.into_any(),
+        }
         };
         view! {
             <tr>
@@ -107,7 +109,9 @@ pub fn create(holder: Holder) -> AnyView {
     let rows = RwSignal::new(vec![Row::new(0, "", Content::Text(String::new()), false)]);
     let problem = RwSignal::new(String::new());
     let pending = RwSignal::new(false);
-    let names = Signal::derive(|| ui().namespaces.get().into_iter().map(|name| (name.clone(), name)).collect::<Vec<_>>());
+    let names = Signal::derive(|| {
+        ui().namespaces.get().into_iter().map(|name| (name.clone(), name)).collect::<Vec<_>>()
+    });
     let types = SECRET_TYPES.map(|(value, label)| (value.to_owned(), label.to_owned())).to_vec();
     let save = move || {
         let Some(entries) = checked(rows, problem) else { return };
@@ -165,7 +169,10 @@ pub fn edit(detail: &Detail, holder: Holder, close: impl Fn() + Copy + Send + Sy
         let request = async move {
             let result = api::patch(resource(holder), &namespace, &name, "", &patch).await;
             let message = result.as_ref().err().map(|error| match error.is_conflict() {
-                true => "Somebody changed it meanwhile. Cancel and edit again to start from its present state.".to_owned(),
+                true => {
+                    "Somebody changed it meanwhile. Cancel and edit again to start from its present state."
+                        .to_owned()
+                }
                 false => error.message.clone(),
             });
             problem.try_set(message.unwrap_or_default());
@@ -220,7 +227,11 @@ fn rows_view(rows: RwSignal<Vec<Row>>) -> AnyView {
         let make = || {
             rows.update(|rows| {
                 let id = rows.iter().map(|row| row.id + 1).max().unwrap_or(0);
-                rows.retain(|row| !(row.key.with_untracked(String::is_empty) && row.content().1.size() == 0 && !key.is_empty()));
+                rows.retain(|row| {
+                    !(row.key.with_untracked(String::is_empty)
+                        && row.content().1.size() == 0
+                        && !key.is_empty())
+                });
                 rows.push(Row::new(id, key, content, false));
             });
         };
@@ -246,11 +257,16 @@ fn rows_view(rows: RwSignal<Vec<Row>>) -> AnyView {
     .into_any()
 }
 
-fn row_view(rows: RwSignal<Vec<Row>>, row: Row, position: impl Fn(usize) -> usize + Copy + Send + Sync + 'static) -> AnyView {
+fn row_view(
+    rows: RwSignal<Vec<Row>>,
+    row: Row,
+    position: impl Fn(usize) -> usize + Copy + Send + Sync + 'static,
+) -> AnyView {
     let (id, text, hidden, bytes) = (row.id, row.text, row.hidden, row.bytes);
     let remove = move || rows.update(|rows| rows.retain(|row| row.id != id));
     let lines = Memo::new(move |_| text.with(|text| text.split('\n').count().clamp(1, 16)));
-    let value = move || match (bytes.with(Option::is_some), hidden.get()) {
+    let value = move || {
+        match (bytes.with(Option::is_some), hidden.get()) {
         (true, _) => view! { <p class="quiet">"not text: kept as it is"</p> }.into_any(),
         (false, true) => view! {
             <button type="button" class="hidden-value" data-testid="secret-reveal" on:click=move |_| hidden.set(false)>
@@ -264,6 +280,7 @@ fn row_view(rows: RwSignal<Vec<Row>>, row: Row, position: impl Fn(usize) -> usiz
                 on:input=move |event| text.set(event_target_value(&event))></textarea>
         }
         .into_any(),
+    }
     };
     view! {
         <div class="entry">
@@ -285,7 +302,9 @@ fn take_files(event: &web_sys::Event, add: impl Fn(&str, Content) + Clone + 'sta
         let add = add.clone();
         leptos::task::spawn_local(async move {
             match JsFuture::from(file.array_buffer()).await {
-                Ok(buffer) => add(&file.name(), Content::from_bytes(js_sys::Uint8Array::new(&buffer).to_vec())),
+                Ok(buffer) => {
+                    add(&file.name(), Content::from_bytes(js_sys::Uint8Array::new(&buffer).to_vec()))
+                }
                 Err(_) => ui().failed(format!("{} can't be read", file.name())),
             }
         });

@@ -1,5 +1,5 @@
 //! The frame around every page: navigation, namespace picker, who is signed in.
-use super::controls::{icon_button, link_button, Weight};
+use super::controls::{Weight, icon_button, link_button};
 use super::icon::icon;
 use super::{dialog, toasts};
 use crate::api::Resource;
@@ -33,7 +33,10 @@ static SECTIONS: [Section; 4] = [
         title: "Configuration",
         links: &[("ConfigMaps", "configmaps", &CONFIG_MAPS), ("Secrets", "secrets", &SECRETS)],
     },
-    Section { title: "Cluster", links: &[("Nodes", "nodes", &NODES), ("Namespaces", "namespaces", &NAMESPACES)] },
+    Section {
+        title: "Cluster",
+        links: &[("Nodes", "nodes", &NODES), ("Namespaces", "namespaces", &NAMESPACES)],
+    },
 ];
 
 pub fn shell(page: impl Fn() -> AnyView + Send + 'static) -> AnyView {

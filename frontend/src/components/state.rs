@@ -13,7 +13,13 @@ pub fn skeleton(rows: usize) -> AnyView {
 }
 
 /// An empty place that says what belongs here and how it comes about.
-pub fn empty(symbol: &'static str, title: String, text: &'static str, hint: Option<String>, action: Option<AnyView>) -> AnyView {
+pub fn empty(
+    symbol: &'static str,
+    title: String,
+    text: &'static str,
+    hint: Option<String>,
+    action: Option<AnyView>,
+) -> AnyView {
     view! {
         <div class="empty" data-testid="empty">
             {icon(symbol)}

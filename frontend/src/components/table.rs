@@ -84,7 +84,8 @@ fn ordered(objects: &Objects, columns: &[Column], filter: &str, sort: Sort) -> V
             (Some(a), Some(b)) => a.compare(b),
             _ => Ordering::Equal,
         };
-        let order = order.then_with(|| natural(name(&a.object), name(&b.object))).then_with(|| key_a.cmp(key_b));
+        let order =
+            order.then_with(|| natural(name(&a.object), name(&b.object))).then_with(|| key_a.cmp(key_b));
         if sort.descending { order.reverse() } else { order }
     });
     rows.into_iter().map(|(key, ..)| key.clone()).collect()
@@ -155,7 +156,13 @@ fn table(
 
 fn heading(name: String, rank: u8, index: usize, sort: RwSignal<Sort>) -> AnyView {
     let direction = move || match sort.get() {
-        Sort { column, descending } if column == index => if descending { "descending" } else { "ascending" },
+        Sort { column, descending } if column == index => {
+            if descending {
+                "descending"
+            } else {
+                "ascending"
+            }
+        }
         _ => "none",
     };
     let press = move |_| {
@@ -189,7 +196,9 @@ fn row(
         columns.with(|columns| columns.iter().map(cell).collect_view()).into_any()
     };
     let is_leaving = move || {
-        item.with(|item| item.as_ref().is_some_and(|item| item.object["metadata"].get("deletionTimestamp").is_some()))
+        item.with(|item| {
+            item.as_ref().is_some_and(|item| item.object["metadata"].get("deletionTimestamp").is_some())
+        })
     };
     let to = resource.object_page(&place, &name);
     let (test_id, title) = (format!("{test_prefix}row-{name}"), name.clone());
@@ -215,7 +224,11 @@ fn seen_rows(body: NodeRef<html::Tbody>) -> RwSignal<(usize, usize)> {
         let Some(top) = table.map(|table| table.get_bounding_client_rect().top()) else { return };
         let height = window.inner_height().ok().and_then(|height| height.as_f64()).unwrap_or(1000.0);
         let rows = |pixels: f64| {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and small")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "not negative, and small"
+            )]
             let rows = (pixels.max(0.0) / ROW_PIXELS) as usize;
             rows
         };
@@ -266,7 +279,9 @@ mod tests {
             objects.insert(format!("n/{name}"), Arc::new(Item { object, cells: vec![] }));
         }
         let columns = known("deployments").unwrap();
-        let rows = |filter: &str, column, descending| ordered(&objects, &columns, filter, Sort { column, descending });
+        let rows = |filter: &str, column, descending| {
+            ordered(&objects, &columns, filter, Sort { column, descending })
+        };
         assert_eq!(rows("", 0, false), ["n/api", "n/web-2", "n/web-10"]);
         assert_eq!(rows("", 0, true), ["n/web-10", "n/web-2", "n/api"]);
         assert_eq!(rows("", 2, false), ["n/web-2", "n/api", "n/web-10"]);

@@ -19,8 +19,9 @@ pub fn list(_: Params) -> AnyView {
     };
     let new = |test_id| {
         (move || {
-            may("create", &CONFIG_MAPS, "", &ui().namespace.get())
-                .then(|| link_button(Weight::Plain, "plus", "New ConfigMap", test_id, "/ui/configmaps/new".into()))
+            may("create", &CONFIG_MAPS, "", &ui().namespace.get()).then(|| {
+                link_button(Weight::Plain, "plus", "New ConfigMap", test_id, "/ui/configmaps/new".into())
+            })
         })
         .into_any()
     };

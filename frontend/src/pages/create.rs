@@ -10,7 +10,9 @@ pub fn page(_: Params) -> AnyView {
         all if all.is_empty() => "default".to_owned(),
         namespace => namespace,
     };
-    let start = format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: example\n  namespace: {namespace}\ndata:\n  key: value\n");
+    let start = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: example\n  namespace: {namespace}\ndata:\n  key: value\n"
+    );
     view! {
         {title_bar("Create from YAML", nothing())}
         <p class="quiet">"Paste one object. The server tries it first and shows what would be kept, defaults included."</p>

@@ -2,7 +2,9 @@
 use super::{nothing, title_bar};
 use crate::api::resource::{DEPLOYMENTS, SERVICES};
 use crate::api::{self, ApiError, DryRun};
-use crate::components::controls::{Weight, button, field, icon_button, input, number_input, plain_button, select};
+use crate::components::controls::{
+    Weight, button, field, icon_button, input, number_input, plain_button, select,
+};
 use crate::components::diff::diff;
 use crate::context::ui;
 use crate::router::{self, Params};
@@ -117,7 +119,11 @@ impl Fields {
         let field = field.into();
         Signal::derive(move || {
             let of_field = |all: &Vec<Problem>| {
-                all.iter().filter(|p| p.field == field).map(|p| p.message.as_str()).collect::<Vec<_>>().join("; ")
+                all.iter()
+                    .filter(|p| p.field == field)
+                    .map(|p| p.message.as_str())
+                    .collect::<Vec<_>>()
+                    .join("; ")
             };
             self.problems.with(of_field)
         })
@@ -134,14 +140,21 @@ impl Fields {
     fn add_port(self) {
         let text = |text: &str| RwSignal::new(text.to_owned());
         let id = self.ports.with_untracked(|rows| rows.iter().map(|row| row.id + 1).max().unwrap_or(0));
-        let row = self.owned(|| PortRow { id, container: text(""), service: text(""), protocol: text("TCP") });
+        let row =
+            self.owned(|| PortRow { id, container: text(""), service: text(""), protocol: text("TCP") });
         self.ports.update(|rows| rows.push(row));
     }
 
     fn add_variable(self) {
         let text = |text: &str| RwSignal::new(text.to_owned());
         let id = self.variables.with_untracked(|rows| rows.iter().map(|row| row.id + 1).max().unwrap_or(0));
-        let row = self.owned(|| VariableRow { id, name: text(""), from: text("value"), value: text(""), key: text("") });
+        let row = self.owned(|| VariableRow {
+            id,
+            name: text(""),
+            from: text("value"),
+            value: text(""),
+            key: text(""),
+        });
         self.variables.update(|rows| rows.push(row));
     }
 }
@@ -185,8 +198,12 @@ fn documents(objects: &[Value]) -> String {
 }
 
 fn basics(fields: Fields) -> AnyView {
-    let names = Signal::derive(|| ui().namespaces.get().into_iter().map(|name| (name.clone(), name)).collect::<Vec<_>>());
-    let namespace = select(fields.namespace.into(), "deploy-namespace", "Namespace", names, move |value| fields.namespace.set(value));
+    let names = Signal::derive(|| {
+        ui().namespaces.get().into_iter().map(|name| (name.clone(), name)).collect::<Vec<_>>()
+    });
+    let namespace = select(fields.namespace.into(), "deploy-namespace", "Namespace", names, move |value| {
+        fields.namespace.set(value)
+    });
     view! {
         <div class="field-row">
             {field("Name", "lower-case letters, digits and -", fields.problem("name"), input(fields.name, "deploy-name", "web"))}
@@ -202,10 +219,16 @@ fn basics(fields: Fields) -> AnyView {
 }
 
 fn ports(fields: Fields) -> AnyView {
-    let kinds = [("", "No Service"), ("ClusterIP", "Inside the cluster"), ("NodePort", "On every node too"), ("LoadBalancer", "Behind a load balancer")];
+    let kinds = [
+        ("", "No Service"),
+        ("ClusterIP", "Inside the cluster"),
+        ("NodePort", "On every node too"),
+        ("LoadBalancer", "Behind a load balancer"),
+    ];
     let kinds = kinds.map(|(value, label)| (value.to_owned(), label.to_owned())).to_vec();
     let row = move |row: PortRow| {
-        let index = move || fields.ports.with(|rows| rows.iter().position(|other| other.id == row.id).unwrap_or(0));
+        let index =
+            move || fields.ports.with(|rows| rows.iter().position(|other| other.id == row.id).unwrap_or(0));
         let protocols = ["TCP", "UDP"].map(|p| (p.to_owned(), p.to_owned())).to_vec();
         let at = untrack(index);
         view! {
@@ -231,7 +254,9 @@ fn ports(fields: Fields) -> AnyView {
 
 fn variables(fields: Fields) -> AnyView {
     let row = move |row: VariableRow| {
-        let at = untrack(|| fields.variables.with(|rows| rows.iter().position(|other| other.id == row.id).unwrap_or(0)));
+        let at = untrack(|| {
+            fields.variables.with(|rows| rows.iter().position(|other| other.id == row.id).unwrap_or(0))
+        });
         let sources = [("value", "Value"), ("secret", "Secret"), ("configmap", "ConfigMap")];
         let sources = sources.map(|(value, label)| (value.to_owned(), label.to_owned())).to_vec();
         let none = || Signal::stored(String::new());

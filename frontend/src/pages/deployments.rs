@@ -1,8 +1,8 @@
 //! Deployments: their list, and one of them with its rollout.
 use super::{Words, list_page, nothing};
+use crate::api;
 use crate::api::resource::{DEPLOYMENTS, PODS, REPLICA_SETS};
 use crate::api::watch::Query;
-use crate::api;
 use crate::components::cells::{age, facts, meter, panel, status};
 use crate::components::conditions::conditions;
 use crate::components::controls::{Tab, Weight, button, link_button, number_input};
@@ -30,8 +30,9 @@ pub fn list(_: Params) -> AnyView {
     };
     list_page(&DEPLOYMENTS, words, "", nothing(), || {
         (move || {
-            may("create", &DEPLOYMENTS, "", &ui().namespace.get())
-                .then(|| link_button(Weight::Plain, "plus", "Deploy an image", "deploy-first", "/ui/deploy".into()))
+            may("create", &DEPLOYMENTS, "", &ui().namespace.get()).then(|| {
+                link_button(Weight::Plain, "plus", "Deploy an image", "deploy-first", "/ui/deploy".into())
+            })
         })
         .into_any()
     })
@@ -115,7 +116,11 @@ fn overview(detail: &Detail, pods: Live) -> Tab {
                 strategy => strategy,
             };
             let selector = labels(&pairs(object, &["spec", "selector", "matchLabels"]));
-            let extra = vec![("Images", images), ("Strategy", strategy.to_owned().into_any()), ("Selector", code(&selector))];
+            let extra = vec![
+                ("Images", images),
+                ("Strategy", strategy.to_owned().into_any()),
+                ("Selector", code(&selector)),
+            ];
             view! { {about(object, extra)}{conditions(object)} }.into_any()
         });
         view! {
@@ -156,7 +161,9 @@ fn scale_panel(detail: &Detail) -> AnyView {
     let value = RwSignal::new(String::new());
     let pending = RwSignal::new(false);
     let object = detail.object;
-    let wanted = Memo::new(move |_| object.with(|item| item.as_ref().map_or(0, |item| Replicas::of(&item.object).wanted)));
+    let wanted = Memo::new(move |_| {
+        object.with(|item| item.as_ref().map_or(0, |item| Replicas::of(&item.object).wanted))
+    });
     Effect::new(move |_| value.set(wanted.get().to_string()));
     let step = move |by: i64| {
         let now = value.with_untracked(|value| value.parse::<i64>()).unwrap_or(0);
@@ -168,7 +175,9 @@ fn scale_panel(detail: &Detail) -> AnyView {
             return ui().failed("The number of pods is a whole number, 0 or more.");
         };
         let (namespace, name) = (target.namespace.clone(), target.name.clone());
-        let request = async move { api::patch(&DEPLOYMENTS, &namespace, &name, "scale", &rollout::scale(replicas)).await };
+        let request = async move {
+            api::patch(&DEPLOYMENTS, &namespace, &name, "scale", &rollout::scale(replicas)).await
+        };
         ui().write(format!("Scaling to {replicas}"), pending, request, |_| ());
     };
     let can = detail.clone();
@@ -218,7 +227,11 @@ fn history_tab(detail: &Detail, sets: Live) -> Tab {
                 return state::skeleton(3);
             }
             let may_undo = detail.may("patch", "");
-            let rows = revisions.get().into_iter().map(|revision| revision_view(&detail, revision, may_undo)).collect_view();
+            let rows = revisions
+                .get()
+                .into_iter()
+                .map(|revision| revision_view(&detail, revision, may_undo))
+                .collect_view();
             view! { <ol class="history" data-testid="history">{rows}</ol> }.into_any()
         })
         .into_any()

@@ -54,7 +54,8 @@ pub fn view(detail: &Detail) -> AnyView {
     }
     let object = detail.object;
     let names = Memo::new(move |_| {
-        let containers = object.with(|item| item.as_ref().map(|item| pod::containers(&item.object)).unwrap_or_default());
+        let containers =
+            object.with(|item| item.as_ref().map(|item| pod::containers(&item.object)).unwrap_or_default());
         containers.into_iter().map(|container| (container.name, container.is_init)).collect::<Vec<_>>()
     });
     let first = names.with_untracked(|names| {
@@ -82,7 +83,9 @@ pub fn view(detail: &Detail) -> AnyView {
     follow_whatever_is(wanted, log);
     redraw_on_change(log);
     let options = Signal::derive(move || {
-        let label = |(name, is_init): (String, bool)| (name.clone(), if is_init { format!("{name} (init)") } else { name });
+        let label = |(name, is_init): (String, bool)| {
+            (name.clone(), if is_init { format!("{name} (init)") } else { name })
+        };
         names.get().into_iter().map(label).collect::<Vec<_>>()
     });
     let file = format!("{}.log", detail.name);
@@ -169,7 +172,12 @@ async fn run(wanted: Wanted, log: Log, abort: AbortController) {
     }
 }
 
-async fn follow(wanted: &Wanted, log: Log, abort: &AbortController, newest: &mut String) -> Result<(), ApiError> {
+async fn follow(
+    wanted: &Wanted,
+    log: Log,
+    abort: &AbortController,
+    newest: &mut String,
+) -> Result<(), ApiError> {
     let Ok(connection) = AbortController::new() else { return Err(ApiError::unreachable()) };
     // Stopping from outside ends this connection; this connection's end must not look like being stopped.
     let inner = connection.clone();
@@ -207,9 +215,10 @@ fn is_after(line: &str, newest: &str) -> bool {
 
 impl Log {
     fn is_at_end(self) -> bool {
-        self.frame.try_get_untracked().flatten().is_some_and(|frame| {
-            frame.scroll_height() - frame.scroll_top() - frame.client_height() < 8
-        })
+        self.frame
+            .try_get_untracked()
+            .flatten()
+            .is_some_and(|frame| frame.scroll_height() - frame.scroll_top() - frame.client_height() < 8)
     }
 
     fn pause(self, paused: bool) {
@@ -249,7 +258,9 @@ impl Log {
     fn redraw(self) {
         let Some(Some(frame)) = self.frame.try_get_untracked() else { return };
         let (search, times) = (self.search.get_untracked(), self.times.get_untracked());
-        let all: String = self.window.with_value(|window| window.lines().filter_map(|line| html(line, &search, times)).collect());
+        let all: String = self
+            .window
+            .with_value(|window| window.lines().filter_map(|line| html(line, &search, times)).collect());
         frame.set_inner_html(&all);
         if !self.paused.get_untracked() {
             frame.set_scroll_top(frame.scroll_height());
@@ -259,7 +270,8 @@ impl Log {
 
 fn download(name: &str, text: &str) {
     let parts = js_sys::Array::of1(&JsValue::from_str(text));
-    let made = web_sys::Blob::new_with_str_sequence(&parts).and_then(|blob| web_sys::Url::create_object_url_with_blob(&blob));
+    let made = web_sys::Blob::new_with_str_sequence(&parts)
+        .and_then(|blob| web_sys::Url::create_object_url_with_blob(&blob));
     let Ok(address) = made else { return ui().failed("The browser can't make a file of it") };
     let document = web_sys::window().and_then(|window| window.document());
     let link = document.and_then(|document| document.create_element("a").ok());

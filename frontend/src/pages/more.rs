@@ -23,7 +23,14 @@ pub fn page(_: Params) -> AnyView {
     let kinds = move || {
         let filter = filter.get().to_lowercase();
         let mut kinds: Vec<Found> = ui().kinds.with(|kinds| {
-            kinds.iter().filter(|found| found.resource.full_name().contains(&filter) || found.resource.kind.to_lowercase().contains(&filter)).cloned().collect()
+            kinds
+                .iter()
+                .filter(|found| {
+                    found.resource.full_name().contains(&filter)
+                        || found.resource.kind.to_lowercase().contains(&filter)
+                })
+                .cloned()
+                .collect()
         });
         kinds.sort_by_key(|found| (found.resource.group.clone(), found.resource.plural.clone()));
         kinds
@@ -62,14 +69,18 @@ fn card(found: Found) -> AnyView {
 /// The kind that the address names, as soon as discovery knows it.
 fn resource_of(params: &Params) -> Memo<Option<Resource>> {
     let group = params.get("group");
-    let (group, version, plural) = (if group == "core" { String::new() } else { group }, params.get("version"), params.get("plural"));
+    let (group, version, plural) =
+        (if group == "core" { String::new() } else { group }, params.get("version"), params.get("plural"));
     Memo::new(move |_| {
-        let known = WITH_PAGES.into_iter().find(|r| r.group == group && r.version == version && r.plural == plural);
+        let known =
+            WITH_PAGES.into_iter().find(|r| r.group == group && r.version == version && r.plural == plural);
         let found = |found: &&Found| {
             let resource = &found.resource;
             resource.group == group && resource.version == version && resource.plural == plural
         };
-        known.cloned().or_else(|| ui().kinds.with(|kinds| kinds.iter().find(found).map(|found| found.resource.clone())))
+        known
+            .cloned()
+            .or_else(|| ui().kinds.with(|kinds| kinds.iter().find(found).map(|found| found.resource.clone())))
     })
 }
 
@@ -80,7 +91,13 @@ fn with_resource(params: &Params, show: impl Fn(Resource) -> AnyView + Send + 's
     (move || match resource.get() {
         Some(resource) => show(resource),
         None if ui().kinds.with(Vec::is_empty) => state::skeleton(6),
-        None => state::empty("search", format!("This server has no {plural}"), "Kinds come and go with CustomResourceDefinitions.", None, None),
+        None => state::empty(
+            "search",
+            format!("This server has no {plural}"),
+            "Kinds come and go with CustomResourceDefinitions.",
+            None,
+            None,
+        ),
     })
     .into_any()
 }
@@ -96,7 +113,13 @@ pub fn list(params: Params) -> AnyView {
         let shown = resource.clone();
         let empty = move || {
             let hint = kubectl_get(&shown, &ui().namespace.get());
-            state::empty("more", format!("No {}", shown.plural), "There are no objects of this kind here.", Some(hint), None)
+            state::empty(
+                "more",
+                format!("No {}", shown.plural),
+                "There are no objects of this kind here.",
+                Some(hint),
+                None,
+            )
         };
         view! {
             {title_bar(resource.kind.to_string(), link_button(Weight::Plain, "plus", "Create from YAML", "create-yaml", "/ui/create".into()))}

@@ -21,8 +21,9 @@ pub fn list(_: Params) -> AnyView {
     let open = RwSignal::new(false);
     let bar = move || {
         (move || {
-            (may("create", &NAMESPACES, "", "") && !open.get())
-                .then(|| plain_button(Weight::Plain, "plus", "New namespace", "ns-open", move || open.set(true)))
+            (may("create", &NAMESPACES, "", "") && !open.get()).then(|| {
+                plain_button(Weight::Plain, "plus", "New namespace", "ns-open", move || open.set(true))
+            })
         })
         .into_any()
     };

@@ -1,9 +1,9 @@
 //! Nodes: the machines.
 use super::deployments::pod_list;
 use super::{Words, list_page, nothing};
+use crate::api;
 use crate::api::resource::{NODES, PODS};
 use crate::api::watch::Query;
-use crate::api;
 use crate::components::cells::{meter, panel};
 use crate::components::conditions::conditions;
 use crate::components::controls::{Tab, Weight, button};
@@ -46,7 +46,9 @@ pub fn detail(params: Params) -> AnyView {
 }
 
 fn machine(object: &Value) -> Vec<(&'static str, AnyView)> {
-    let fact = |label: &'static str, field: &str| (label, text(object, &["status", "nodeInfo", field]).to_owned().into_any());
+    let fact = |label: &'static str, field: &str| {
+        (label, text(object, &["status", "nodeInfo", field]).to_owned().into_any())
+    };
     vec![
         fact("Version", "kubeletVersion"),
         fact("Runtime", "containerRuntimeVersion"),
@@ -60,10 +62,12 @@ fn machine(object: &Value) -> Vec<(&'static str, AnyView)> {
 fn requests(detail: &Detail, pods: Live) -> AnyView {
     let (object, name) = (detail.object, detail.name.clone());
     let content = move || {
-        let have = object.with(|item| item.as_ref().map(|item| allocatable(&item.object)).unwrap_or_default());
+        let have =
+            object.with(|item| item.as_ref().map(|item| allocatable(&item.object)).unwrap_or_default());
         let want = pods.objects.with(|all| requested(all.values().map(|item| &item.object), &name));
         let cpu = format!("CPU {} of {} cores", units::cores(want.milli_cpu), units::cores(have.milli_cpu));
-        let memory = format!("Memory {} of {}", units::bytes(want.memory_bytes), units::bytes(have.memory_bytes));
+        let memory =
+            format!("Memory {} of {}", units::bytes(want.memory_bytes), units::bytes(have.memory_bytes));
         view! {
             {meter(units::percent(want.milli_cpu, have.milli_cpu), cpu)}
             {meter(units::percent(want.memory_bytes, have.memory_bytes), memory)}
@@ -79,12 +83,17 @@ fn cordon(detail: &Detail) -> AnyView {
     let pending = RwSignal::new(false);
     let detail = detail.clone();
     let object = detail.object;
-    let is_off = Memo::new(move |_| object.with(|item| item.as_ref().is_some_and(|i| i.object["spec"]["unschedulable"] == true)));
+    let is_off = Memo::new(move |_| {
+        object.with(|item| item.as_ref().is_some_and(|i| i.object["spec"]["unschedulable"] == true))
+    });
     (move || {
         let name = detail.name.clone();
         let press = move || {
             let off = !is_off.get_untracked();
-            let (name, patch) = (name.clone(), json!({"spec": {"unschedulable": if off { json!(true) } else { Value::Null }}}));
+            let (name, patch) = (
+                name.clone(),
+                json!({"spec": {"unschedulable": if off { json!(true) } else { Value::Null }}}),
+            );
             let done = if off { "Takes no new pods" } else { "Takes pods again" };
             ui().write(done, pending, async move { api::patch(&NODES, "", &name, "", &patch).await }, |_| ());
         };

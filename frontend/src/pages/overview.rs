@@ -89,10 +89,17 @@ fn welcome() -> AnyView {
         "" => "The cluster is ready and empty".to_owned(),
         namespace => format!("Nothing runs in {namespace} yet"),
     };
-    let action = may("create", &DEPLOYMENTS, "", &namespace)
-        .then(|| link_button(Weight::Primary, "plus", "Deploy an image", "deploy-first", "/ui/deploy".into()));
+    let action = may("create", &DEPLOYMENTS, "", &namespace).then(|| {
+        link_button(Weight::Primary, "plus", "Deploy an image", "deploy-first", "/ui/deploy".into())
+    });
     let hint = format!("kubectl create deployment web --image=IMAGE{place}");
-    state::empty("wheel", title, "Deploy a first image: a Deployment keeps its pods running, replaces broken ones and rolls out new versions.", Some(hint), action)
+    state::empty(
+        "wheel",
+        title,
+        "Deploy a first image: a Deployment keeps its pods running, replaces broken ones and rolls out new versions.",
+        Some(hint),
+        action,
+    )
 }
 
 fn trouble(found: &[Concern], count: usize) -> AnyView {
@@ -106,8 +113,13 @@ fn trouble(found: &[Concern], count: usize) -> AnyView {
             </li>
         }
     };
-    let class = if found.iter().any(|concern| concern.status.tone == Tone::Bad) { "verdict bad" } else { "verdict warn" };
-    let title = if count == 1 { "One thing needs a look".to_owned() } else { format!("{count} things need a look") };
+    let class = if found.iter().any(|concern| concern.status.tone == Tone::Bad) {
+        "verdict bad"
+    } else {
+        "verdict warn"
+    };
+    let title =
+        if count == 1 { "One thing needs a look".to_owned() } else { format!("{count} things need a look") };
     let rest = count.saturating_sub(CONCERNS_SHOWN);
     view! {
         <div class=class role="status" data-testid="verdict">{icon("alert")}<div><b>{title}</b>
@@ -118,7 +130,12 @@ fn trouble(found: &[Concern], count: usize) -> AnyView {
     .into_any()
 }
 
-fn tile(title: &'static str, to: String, live: Live, content: impl Fn() -> AnyView + Send + 'static) -> AnyView {
+fn tile(
+    title: &'static str,
+    to: String,
+    live: Live,
+    content: impl Fn() -> AnyView + Send + 'static,
+) -> AnyView {
     view! {
         <a class="tile" href=to>
             <h2>{title}</h2>
@@ -152,7 +169,9 @@ fn deployments_tile(parts: Parts) -> AnyView {
     let deployments = parts.deployments.objects;
     let content = move || {
         deployments.with(|all| {
-            let settled = values(all).filter(|d| matches!(workload::deployment(d).tone, Tone::Good | Tone::Muted)).count();
+            let settled = values(all)
+                .filter(|d| matches!(workload::deployment(d).tone, Tone::Good | Tone::Muted))
+                .count();
             let busy = values(all).filter(|d| workload::deployment(d).tone == Tone::Busy).count();
             let note = (busy > 0).then(|| view! { <p class="quiet">{format!("{busy} rolling out")}</p> });
             view! { {big(settled, Some(all.len()), "available")}{note} }.into_any()
@@ -166,7 +185,8 @@ fn pods_tile(parts: Parts) -> AnyView {
     let content = move || {
         pods.with(|all| {
             let counts = pod_counts(values(all));
-            let names = [("good", "ready"), ("busy", "starting or ending"), ("bad", "failing"), ("muted", "done")];
+            let names =
+                [("good", "ready"), ("busy", "starting or ending"), ("bad", "failing"), ("muted", "done")];
             let part = |(count, (class, _)): (usize, (&'static str, &str))| {
                 (count > 0).then(|| view! { <i class=class style=format!("flex-grow:{count}")></i> })
             };
@@ -192,7 +212,8 @@ fn requests_tile(parts: Parts) -> AnyView {
         let have = nodes.with(|all| values(all).map(allocatable).fold(Capacity::default(), plus));
         let want = pods.with(|all| requested(values(all), ""));
         let cpu = format!("CPU {} of {} cores", units::cores(want.milli_cpu), units::cores(have.milli_cpu));
-        let memory = format!("Memory {} of {}", units::bytes(want.memory_bytes), units::bytes(have.memory_bytes));
+        let memory =
+            format!("Memory {} of {}", units::bytes(want.memory_bytes), units::bytes(have.memory_bytes));
         view! {
             {meter(units::percent(want.milli_cpu, have.milli_cpu), cpu)}
             {meter(units::percent(want.memory_bytes, have.memory_bytes), memory)}

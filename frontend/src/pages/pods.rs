@@ -54,7 +54,8 @@ fn overview(object: &Value) -> AnyView {
 }
 
 fn container(container: Container) -> AnyView {
-    let mut rows = vec![("Image", code(&container.image)), ("Restarts", container.restarts.to_string().into_any())];
+    let mut rows =
+        vec![("Image", code(&container.image)), ("Restarts", container.restarts.to_string().into_any())];
     let mut add = |name, text: String| {
         if !text.is_empty() {
             rows.push((name, text.into_any()));

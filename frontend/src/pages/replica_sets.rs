@@ -35,7 +35,8 @@ pub fn detail(params: Params) -> AnyView {
     let shown = detail.clone();
     let overview = Tab::new("overview", "Overview", move || {
         let facts = shown.view(|object| {
-            let images = rollout::images(&object["spec"]["template"]).iter().map(|image| code(image)).collect_view();
+            let images =
+                rollout::images(&object["spec"]["template"]).iter().map(|image| code(image)).collect_view();
             let count = workload::Replicas::of(object);
             let ready = format!("{} of {}", count.ready, count.wanted);
             let extra = vec![("Images", images.into_any()), ("Ready", ready.into_any())];

@@ -55,8 +55,10 @@ fn overview(object: &Value) -> AnyView {
         ("Ports", code(&ports(object))),
         ("Selector", code(&labels(&pairs(object, &["spec", "selector"])))),
     ];
-    let port = items(object, &["spec", "ports"]).first().and_then(|port| number(port, &["port"])).unwrap_or(80);
-    let forward = format!("kubectl port-forward -n {} service/{} 8080:{port}", namespace(object), name(object));
+    let port =
+        items(object, &["spec", "ports"]).first().and_then(|port| number(port, &["port"])).unwrap_or(80);
+    let forward =
+        format!("kubectl port-forward -n {} service/{} 8080:{port}", namespace(object), name(object));
     view! {
         <div class="columns">
             {about(object, extra)}

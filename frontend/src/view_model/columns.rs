@@ -149,7 +149,9 @@ pub fn known(plural: &str) -> Option<Vec<Column>> {
             column("Memory", 2, |n| Cell::Text(units::bytes(overview::allocatable(n).memory_bytes))),
             column("Address", 2, |n| Cell::Code(node_address(n))),
             column("Version", 3, |n| Cell::Text(text(n, &["status", "nodeInfo", "kubeletVersion"]).into())),
-            column("Runtime", 3, |n| Cell::Text(text(n, &["status", "nodeInfo", "containerRuntimeVersion"]).into())),
+            column("Runtime", 3, |n| {
+                Cell::Text(text(n, &["status", "nodeInfo", "containerRuntimeVersion"]).into())
+            }),
             column("Age", 3, age),
         ],
         "services" => vec![
@@ -160,7 +162,9 @@ pub fn known(plural: &str) -> Option<Vec<Column>> {
             column("Age", 2, age),
         ],
         "configmaps" => vec![
-            column("Keys", 1, |c| Cell::Number(small(pairs(c, &["data"]).len() + pairs(c, &["binaryData"]).len()))),
+            column("Keys", 1, |c| {
+                Cell::Number(small(pairs(c, &["data"]).len() + pairs(c, &["binaryData"]).len()))
+            }),
             column("Age", 1, age),
         ],
         "secrets" => vec![
@@ -168,7 +172,9 @@ pub fn known(plural: &str) -> Option<Vec<Column>> {
             column("Keys", 1, |s| Cell::Number(small(pairs(s, &["data"]).len()))),
             column("Age", 1, age),
         ],
-        "namespaces" => vec![column("Status", 1, |n| Cell::Status(workload::namespace(n))), column("Age", 1, age)],
+        "namespaces" => {
+            vec![column("Status", 1, |n| Cell::Status(workload::namespace(n))), column("Age", 1, age)]
+        }
         _ => return None,
     })
 }
@@ -277,8 +283,14 @@ mod tests {
             TableColumn { name: "Holder".into(), priority: 0 },
             TableColumn { name: "Age".into(), priority: 0 },
         ]);
-        let item = Item { object: json!({"metadata": {"creationTimestamp": "1970-01-01T00:00:01Z"}}), cells: vec![json!("x"), json!("me"), json!("5d")] };
-        assert_eq!(columns.iter().map(|c| c.cell(&item)).collect::<Vec<_>>(), [Cell::Text("me".into()), Cell::Age(Some(1000))]);
+        let item = Item {
+            object: json!({"metadata": {"creationTimestamp": "1970-01-01T00:00:01Z"}}),
+            cells: vec![json!("x"), json!("me"), json!("5d")],
+        };
+        assert_eq!(
+            columns.iter().map(|c| c.cell(&item)).collect::<Vec<_>>(),
+            [Cell::Text("me".into()), Cell::Age(Some(1000))]
+        );
     }
 
     #[test]

@@ -89,7 +89,9 @@ impl Form {
             add("replicas".into(), "a whole number, 0 or more");
         }
         for (index, port) in self.ports.iter().enumerate() {
-            if port.container.parse::<u16>().is_err() || (!port.service.is_empty() && port.service.parse::<u16>().is_err()) {
+            if port.container.parse::<u16>().is_err()
+                || (!port.service.is_empty() && port.service.parse::<u16>().is_err())
+            {
                 add(format!("port-{index}"), "a port is a number from 1 to 65535");
             }
         }
@@ -112,7 +114,8 @@ impl Form {
             container["command"] = command.into();
         }
         if !self.ports.is_empty() {
-            let port = |port: &Port| json!({"containerPort": numeric(&port.container), "protocol": port.protocol});
+            let port =
+                |port: &Port| json!({"containerPort": numeric(&port.container), "protocol": port.protocol});
             container["ports"] = self.ports.iter().map(port).collect();
         }
         if !self.variables.is_empty() {
@@ -161,7 +164,8 @@ impl Form {
 
     fn resources(&self) -> Option<Value> {
         let amounts = |cpu: &str, memory: &str| {
-            let filled = [("cpu", cpu), ("memory", memory)].into_iter().filter(|(_, amount)| !amount.is_empty());
+            let filled =
+                [("cpu", cpu), ("memory", memory)].into_iter().filter(|(_, amount)| !amount.is_empty());
             filled.map(|(name, amount)| (name.to_owned(), Value::from(amount))).collect::<Map<_, _>>()
         };
         let mut out = Map::new();
@@ -252,7 +256,9 @@ fn field_of(path: &str) -> String {
         "spec.replicas" => "replicas".into(),
         "metadata.namespace" => "namespace".into(),
         // The name is also the label and the container's name.
-        _ if path.starts_with("metadata.") || path.ends_with(".name") || path.contains("abels") => "name".into(),
+        _ if path.starts_with("metadata.") || path.ends_with(".name") || path.contains("abels") => {
+            "name".into()
+        }
         _ => String::new(),
     }
 }
@@ -301,7 +307,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_at_its_field() {
-        let form = Form { replicas: "many".into(), ports: vec![Port { container: "x".into(), service: String::new(), protocol: "TCP" }], ..Form::default() };
+        let form = Form {
+            replicas: "many".into(),
+            ports: vec![Port { container: "x".into(), service: String::new(), protocol: "TCP" }],
+            ..Form::default()
+        };
         let fields: Vec<_> = form.problems().into_iter().map(|problem| problem.field).collect();
         assert_eq!(fields, ["name", "image", "replicas", "port-0"]);
     }
@@ -327,7 +337,10 @@ mod tests {
     #[test]
     fn a_complaint_about_no_field_is_shown_whole() {
         let mut error = ApiError::local("quota exceeded");
-        assert_eq!(problems_of(&error)[0], Problem { field: String::new(), message: "quota exceeded".into() });
+        assert_eq!(
+            problems_of(&error)[0],
+            Problem { field: String::new(), message: "quota exceeded".into() }
+        );
         error.causes = vec![Cause { field: "spec.replicas".into(), message: "too many".into() }];
         assert_eq!(problems_of(&error)[0].field, "replicas");
         let taken = ApiError { reason: "AlreadyExists".into(), ..ApiError::local("taken") };

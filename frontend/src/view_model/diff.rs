@@ -61,7 +61,9 @@ fn middle(old: &[&str], new: &[&str], out: &mut Vec<Line>) {
         if i < old.len() && j < new.len() && old[i] == new[j] {
             out.push(line(Mark::Same, old[i]));
             (i, j) = (i + 1, j + 1);
-        } else if i < old.len() && (j == new.len() || common[(i + 1) * width + j] >= common[i * width + j + 1]) {
+        } else if i < old.len()
+            && (j == new.len() || common[(i + 1) * width + j] >= common[i * width + j + 1])
+        {
             out.push(line(Mark::Removed, old[i]));
             i += 1;
         } else {
@@ -112,11 +114,14 @@ mod tests {
 
     #[test]
     fn the_marks_tell_how_to_get_from_the_old_to_the_new() {
-        for (old, new) in [("a b c d", "b x d y"), ("", "a b"), ("a a a", "a"), ("a b c", "c b a"), ("x", "")] {
+        for (old, new) in [("a b c d", "b x d y"), ("", "a b"), ("a a a", "a"), ("a b c", "c b a"), ("x", "")]
+        {
             let (old, new) = (old.replace(' ', "\n"), new.replace(' ', "\n"));
             let mut all = Vec::new();
             middle(&old.lines().collect::<Vec<_>>(), &new.lines().collect::<Vec<_>>(), &mut all);
-            let side = |dropped: Mark| all.iter().filter(|l| l.mark != dropped).map(|l| l.text.as_str()).collect::<Vec<_>>();
+            let side = |dropped: Mark| {
+                all.iter().filter(|l| l.mark != dropped).map(|l| l.text.as_str()).collect::<Vec<_>>()
+            };
             assert_eq!(side(Mark::Added), old.lines().collect::<Vec<_>>());
             assert_eq!(side(Mark::Removed), new.lines().collect::<Vec<_>>());
         }

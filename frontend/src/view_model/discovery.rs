@@ -25,7 +25,8 @@ pub fn from_groups(body: &Value) -> Vec<Found> {
             for resource in list(version, &["resources"]) {
                 let found = found(text(group, &["metadata", "name"]), text(version, &["version"]), resource);
                 let known = out.iter().any(|other| {
-                    other.resource.group == found.resource.group && other.resource.plural == found.resource.plural
+                    other.resource.group == found.resource.group
+                        && other.resource.plural == found.resource.plural
                 });
                 if !known && found.can("list") {
                     out.push(found);
@@ -56,7 +57,8 @@ pub fn from_resource_list(body: &Value) -> Vec<Found> {
         core if !core.contains('/') => ("", core),
         other => other.split_once('/').unwrap_or_default(),
     };
-    let resources = list(body, &["resources"]).iter().filter(|resource| !text(resource, &["name"]).contains('/'));
+    let resources =
+        list(body, &["resources"]).iter().filter(|resource| !text(resource, &["name"]).contains('/'));
     let found = |resource: &Value| Found {
         resource: Resource {
             group: group.to_owned().into(),

@@ -81,7 +81,9 @@ fn fields(rows: &[(String, Content)], holder: Holder) -> (Map<String, Value>, Ma
         match (holder, content) {
             (Holder::Secret, content) => data.insert(key.clone(), STANDARD.encode(content.bytes()).into()),
             (Holder::ConfigMap, Content::Text(text)) => data.insert(key.clone(), text.clone().into()),
-            (Holder::ConfigMap, Content::Bytes(bytes)) => binary.insert(key.clone(), STANDARD.encode(bytes).into()),
+            (Holder::ConfigMap, Content::Bytes(bytes)) => {
+                binary.insert(key.clone(), STANDARD.encode(bytes).into())
+            }
         };
     }
     (data, binary)
@@ -92,9 +94,12 @@ pub fn object(holder: Holder, namespace: &str, name: &str, kind: &str, rows: &[(
     let (data, binary) = fields(rows, holder);
     let metadata = json!({"name": name, "namespace": namespace});
     match holder {
-        Holder::Secret => json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data}),
+        Holder::Secret => {
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data})
+        }
         Holder::ConfigMap => {
-            let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data});
+            let mut object =
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data});
             if !binary.is_empty() {
                 object["binaryData"] = binary.into();
             }
@@ -129,7 +134,13 @@ mod tests {
 
     #[test]
     fn a_secrets_values_are_decoded_and_encoded() {
-        let object = object(Holder::Secret, "n", "s", "Opaque", &[("a".into(), text("hällo\n")), (String::new(), text(""))]);
+        let object = object(
+            Holder::Secret,
+            "n",
+            "s",
+            "Opaque",
+            &[("a".into(), text("hällo\n")), (String::new(), text(""))],
+        );
         assert_eq!(object["data"], json!({"a": "aMOkbGxvCg=="}));
         assert_eq!(entries(&object, Holder::Secret), Entries::from([("a".into(), text("hällo\n"))]));
     }
@@ -145,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_patch_holds_only_what_changed_and_the_version_it_was_made_for() {
-        let object = json!({"metadata": {"resourceVersion": "5"}, "data": {"keep": "a2VlcA==", "drop": "eA=="}});
+        let object =
+            json!({"metadata": {"resourceVersion": "5"}, "data": {"keep": "a2VlcA==", "drop": "eA=="}});
         let rows = [("keep".into(), text("keep")), ("new".into(), text("v"))];
         assert_eq!(
             patch(&object, Holder::Secret, &rows),

@@ -115,12 +115,18 @@ mod tests {
 
     #[test]
     fn a_line_can_not_smuggle_markup_in() {
-        assert_eq!(html("<b>&\"", "", false).as_deref(), Some("<div class=\"line\">&lt;b&gt;&amp;&quot;</div>"));
+        assert_eq!(
+            html("<b>&\"", "", false).as_deref(),
+            Some("<div class=\"line\">&lt;b&gt;&amp;&quot;</div>")
+        );
     }
 
     #[test]
     fn a_search_marks_what_it_finds_and_drops_other_lines() {
-        assert_eq!(html("an Error is", "error", false).as_deref(), Some("<div class=\"line\">an <mark>Error</mark> is</div>"));
+        assert_eq!(
+            html("an Error is", "error", false).as_deref(),
+            Some("<div class=\"line\">an <mark>Error</mark> is</div>")
+        );
         assert_eq!(html("all good", "error", false), None);
     }
 
@@ -128,7 +134,10 @@ mod tests {
     fn the_servers_time_is_cut_off_unless_wanted() {
         let line = "2026-01-02T03:04:05.678901234Z hello";
         assert_eq!(html(line, "", false).as_deref(), Some("<div class=\"line\">hello</div>"));
-        assert_eq!(html(line, "", true).as_deref(), Some("<div class=\"line\"><time>2026-01-02T03:04:05.678</time>hello</div>"));
+        assert_eq!(
+            html(line, "", true).as_deref(),
+            Some("<div class=\"line\"><time>2026-01-02T03:04:05.678</time>hello</div>")
+        );
     }
 
     #[test]

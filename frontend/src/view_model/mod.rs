@@ -39,7 +39,8 @@ pub fn at<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Value> {
 /// Name and value of a map of strings, in order.
 pub fn pairs(object: &Value, path: &[&str]) -> Vec<(String, String)> {
     let map = at(object, path).and_then(Value::as_object);
-    let pair = |(name, value): (&String, &Value)| (name.clone(), value.as_str().unwrap_or_default().to_owned());
+    let pair =
+        |(name, value): (&String, &Value)| (name.clone(), value.as_str().unwrap_or_default().to_owned());
     map.into_iter().flatten().map(pair).collect()
 }
 
@@ -61,5 +62,7 @@ pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
 }
 
 pub fn is_owned_by(object: &Value, uid: &str) -> bool {
-    list(object, &["metadata", "ownerReferences"]).iter().any(|owner| owner["uid"] == uid && owner["controller"] == true)
+    list(object, &["metadata", "ownerReferences"])
+        .iter()
+        .any(|owner| owner["uid"] == uid && owner["controller"] == true)
 }

@@ -101,10 +101,15 @@ pub fn pod_counts<'a>(pods: impl Iterator<Item = &'a Value>) -> [usize; 4] {
 
 /// When an event was last seen, in milliseconds.
 pub fn event_time(event: &Value) -> i64 {
-    [&["series", "lastObservedTime"][..], &["lastTimestamp"], &["eventTime"], &["metadata", "creationTimestamp"]]
-        .iter()
-        .find_map(|path| at(event, path).and_then(Value::as_str).and_then(super::time::parse))
-        .unwrap_or(0)
+    [
+        &["series", "lastObservedTime"][..],
+        &["lastTimestamp"],
+        &["eventTime"],
+        &["metadata", "creationTimestamp"],
+    ]
+    .iter()
+    .find_map(|path| at(event, path).and_then(Value::as_str).and_then(super::time::parse))
+    .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -123,8 +128,10 @@ mod tests {
 
     #[test]
     fn requests_of_pods_that_are_over_or_unplaced_do_not_count() {
-        let pod = |phase: &str, node: &str| json!({"spec": {"nodeName": node, "containers": [
-            {"resources": {"requests": {"cpu": "250m", "memory": "1Ki"}}}]}, "status": {"phase": phase}});
+        let pod = |phase: &str, node: &str| {
+            json!({"spec": {"nodeName": node, "containers": [
+            {"resources": {"requests": {"cpu": "250m", "memory": "1Ki"}}}]}, "status": {"phase": phase}})
+        };
         let pods = [pod("Running", "a"), pod("Running", "b"), pod("Succeeded", "a"), pod("Pending", "")];
         let expected = Capacity { milli_cpu: 250, memory_bytes: 1024, pods: 1 };
         assert_eq!(requested(pods.iter(), "a"), expected);

@@ -26,7 +26,9 @@ pub fn status(pod: &Value) -> Status {
         "Terminating" => Tone::Busy,
         "Pending" if condition(pod, "PodScheduled").is_some_and(|c| c["status"] == "False") => Tone::Warn,
         "Pending" | "ContainerCreating" | "PodInitializing" => Tone::Busy,
-        word if word.starts_with("Init:") && !word.contains("Error") && !word.contains("BackOff") => Tone::Busy,
+        word if word.starts_with("Init:") && !word.contains("Error") && !word.contains("BackOff") => {
+            Tone::Busy
+        }
         _ => Tone::Bad,
     };
     Status { tone, word, detail }
@@ -108,7 +110,10 @@ pub fn is_ready(pod: &Value) -> bool {
 
 /// Why it is not as it should be.
 fn message(pod: &Value) -> String {
-    for container in list(pod, &["status", "initContainerStatuses"]).iter().chain(list(pod, &["status", "containerStatuses"])) {
+    for container in list(pod, &["status", "initContainerStatuses"])
+        .iter()
+        .chain(list(pod, &["status", "containerStatuses"]))
+    {
         let waiting = text(container, &["state", "waiting", "message"]);
         if !waiting.is_empty() {
             return waiting.into();
@@ -178,10 +183,14 @@ fn container(pod: &Value, spec: &Value, is_init: bool) -> Container {
         time::parse(text(status, &["state", state, field]))
     });
     let port = |port: &Value| {
-        format!("{}/{}", number(port, &["containerPort"]).unwrap_or(0), match text(port, &["protocol"]) {
-            "" => "TCP",
-            protocol => protocol,
-        })
+        format!(
+            "{}/{}",
+            number(port, &["containerPort"]).unwrap_or(0),
+            match text(port, &["protocol"]) {
+                "" => "TCP",
+                protocol => protocol,
+            }
+        )
     };
     Container {
         name: text(spec, &["name"]).into(),
@@ -262,16 +271,48 @@ mod tests {
         let ready = json!([{"type": "Ready", "status": "True"}]);
         for (status, word, tone) in [
             (json!({}), "Pending", Tone::Busy),
-            (json!({"phase": "Running", "conditions": ready, "containerStatuses": [{"ready": true, "state": {"running": {}}}]}), "Running", Tone::Good),
+            (
+                json!({"phase": "Running", "conditions": ready, "containerStatuses": [{"ready": true, "state": {"running": {}}}]}),
+                "Running",
+                Tone::Good,
+            ),
             (json!({"phase": "Running"}), "Running", Tone::Busy),
-            (json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}), "ContainerCreating", Tone::Busy),
-            (json!({"phase": "Running", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}), "CrashLoopBackOff", Tone::Bad),
+            (
+                json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}),
+                "ContainerCreating",
+                Tone::Busy,
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+                "CrashLoopBackOff",
+                Tone::Bad,
+            ),
             (json!({"phase": "Failed", "reason": "Evicted"}), "Evicted", Tone::Bad),
-            (json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]}), "Completed", Tone::Muted),
-            (json!({"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 3}}}]}), "ExitCode:3", Tone::Bad),
-            (json!({"phase": "Pending", "initContainerStatuses": [{"state": {"running": {}}}]}), "Init:0/1", Tone::Busy),
-            (json!({"phase": "Pending", "initContainerStatuses": [{"state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]}), "Init:Error", Tone::Bad),
-            (json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": "no node"}]}), "Pending", Tone::Warn),
+            (
+                json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]}),
+                "Completed",
+                Tone::Muted,
+            ),
+            (
+                json!({"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 3}}}]}),
+                "ExitCode:3",
+                Tone::Bad,
+            ),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [{"state": {"running": {}}}]}),
+                "Init:0/1",
+                Tone::Busy,
+            ),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [{"state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]}),
+                "Init:Error",
+                Tone::Bad,
+            ),
+            (
+                json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": "no node"}]}),
+                "Pending",
+                Tone::Warn,
+            ),
         ] {
             let got = super::status(&pod(status.clone()));
             assert_eq!((got.word.as_str(), got.tone), (word, tone), "{status}");
@@ -295,10 +336,15 @@ mod tests {
 
     #[test]
     fn a_container_tells_how_its_last_run_ended() {
-        let pod = pod(json!({"containerStatuses": [{"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
-            "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}));
+        let pod = pod(
+            json!({"containerStatuses": [{"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+            "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),
+        );
         let containers = containers(&pod);
-        assert_eq!(containers[0].status, Status::new(Tone::Bad, "CrashLoopBackOff").with_detail("back-off 10s"));
+        assert_eq!(
+            containers[0].status,
+            Status::new(Tone::Bad, "CrashLoopBackOff").with_detail("back-off 10s")
+        );
         assert_eq!(containers[0].last_end, "OOMKilled, exit code 137");
         assert_eq!(containers[1].status.word, "Waiting");
     }

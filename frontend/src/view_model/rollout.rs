@@ -53,7 +53,10 @@ fn revision(replica_set: &Value) -> Option<Revision> {
 
 /// The images of a pod template's containers.
 pub fn images(template: &Value) -> Vec<String> {
-    list(template, &["spec", "containers"]).iter().map(|container| text(container, &["image"]).to_owned()).collect()
+    list(template, &["spec", "containers"])
+        .iter()
+        .map(|container| text(container, &["image"]).to_owned())
+        .collect()
 }
 
 fn without_hash(template: &Value) -> Value {
@@ -70,7 +73,9 @@ fn without_hash(template: &Value) -> Value {
 /// Puts a revision's template back, with its annotations, as `kubectl rollout undo` does. A JSON patch.
 pub fn undo(deployment: &Value, to: &Revision) -> Value {
     let belongs_to_deployment = |name: &str| {
-        name == LAST_APPLIED || name.starts_with("deployment.kubernetes.io/") || name.starts_with("deprecated.")
+        name == LAST_APPLIED
+            || name.starts_with("deployment.kubernetes.io/")
+            || name.starts_with("deprecated.")
     };
     let mut annotations = serde_json::Map::new();
     let sources = [(&deployment["metadata"]["annotations"], true), (&to.annotations, false)];
@@ -116,9 +121,13 @@ mod tests {
     #[test]
     fn history_is_newest_first_and_only_its_own() {
         let deployment = json!({"metadata": {"uid": "d"}});
-        let sets = [replica_set("d", "1", "a:1"), replica_set("other", "9", "b:9"), replica_set("d", "10", "a:10")];
+        let sets =
+            [replica_set("d", "1", "a:1"), replica_set("other", "9", "b:9"), replica_set("d", "10", "a:10")];
         let history = history(&deployment, sets.iter());
-        assert_eq!(history.iter().map(|r| (r.number, r.is_current)).collect::<Vec<_>>(), [(10, true), (1, false)]);
+        assert_eq!(
+            history.iter().map(|r| (r.number, r.is_current)).collect::<Vec<_>>(),
+            [(10, true), (1, false)]
+        );
         assert_eq!(history[1].images, ["a:1"]);
         assert_eq!(history[1].change_cause, "to a:1");
     }

@@ -54,7 +54,13 @@ mod tests {
             {"verbs": ["delete"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["one"]}]}}));
         assert!(rules.allow("get", "", "pods/log"));
         assert!(rules.allow("patch", "apps", "deployments/scale"));
-        for (verb, group, resource) in [("get", "apps", "pods"), ("create", "", "pods"), ("get", "", "pods/exec"), ("delete", "", "pods"), ("get", "apps", "deployments")] {
+        for (verb, group, resource) in [
+            ("get", "apps", "pods"),
+            ("create", "", "pods"),
+            ("get", "", "pods/exec"),
+            ("delete", "", "pods"),
+            ("get", "apps", "deployments"),
+        ] {
             assert!(!rules.allow(verb, group, resource), "{verb} {group} {resource}");
         }
         assert!(Rules::unknown().allow("delete", "x", "y/z"));

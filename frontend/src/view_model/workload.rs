@@ -49,7 +49,9 @@ pub fn deployment(object: &Value) -> Status {
         return Status::new(Tone::Busy, "Waiting for the controller");
     }
     match () {
-        () if replicas.updated < replicas.wanted => progress("Rolling out", replicas.updated, replicas.wanted, "updated"),
+        () if replicas.updated < replicas.wanted => {
+            progress("Rolling out", replicas.updated, replicas.wanted, "updated")
+        }
         () if replicas.current > replicas.updated => {
             let old = replicas.current - replicas.updated;
             Status::new(Tone::Busy, "Rolling out").with_detail(format!("{old} old pods are ending"))
@@ -70,7 +72,9 @@ pub fn replica_set(object: &Value) -> Status {
     let replicas = Replicas::of(object);
     match () {
         () if replicas.wanted == 0 && replicas.current == 0 => Status::new(Tone::Muted, "Idle"),
-        () if replicas.ready == replicas.wanted && replicas.current == replicas.wanted => Status::new(Tone::Good, "Ready"),
+        () if replicas.ready == replicas.wanted && replicas.current == replicas.wanted => {
+            Status::new(Tone::Good, "Ready")
+        }
         () => progress("Scaling", replicas.ready, replicas.wanted, "ready"),
     }
 }
@@ -87,7 +91,9 @@ pub fn node(object: &Value) -> Status {
         _ => status,
     };
     match object["spec"]["unschedulable"] == true {
-        true if status.tone == Tone::Good => Status::new(Tone::Warn, "Cordoned").with_detail("takes no new pods"),
+        true if status.tone == Tone::Good => {
+            Status::new(Tone::Warn, "Cordoned").with_detail("takes no new pods")
+        }
         _ => status,
     }
 }
@@ -114,9 +120,18 @@ mod tests {
             (json!({}), "Waiting for the controller"),
             (json!({"observedGeneration": 2, "updatedReplicas": 1, "replicas": 3}), "Rolling out"),
             (json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 4}), "Rolling out"),
-            (json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 2}), "Starting"),
-            (json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 3}), "Available"),
-            (json!({"conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]}), "Rollout stuck"),
+            (
+                json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 2}),
+                "Starting",
+            ),
+            (
+                json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 3}),
+                "Available",
+            ),
+            (
+                json!({"conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]}),
+                "Rollout stuck",
+            ),
         ] {
             assert_eq!(deployment(&web(status.clone())).word, word, "{status}");
         }

@@ -47,7 +47,10 @@ pub fn answer(zone: &Zone, name: &str, kind: RecordType) -> Answer {
         ["svc", namespace, service, protocol, port] => (Some(Host::Port(port, protocol)), service, namespace),
         _ => return Answer::NoSuchName,
     };
-    let found = zone.services.iter().find(|s| s["metadata"]["name"] == service && s["metadata"]["namespace"] == namespace);
+    let found = zone
+        .services
+        .iter()
+        .find(|s| s["metadata"]["name"] == service && s["metadata"]["namespace"] == namespace);
     let Some(found) = found else { return Answer::NoSuchName };
     match host {
         Some(Host::Port(port, protocol)) => ports(zone, found, port, protocol, kind),
@@ -68,7 +71,9 @@ enum Host<'a> {
 fn addresses(found: Vec<Ipv4Addr>, kind: RecordType) -> Answer {
     match kind {
         _ if found.is_empty() => Answer::NoSuchName,
-        RecordType::A | RecordType::ANY => Answer::Records(found.into_iter().map(|ip| RData::A(A(ip))).collect()),
+        RecordType::A | RecordType::ANY => {
+            Answer::Records(found.into_iter().map(|ip| RData::A(A(ip))).collect())
+        }
         _ => Answer::Records(Vec::new()),
     }
 }
@@ -91,7 +96,9 @@ fn ready_addresses(zone: &Zone, service: &Value, host: Option<&str>) -> Vec<Ipv4
 }
 
 fn ports(zone: &Zone, service: &Value, port: &str, protocol: &str, kind: RecordType) -> Answer {
-    let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else { return Answer::NoSuchName };
+    let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
+        return Answer::NoSuchName;
+    };
     let named = service["spec"]["ports"].as_array().into_iter().flatten().find(|p| {
         p["name"] == port && p["protocol"].as_str().unwrap_or("TCP").eq_ignore_ascii_case(protocol)
     });
@@ -101,12 +108,21 @@ fn ports(zone: &Zone, service: &Value, port: &str, protocol: &str, kind: RecordT
         return Answer::Records(Vec::new());
     }
     let meta = &service["metadata"];
-    let base = format!("{}.{}.svc.{DOMAIN}.", meta["name"].as_str().unwrap_or_default(), meta["namespace"].as_str().unwrap_or_default());
+    let base = format!(
+        "{}.{}.svc.{DOMAIN}.",
+        meta["name"].as_str().unwrap_or_default(),
+        meta["namespace"].as_str().unwrap_or_default()
+    );
     let hosts = match service["spec"]["clusterIP"] == "None" {
-        true => ready_addresses(zone, service, None).iter().map(|ip| format!("{}.{base}", ip.to_string().replace('.', "-"))).collect(),
+        true => ready_addresses(zone, service, None)
+            .iter()
+            .map(|ip| format!("{}.{base}", ip.to_string().replace('.', "-")))
+            .collect(),
         false => vec![base],
     };
-    let records = hosts.into_iter().filter_map(|host| Some(RData::SRV(SRV::new(0, 100, number, Name::from_ascii(host).ok()?))));
+    let records = hosts
+        .into_iter()
+        .filter_map(|host| Some(RData::SRV(SRV::new(0, 100, number, Name::from_ascii(host).ok()?))));
     Answer::Records(records.collect())
 }
 
@@ -169,7 +185,10 @@ async fn reply(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
 /// The host's resolvers in turn.
 async fn forward(query: &[u8]) -> Option<Vec<u8>> {
     let config = tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default();
-    let servers = config.lines().filter_map(|line| line.strip_prefix("nameserver")).filter_map(|s| s.trim().parse().ok());
+    let servers = config
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver"))
+        .filter_map(|s| s.trim().parse().ok());
     for server in servers {
         let asked = async {
             let socket = UdpSocket::bind(("0.0.0.0", 0)).await.ok()?;
@@ -198,13 +217,16 @@ pub fn resolv_conf(pod: &Value) -> String {
         "None" => String::new(),
         "Default" => host(),
         "ClusterFirst" if pod["spec"]["hostNetwork"] == true => host(),
-        _ => format!("search {namespace}.svc.{DOMAIN} svc.{DOMAIN} {DOMAIN}\nnameserver {DNS_ADDRESS}\noptions ndots:5\n"),
+        _ => format!(
+            "search {namespace}.svc.{DOMAIN} svc.{DOMAIN} {DOMAIN}\nnameserver {DNS_ADDRESS}\noptions ndots:5\n"
+        ),
     };
     let own = &pod["spec"]["dnsConfig"];
     for server in own["nameservers"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         text.push_str(&format!("nameserver {server}\n"));
     }
-    let searches: Vec<&str> = own["searches"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let searches: Vec<&str> =
+        own["searches"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !searches.is_empty() {
         text.push_str(&format!("search {}\n", searches.join(" ")));
     }
@@ -217,11 +239,15 @@ mod tests {
     use serde_json::json;
 
     fn zone() -> Zone {
-        let service = |name: &str, ip: &str| Arc::new(json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {
-            "clusterIP": ip, "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}}));
-        let slice = Arc::new(json!({"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}}, "endpoints": [
+        let service = |name: &str, ip: &str| {
+            Arc::new(json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {
+            "clusterIP": ip, "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}}))
+        };
+        let slice = Arc::new(
+            json!({"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}}, "endpoints": [
             {"addresses": ["10.244.0.2"], "hostname": "db-0", "conditions": {"ready": true}},
-            {"addresses": ["10.244.0.3"], "conditions": {"ready": false}}]}));
+            {"addresses": ["10.244.0.3"], "conditions": {"ready": false}}]}),
+        );
         Zone { services: vec![service("web", "10.96.0.7"), service("db", "None")], slices: vec![slice] }
     }
 
@@ -241,6 +267,8 @@ mod tests {
             assert_eq!(answer(&zone(), name, kind), expected, "{name}");
         }
         let srv = answer(&zone(), "_http._tcp.web.shop.svc.cluster.local", RecordType::SRV);
-        assert!(matches!(srv, Answer::Records(records) if matches!(&records[..], [RData::SRV(s)] if s.port == 80)));
+        assert!(
+            matches!(srv, Answer::Records(records) if matches!(&records[..], [RData::SRV(s)] if s.port == 80))
+        );
     }
 }

@@ -31,16 +31,25 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>]) -> String {
     let mut hairpins = BTreeSet::new();
     for target in &targets {
         if target.endpoints.is_empty() {
-            nobody.extend(target.addresses.iter().map(|a| format!("{a} . {} . {}", target.protocol, target.port)));
+            nobody.extend(
+                target.addresses.iter().map(|a| format!("{a} . {} . {}", target.protocol, target.port)),
+            );
             continue;
         }
         hairpins.extend(target.endpoints.iter().map(|(ip, _)| format!("{ip} . {ip}")));
         chain(&mut chains, target);
         let goto = format!("goto {}", target.chain);
-        by_address.extend(target.addresses.iter().map(|a| format!("{a} . {} . {} : {goto}", target.protocol, target.port)));
+        by_address.extend(
+            target.addresses.iter().map(|a| format!("{a} . {} . {} : {goto}", target.protocol, target.port)),
+        );
         if target.node_port > 0 {
-            by_node_port.push(format!("{} . {} : goto {}_ext", target.protocol, target.node_port, target.chain));
-            let _ = write!(chains, "  chain {0}_ext {{\n    meta mark set {MASQUERADE}\n    goto {0}\n  }}\n", target.chain);
+            by_node_port
+                .push(format!("{} . {} : goto {}_ext", target.protocol, target.node_port, target.chain));
+            let _ = write!(
+                chains,
+                "  chain {0}_ext {{\n    meta mark set {MASQUERADE}\n    goto {0}\n  }}\n",
+                target.chain
+            );
         }
     }
     let services_chain = verdict_rules(&by_address, &by_node_port);
@@ -50,7 +59,10 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>]) -> String {
     };
     let hairpin = match hairpins.is_empty() {
         true => String::new(),
-        false => format!("    ip saddr . ip daddr {{ {} }} masquerade\n", hairpins.into_iter().collect::<Vec<_>>().join(", ")),
+        false => format!(
+            "    ip saddr . ip daddr {{ {} }} masquerade\n",
+            hairpins.into_iter().collect::<Vec<_>>().join(", ")
+        ),
     };
     format!(
         "table ip pilothouse {{}}\ndelete table ip pilothouse\ntable ip pilothouse {{\n{chains}\
@@ -70,10 +82,15 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>]) -> String {
 fn verdict_rules(by_address: &[String], by_node_port: &[String]) -> String {
     let mut rules = String::new();
     if !by_address.is_empty() {
-        let _ = writeln!(rules, "    ip daddr . meta l4proto . th dport vmap {{ {} }}", by_address.join(", "));
+        let _ =
+            writeln!(rules, "    ip daddr . meta l4proto . th dport vmap {{ {} }}", by_address.join(", "));
     }
     if !by_node_port.is_empty() {
-        let _ = writeln!(rules, "    fib daddr type local meta l4proto . th dport vmap {{ {} }}", by_node_port.join(", "));
+        let _ = writeln!(
+            rules,
+            "    fib daddr type local meta l4proto . th dport vmap {{ {} }}",
+            by_node_port.join(", ")
+        );
     }
     rules
 }
@@ -84,7 +101,8 @@ fn chain(chains: &mut String, target: &Target) {
         Some(_) => format!("jhash ip saddr mod {count}"),
         None => format!("numgen random mod {count}"),
     };
-    let map: Vec<String> = target.endpoints.iter().enumerate().map(|(i, (ip, port))| format!("{i} : {ip} . {port}")).collect();
+    let map: Vec<String> =
+        target.endpoints.iter().enumerate().map(|(i, (ip, port))| format!("{i} : {ip} . {port}")).collect();
     let _ = write!(
         chains,
         "  chain {} {{\n    meta l4proto {} dnat ip to {pick} map {{ {} }}\n  }}\n",
@@ -104,7 +122,8 @@ fn targets(services: &[Arc<Value>], slices: &[Arc<Value>]) -> Vec<Target> {
     let mut targets = Vec::new();
     for service in services {
         let (meta, spec) = (&service["metadata"], &service["spec"]);
-        let (namespace, name) = (meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default());
+        let (namespace, name) =
+            (meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default());
         let ip = spec["clusterIP"].as_str().unwrap_or_default();
         if matches!(ip, "" | "None") {
             continue;
@@ -135,9 +154,15 @@ fn endpoints(slices: &[&Value], port_name: &str) -> Vec<(String, i64)> {
     let of = |ready: &dyn Fn(&Value) -> bool| {
         let mut found = Vec::new();
         for slice in slices {
-            let port = slice["ports"].as_array().into_iter().flatten().find(|p| p["name"].as_str().unwrap_or_default() == port_name);
+            let port = slice["ports"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|p| p["name"].as_str().unwrap_or_default() == port_name);
             let Some(number) = port.and_then(|p| p["port"].as_i64()) else { continue };
-            for endpoint in slice["endpoints"].as_array().into_iter().flatten().filter(|e| ready(&e["conditions"])) {
+            for endpoint in
+                slice["endpoints"].as_array().into_iter().flatten().filter(|e| ready(&e["conditions"]))
+            {
                 found.extend(endpoint["addresses"][0].as_str().map(|ip| (ip.to_owned(), number)));
             }
         }
@@ -160,9 +185,12 @@ mod tests {
 
     #[test]
     fn services_lead_to_their_ready_endpoints_and_reject_without_any() {
-        let service = |name: &str, ip: &str| Arc::new(json!({"metadata": {"namespace": "a", "name": name}, "spec": {
-            "clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]}}));
-        let slice = Arc::new(json!({"metadata": {"namespace": "a", "labels": {"kubernetes.io/service-name": "web"}},
+        let service = |name: &str, ip: &str| {
+            Arc::new(json!({"metadata": {"namespace": "a", "name": name}, "spec": {
+            "clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]}}))
+        };
+        let slice =
+            Arc::new(json!({"metadata": {"namespace": "a", "labels": {"kubernetes.io/service-name": "web"}},
             "ports": [{"port": 8080, "name": ""}], "endpoints": [
                 {"addresses": ["10.244.0.2"], "conditions": {"ready": true}},
                 {"addresses": ["10.244.0.3"], "conditions": {"ready": false}}]}));

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, bail};
 use bollard::API_DEFAULT_VERSION;
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, KillContainerOptionsBuilder,
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use pilothouse_api::jiff::Timestamp;
@@ -33,7 +33,10 @@ impl Docker {
             None => bollard::Docker::connect_with_host(host),
         };
         let client = client.with_context(|| format!("no container runtime at {host}: {advice}"))?;
-        let client = client.negotiate_version().await.with_context(|| format!("no container runtime at {host}: {advice}"))?;
+        let client = client
+            .negotiate_version()
+            .await
+            .with_context(|| format!("no container runtime at {host}: {advice}"))?;
         Ok(Self { client })
     }
 
@@ -59,7 +62,11 @@ impl Docker {
     pub async fn pull(&self, image: &str) -> Result<(), PullError> {
         // Without a tag Docker would pull every tag there is.
         let name = image.rsplit('/').next().unwrap_or(image);
-        let full = if name.contains(':') || name.contains('@') { image.to_owned() } else { format!("{image}:latest") };
+        let full = if name.contains(':') || name.contains('@') {
+            image.to_owned()
+        } else {
+            format!("{image}:latest")
+        };
         let options = CreateImageOptionsBuilder::default().from_image(&full).build();
         let mut progress = std::pin::pin!(self.client.create_image(Some(options), None, None));
         while let Some(step) = progress.next().await {
@@ -76,7 +83,8 @@ impl Docker {
         let filters = HashMap::from([("label", vec![format!("{}={node}", label::NODE)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.client.list_containers(Some(options)).await?;
-        let mut uids: Vec<String> = listed.into_iter().filter_map(|c| c.labels?.get(label::POD_UID).cloned()).collect();
+        let mut uids: Vec<String> =
+            listed.into_iter().filter_map(|c| c.labels?.get(label::POD_UID).cloned()).collect();
         uids.sort();
         uids.dedup();
         Ok(uids)
@@ -84,11 +92,14 @@ impl Docker {
 
     /// The addresses that sandboxes of this node hold, with their pods' UIDs.
     pub async fn addresses(&self, node: &str) -> Result<Vec<(String, String)>> {
-        let filters = HashMap::from([("label", vec![format!("{}={node}", label::NODE), label::ADDRESS.to_owned()])]);
+        let filters =
+            HashMap::from([("label", vec![format!("{}={node}", label::NODE), label::ADDRESS.to_owned()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.client.list_containers(Some(options)).await?;
         let labels = listed.into_iter().filter_map(|c| c.labels);
-        Ok(labels.filter_map(|l| Some((l.get(label::ADDRESS)?.clone(), l.get(label::POD_UID)?.clone()))).collect())
+        Ok(labels
+            .filter_map(|l| Some((l.get(label::ADDRESS)?.clone(), l.get(label::POD_UID)?.clone())))
+            .collect())
     }
 
     pub async fn observe(&self, uid: &str) -> Result<ObservedPod> {
@@ -113,7 +124,13 @@ impl Docker {
         Ok(pod)
     }
 
-    pub async fn create_sandbox(&self, name: &str, hostname: &str, labels: HashMap<String, String>, host_network: bool) -> Result<(String, i64)> {
+    pub async fn create_sandbox(
+        &self,
+        name: &str,
+        hostname: &str,
+        labels: HashMap<String, String>,
+        host_network: bool,
+    ) -> Result<(String, i64)> {
         let body = ContainerCreateBody {
             image: Some(PAUSE_IMAGE.into()),
             cmd: Some(vec!["/pause".into()]),
@@ -156,7 +173,8 @@ impl Docker {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         match self.client.kill_container(id, Some(options)).await {
             // Not there, or not running: what was wanted.
-            Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+            Ok(())
+            | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -164,7 +182,8 @@ impl Docker {
     pub async fn remove(&self, id: &str) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match self.client.remove_container(id, Some(options)).await {
-            Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+            Ok(())
+            | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -176,7 +195,8 @@ impl Docker {
             ("label", vec![format!("{}={node}", label::NODE)]),
             ("event", ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec()),
         ]);
-        let options = EventsOptionsBuilder::default().filters(&filters).since(&since.as_second().to_string()).build();
+        let options =
+            EventsOptionsBuilder::default().filters(&filters).since(&since.as_second().to_string()).build();
         self.client.events(Some(options)).map(|event| {
             let attributes = event?.actor.and_then(|actor| actor.attributes).unwrap_or_default();
             Ok(attributes.get(label::POD_UID).cloned().unwrap_or_default())
@@ -190,15 +210,22 @@ fn container(inspected: ContainerInspectResponse) -> Container {
     let labels = config.labels.unwrap_or_default();
     let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
     // Docker writes year 1 for "never".
-    let time = |text: Option<String>| text.and_then(|t| t.parse::<Timestamp>().ok()).filter(|t| t.as_second() > 0);
+    let time =
+        |text: Option<String>| text.and_then(|t| t.parse::<Timestamp>().ok()).filter(|t| t.as_second() > 0);
     let never_started = time(state.started_at.clone()).is_none();
     Container {
         id: inspected.id.unwrap_or_default(),
         name: label(super::label::CONTAINER),
         attempt: label(super::label::ATTEMPT).parse().unwrap_or(0),
         state: match state.status {
-            Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED | ContainerStateStatusEnum::RESTARTING) => State::Running,
-            Some(ContainerStateStatusEnum::CREATED) if state.exit_code.unwrap_or(0) == 0 && never_started => State::Created,
+            Some(
+                ContainerStateStatusEnum::RUNNING
+                | ContainerStateStatusEnum::PAUSED
+                | ContainerStateStatusEnum::RESTARTING,
+            ) => State::Running,
+            Some(ContainerStateStatusEnum::CREATED) if state.exit_code.unwrap_or(0) == 0 && never_started => {
+                State::Created
+            }
             _ => State::Exited,
         },
         exit_code: state.exit_code.unwrap_or(0),

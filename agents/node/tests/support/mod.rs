@@ -44,32 +44,17 @@ pub struct FakeServer {
 
 /// Runs a test in a network namespace of its own, so that it meets no other agent's network on this machine.
 pub fn run(test: impl Future<Output = ()>) {
-    assert!(
-        nix::unistd::Uid::effective().is_root(),
-        "this test builds a network, which needs root"
-    );
+    assert!(nix::unistd::Uid::effective().is_root(), "this test builds a network, which needs root");
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-    assert!(
-        std::process::Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
     tokio::runtime::Runtime::new().unwrap().block_on(test);
 }
 
 /// Runs `docker`; what it printed.
 pub fn docker(arguments: &[&str]) -> String {
-    let output = std::process::Command::new("docker")
-        .args(arguments)
-        .output()
-        .expect("this test needs Docker");
-    assert!(
-        output.status.success(),
-        "docker {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output =
+        std::process::Command::new("docker").args(arguments).output().expect("this test needs Docker");
+    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -87,14 +72,8 @@ fn ensure_image() {
     }
     let tar = "mkdir -p bin tmp && cp /bin/busybox bin/ && for a in sh; do ln -sf busybox bin/$a; done && tar c bin tmp";
     let script = format!("set -e; d=$(mktemp -d); cd $d; {tar} | docker import - {IMAGE}; rm -r $d");
-    let made = std::process::Command::new("sh")
-        .args(["-c", &script])
-        .status()
-        .unwrap();
-    assert!(
-        made.success(),
-        "the test image could not be made: is busybox-static installed?"
-    );
+    let made = std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
+    assert!(made.success(), "the test image could not be made: is busybox-static installed?");
 }
 
 pub async fn eventually(mut holds: impl AsyncFnMut() -> bool, what: &str) {
@@ -114,20 +93,12 @@ pub async fn get(address: &str) -> String {
         stream.read_to_string(&mut answer).await.ok()?;
         Some(answer)
     };
-    tokio::time::timeout(Duration::from_secs(3), asking)
-        .await
-        .ok()
-        .flatten()
-        .unwrap_or_default()
+    tokio::time::timeout(Duration::from_secs(3), asking).await.ok().flatten().unwrap_or_default()
 }
 
 pub fn reference(pod: &Value) -> PodRef {
     let text = |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap().into() };
-    PodRef {
-        namespace: text("namespace"),
-        name: text("name"),
-        uid: text("uid"),
-    }
+    PodRef { namespace: text("namespace"), name: text("name"), uid: text("uid") }
 }
 
 pub fn text(frames: &[Vec<u8>]) -> String {
@@ -136,11 +107,7 @@ pub fn text(frames: &[Vec<u8>]) -> String {
 
 /// What came on one channel of an exec stream.
 pub fn channel(frames: &[Vec<u8>], number: u8) -> String {
-    let parts: Vec<&[u8]> = frames
-        .iter()
-        .filter(|f| f.first() == Some(&number))
-        .map(|f| &f[1..])
-        .collect();
+    let parts: Vec<&[u8]> = frames.iter().filter(|f| f.first() == Some(&number)).map(|f| &f[1..]).collect();
     String::from_utf8(parts.concat()).unwrap()
 }
 
@@ -188,13 +155,8 @@ impl FakeServer {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, state, streams, outgoing, tell) = (
-                    acceptor.clone(),
-                    state.clone(),
-                    streams.clone(),
-                    outgoing.clone(),
-                    tell.clone(),
-                );
+                let (acceptor, state, streams, outgoing, tell) =
+                    (acceptor.clone(), state.clone(), streams.clone(), outgoing.clone(), tell.clone());
                 tokio::spawn(async move {
                     let Ok(tls) = acceptor.accept(tcp).await else {
                         return;
@@ -204,9 +166,7 @@ impl FakeServer {
                     let callback = |request: &Request, mut response: Response| {
                         path = request.uri().path().to_owned();
                         assert_eq!(request.headers()["authorization"], "Bearer secret");
-                        response
-                            .headers_mut()
-                            .insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
+                        response.headers_mut().insert("sec-websocket-protocol", PROTOCOL.parse().unwrap());
                         Ok(response)
                     };
                     let Ok(socket) = tokio_tungstenite::accept_hdr_async(tls, callback).await else {
@@ -257,17 +217,12 @@ impl FakeServer {
                 return found;
             }
             let told = tokio::time::timeout_at(deadline, self.changed.recv()).await;
-            assert!(
-                told.is_ok(),
-                "not in time: {what}; statuses: {:#?}",
-                self.state.lock().statuses
-            );
+            assert!(told.is_ok(), "not in time: {what}; statuses: {:#?}", self.state.lock().statuses);
         }
     }
 
     pub async fn registered(&mut self) {
-        self.until("the agent registers", |state| state.registered.then_some(()))
-            .await;
+        self.until("the agent registers", |state| state.registered.then_some(())).await;
     }
 
     pub fn pod(&self, name: &str, mut spec: Value) -> Value {
@@ -279,10 +234,7 @@ impl FakeServer {
 
     async fn put(&self, resource: &str, object: &Value) {
         let name = object["metadata"]["name"].as_str().unwrap();
-        self.state
-            .lock()
-            .objects
-            .insert((resource.into(), name.into()), object.clone());
+        self.state.lock().objects.insert((resource.into(), name.into()), object.clone());
         let _ = self.outgoing.send(ServerMessage::Objects {
             full: false,
             revision: 1,
@@ -329,10 +281,7 @@ impl FakeServer {
 
     pub async fn terminated(&mut self, pod: &Value) {
         let uid = pod["metadata"]["uid"].as_str().unwrap();
-        self.until("the pod's end", |state| {
-            state.terminated.iter().any(|t| t == uid).then_some(())
-        })
-        .await;
+        self.until("the pod's end", |state| state.terminated.iter().any(|t| t == uid).then_some(())).await;
         let name = pod["metadata"]["name"].as_str().unwrap();
         self.state.lock().objects.remove(&("pods".into(), name.into()));
         let _ = self.outgoing.send(ServerMessage::Objects {
@@ -347,13 +296,8 @@ impl FakeServer {
         let (done, frames) = oneshot::channel();
         let id = format!("s{:p}", &request);
         self.streams.lock().insert(id.clone(), done);
-        self.outgoing
-            .send(ServerMessage::OpenStream { id, request })
-            .unwrap();
-        tokio::time::timeout(PATIENCE, frames)
-            .await
-            .expect("the stream ends in time")
-            .unwrap()
+        self.outgoing.send(ServerMessage::OpenStream { id, request }).unwrap();
+        tokio::time::timeout(PATIENCE, frames).await.expect("the stream ends in time").unwrap()
     }
 }
 
@@ -365,17 +309,9 @@ async fn control(
     mut outgoing: broadcast::Receiver<ServerMessage>,
     tell: mpsc::Sender<()>,
 ) {
-    let changes = state
-        .lock()
-        .objects
-        .iter()
-        .map(|((resource, _), object)| change(resource, object, false))
-        .collect();
-    let full = ServerMessage::Objects {
-        full: true,
-        revision: 1,
-        changes,
-    };
+    let changes =
+        state.lock().objects.iter().map(|((resource, _), object)| change(resource, object, false)).collect();
+    let full = ServerMessage::Objects { full: true, revision: 1, changes };
     let text = |message: &ServerMessage| Message::text(serde_json::to_string(message).unwrap());
     if socket.send(text(&full)).await.is_err() {
         return;

@@ -15,10 +15,7 @@ pub struct FieldSet {
 
 impl FieldSet {
     fn leaf() -> Self {
-        Self {
-            owned: true,
-            children: BTreeMap::new(),
-        }
+        Self { owned: true, children: BTreeMap::new() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -51,10 +48,7 @@ impl FieldSet {
     pub fn insert_all(&mut self, other: &Self) {
         self.owned |= other.owned;
         for (element, below) in &other.children {
-            self.children
-                .entry(element.clone())
-                .or_default()
-                .insert_all(below);
+            self.children.entry(element.clone()).or_default().insert_all(below);
         }
     }
 
@@ -190,8 +184,7 @@ pub fn fields_of(of: TypeRef<'_>, value: &Value) -> FieldSet {
     match value {
         Value::Object(fields) if !fields.is_empty() && !of.is_atomic() => {
             for (name, value) in fields {
-                set.children
-                    .insert(format!("f:{name}"), fields_at(&of.field(name), value));
+                set.children.insert(format!("f:{name}"), fields_at(&of.field(name), value));
             }
         }
         _ => set.owned = true,
@@ -276,10 +269,7 @@ fn compare_at(how: &Merging<'_>, old: Option<&Value>, new: Option<&Value>) -> Di
 
 fn compare_lists(how: &Merging<'_>, old: &[Value], new: &[Value], into: &mut Difference) {
     let by_element = |items: &[Value]| -> BTreeMap<String, Value> {
-        items
-            .iter()
-            .filter_map(|item| Some((element(how, item)?, item.clone())))
-            .collect()
+        items.iter().filter_map(|item| Some((element(how, item)?, item.clone()))).collect()
     };
     let (old, new) = (by_element(old), by_element(new));
     let whole = |item: &Value| {
@@ -302,13 +292,7 @@ fn compare_lists(how: &Merging<'_>, old: &[Value], new: &[Value], into: &mut Dif
         into.note(element.clone(), below);
     }
     for (element, item) in old.iter().filter(|(element, _)| !new.contains_key(*element)) {
-        into.note(
-            element.clone(),
-            Difference {
-                removed: whole(item),
-                ..Difference::default()
-            },
-        );
+        into.note(element.clone(), Difference { removed: whole(item), ..Difference::default() });
     }
 }
 
@@ -338,10 +322,7 @@ pub fn merge(of: TypeRef<'_>, live: &Value, applied: &Value) -> Value {
 fn merge_lists(how: &Merging<'_>, live: &[Value], applied: &[Value]) -> Vec<Value> {
     let merged = applied.iter().map(|item| {
         let own = element(how, item);
-        match live
-            .iter()
-            .find(|before| own.is_some() && element(how, before) == own)
-        {
+        match live.iter().find(|before| own.is_some() && element(how, before) == own) {
             Some(before) if !how.of.is_atomic() => merge(how.of, before, item),
             _ => item.clone(),
         }
@@ -384,9 +365,7 @@ pub fn prune(of: TypeRef<'_>, value: &mut Value, gone: &FieldSet, kept: &FieldSe
 }
 
 fn named_fields(set: &FieldSet) -> impl Iterator<Item = (&str, &FieldSet)> {
-    set.children
-        .iter()
-        .filter_map(|(element, below)| Some((element.strip_prefix("f:")?, below)))
+    set.children.iter().filter_map(|(element, below)| Some((element.strip_prefix("f:")?, below)))
 }
 
 fn prune_at(how: &Merging<'_>, value: &mut Value, gone: &FieldSet, kept: &FieldSet) {

@@ -8,13 +8,8 @@ struct Deployment;
 impl Kind for Deployment {
     type Object = apps::Deployment;
     const SINGULAR: &'static str = "deployment";
-    const SUBRESOURCES: &'static [Subresource] = &[Subresource {
-        name: "status",
-        group: "apps",
-        version: "v1",
-        kind: "Deployment",
-        verbs: &[],
-    }];
+    const SUBRESOURCES: &'static [Subresource] =
+        &[Subresource { name: "status", group: "apps", version: "v1", kind: "Deployment", verbs: &[] }];
 }
 
 fn entry() -> KindEntry {
@@ -42,14 +37,9 @@ fn applied(live: Option<&Value>, config: &Value, manager: &str) -> Value {
 }
 
 fn managers(object: &Value) -> Vec<(String, String)> {
-    let entries = object["metadata"]["managedFields"]
-        .as_array()
-        .into_iter()
-        .flatten();
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    entries
-        .map(|e| (text(&e["manager"]), text(&e["operation"])))
-        .collect()
+    entries.map(|e| (text(&e["manager"]), text(&e["operation"]))).collect()
 }
 
 #[test]
@@ -74,10 +64,7 @@ fn the_first_apply_owns_what_it_says() {
 fn applying_the_same_again_changes_nothing_not_even_a_time() {
     let config = deployment(json!({"replicas": 3}));
     let object = applied(None, &config, "kubectl");
-    assert_eq!(
-        apply(&entry(), Some(&object), &config, "kubectl", false, at(60)).unwrap(),
-        object
-    );
+    assert_eq!(apply(&entry(), Some(&object), &config, "kubectl", false, at(60)).unwrap(), object);
 }
 
 #[test]
@@ -88,15 +75,8 @@ fn what_is_applied_no_more_is_removed_with_what_the_server_added_to_it() {
     let mut live = applied(None, &first, "kubectl");
     live["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["periodSeconds"] = json!(10);
     live["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
-    let object = applied(
-        Some(&live),
-        &with_containers(json!([{"name": "a", "image": "x"}])),
-        "kubectl",
-    );
-    assert_eq!(
-        containers(&object),
-        &json!([{"name": "a", "image": "x", "imagePullPolicy": "Always"}])
-    );
+    let object = applied(Some(&live), &with_containers(json!([{"name": "a", "image": "x"}])), "kubectl");
+    assert_eq!(containers(&object), &json!([{"name": "a", "image": "x", "imagePullPolicy": "Always"}]));
 }
 
 #[test]
@@ -105,10 +85,7 @@ fn a_field_of_another_manager_is_a_conflict_until_forced() {
     let config = deployment(json!({"replicas": 5}));
     let error = apply(&entry(), Some(&live), &config, "bob", false, at(1)).unwrap_err();
     assert_eq!(error.code(), 409);
-    assert_eq!(
-        error.message,
-        "Apply failed with 1 conflict: conflict with \"alice\": .spec.replicas"
-    );
+    assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"alice\": .spec.replicas");
     assert_eq!(error.details.causes[0].reason, "FieldManagerConflict");
     assert_eq!(error.details.causes[0].field, ".spec.replicas");
     let object = apply(&entry(), Some(&live), &config, "bob", true, at(1)).unwrap();
@@ -139,55 +116,24 @@ fn several_conflicts_are_listed_by_manager() {
 
 #[test]
 fn lists_with_keys_are_shared_entry_by_entry() {
-    let live = applied(
-        None,
-        &with_containers(json!([{"name": "a", "image": "x"}])),
-        "app",
-    );
+    let live = applied(None, &with_containers(json!([{"name": "a", "image": "x"}])), "app");
     let sidecar = with_containers(json!([{"name": "side", "image": "s"}]));
     let both = applied(Some(&live), &sidecar, "mesh");
-    assert_eq!(
-        containers(&both),
-        &json!([{"name": "a", "image": "x"}, {"name": "side", "image": "s"}])
-    );
-    let gone = applied(
-        Some(&both),
-        &deployment(json!({"template": {"spec": {}}})),
-        "mesh",
-    );
+    assert_eq!(containers(&both), &json!([{"name": "a", "image": "x"}, {"name": "side", "image": "s"}]));
+    let gone = applied(Some(&both), &deployment(json!({"template": {"spec": {}}})), "mesh");
     assert_eq!(containers(&gone), &json!([{"name": "a", "image": "x"}]));
 }
 
 #[test]
 fn an_update_takes_over_what_it_changes() {
-    let old = applied(
-        None,
-        &deployment(json!({"replicas": 3, "paused": true})),
-        "kubectl",
-    );
+    let old = applied(None, &deployment(json!({"replicas": 3, "paused": true})), "kubectl");
     let mut new = old.clone();
     new["spec"]["replicas"] = json!(9);
     track(&entry(), Some(&old), &mut new, "autoscaler", "", at(5));
-    assert_eq!(
-        managers(&new),
-        [
-            ("kubectl".into(), "Apply".into()),
-            ("autoscaler".into(), "Update".into())
-        ]
-    );
-    let owned: Vec<&Value> = new["metadata"]["managedFields"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| &e["fieldsV1"])
-        .collect();
-    assert_eq!(
-        owned,
-        [
-            &json!({"f:spec": {"f:paused": {}}}),
-            &json!({"f:spec": {"f:replicas": {}}})
-        ]
-    );
+    assert_eq!(managers(&new), [("kubectl".into(), "Apply".into()), ("autoscaler".into(), "Update".into())]);
+    let owned: Vec<&Value> =
+        new["metadata"]["managedFields"].as_array().unwrap().iter().map(|e| &e["fieldsV1"]).collect();
+    assert_eq!(owned, [&json!({"f:spec": {"f:paused": {}}}), &json!({"f:spec": {"f:replicas": {}}})]);
     let mut same = new.clone();
     track(&entry(), Some(&new), &mut same, "other", "", at(9));
     assert_eq!(same, new);
@@ -205,20 +151,9 @@ fn a_field_that_is_gone_has_no_owner() {
 #[test]
 fn an_object_nobody_owned_is_owned_by_what_was_before_the_first_apply() {
     let live = deployment(json!({"replicas": 3}));
-    let error = apply(
-        &entry(),
-        Some(&live),
-        &deployment(json!({"replicas": 4})),
-        "kubectl",
-        false,
-        at(0),
-    )
-    .unwrap_err();
-    assert!(
-        error.message.contains("conflict with \"before-first-apply\""),
-        "{}",
-        error.message
-    );
+    let error = apply(&entry(), Some(&live), &deployment(json!({"replicas": 4})), "kubectl", false, at(0))
+        .unwrap_err();
+    assert!(error.message.contains("conflict with \"before-first-apply\""), "{}", error.message);
 }
 
 #[test]
@@ -244,10 +179,7 @@ fn annotations_that_nobody_owns_survive_when_the_applied_ones_go() {
     let mut live = applied(None, &config, "kubectl");
     live["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = json!("4");
     let object = applied(Some(&live), &deployment(json!({"replicas": 1})), "kubectl");
-    assert_eq!(
-        object["metadata"]["annotations"],
-        json!({"deployment.kubernetes.io/revision": "4"})
-    );
+    assert_eq!(object["metadata"]["annotations"], json!({"deployment.kubernetes.io/revision": "4"}));
 }
 
 #[test]
@@ -289,21 +221,11 @@ fn old_managers_of_updates_are_put_together() {
     for number in 0..15 {
         let old = object.clone();
         object["metadata"]["labels"][format!("l{number}")] = json!("x");
-        track(
-            &entry(),
-            Some(&old),
-            &mut object,
-            &format!("m{number:02}"),
-            "",
-            at(number),
-        );
+        track(&entry(), Some(&old), &mut object, &format!("m{number:02}"), "", at(number));
     }
     let names: Vec<String> = managers(&object).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names.len(), MAX_UPDATE_MANAGERS);
-    assert!(
-        names.contains(&ANCIENT.to_owned()) && names.contains(&"m14".to_owned()),
-        "{names:?}"
-    );
+    assert!(names.contains(&ANCIENT.to_owned()) && names.contains(&"m14".to_owned()), "{names:?}");
 }
 
 fn pod_template(spec: Value) -> Value {

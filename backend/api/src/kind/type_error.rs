@@ -17,17 +17,9 @@ pub struct TypeError {
 /// Worded as Go's decoder does, which is what users of `kubectl` know.
 impl fmt::Display for TypeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            path,
-            found,
-            expected,
-        } = self;
+        let Self { kind, path, found, expected } = self;
         let dot = if path.is_empty() { "" } else { "." };
-        write!(
-            f,
-            "json: cannot unmarshal {found} into Go struct field {kind}{dot}{path} of type {expected}"
-        )
+        write!(f, "json: cannot unmarshal {found} into Go struct field {kind}{dot}{path} of type {expected}")
     }
 }
 
@@ -69,9 +61,7 @@ pub(super) fn find(
     }
     TypeError {
         kind: kind.into(),
-        path: path
-            .iter()
-            .fold(String::new(), |path, step| step.printed_after(&path)),
+        path: path.iter().fold(String::new(), |path, step| step.printed_after(&path)),
         found: json_type(&found),
         expected: go_type(&error.to_string()),
     }
@@ -102,15 +92,10 @@ impl Step {
 
 fn children(value: &Value) -> Vec<(Step, Value)> {
     match value {
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, v)| (Step::Field(name.clone()), v.clone()))
-            .collect(),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .map(|(i, v)| (Step::Index(i), v.clone()))
-            .collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, v)| (Step::Field(name.clone()), v.clone())).collect()
+        }
+        Value::Array(items) => items.iter().enumerate().map(|(i, v)| (Step::Index(i), v.clone())).collect(),
         _ => Vec::new(),
     }
 }
@@ -140,9 +125,7 @@ fn json_type(value: &Value) -> &'static str {
 
 /// From serde's `invalid type: string "x", expected i32` to Go's name of the type.
 fn go_type(message: &str) -> String {
-    let expected = message
-        .rsplit_once("expected ")
-        .map_or(message, |(_, expected)| expected);
+    let expected = message.rsplit_once("expected ").map_or(message, |(_, expected)| expected);
     match expected {
         "i32" | "a 32-bit integer" => "int32".into(),
         "i64" => "int64".into(),

@@ -51,21 +51,15 @@ impl Kind for APIService {
         ];
         for (field, value, most) in bounds {
             if !(1..=most).contains(&value) {
-                let detail = format!(
-                    "must be positive and less than {}",
-                    if most == 1000 { "1000" } else { "20000" }
-                );
+                let detail =
+                    format!("must be positive and less than {}", if most == 1000 { "1000" } else { "20000" });
                 errors.invalid(&path.child(field), value, detail);
             }
         }
         let Some(service) = spec.service else {
             if spec.insecure_skip_tls_verify == Some(true) {
                 let path = path.child("insecureSkipTLSVerify");
-                errors.invalid(
-                    &path,
-                    true,
-                    "local APIServices may not have insecureSkipTLSVerify",
-                );
+                errors.invalid(&path, true, "local APIServices may not have insecureSkipTLSVerify");
             }
             return;
         };
@@ -83,18 +77,12 @@ impl Kind for APIService {
     }
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
-        let service = object.spec.as_ref().and_then(|s| s.service.clone()).map(|s| {
-            format!(
-                "{}/{}",
-                s.namespace.unwrap_or_default(),
-                s.name.unwrap_or_default()
-            )
-        });
-        let conditions = object
-            .status
+        let service = object
+            .spec
             .as_ref()
-            .and_then(|s| s.conditions.as_deref())
-            .unwrap_or_default();
+            .and_then(|s| s.service.clone())
+            .map(|s| format!("{}/{}", s.namespace.unwrap_or_default(), s.name.unwrap_or_default()));
+        let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
         let available = match conditions.iter().find(|c| c.type_ == "Available") {
             Some(c) if c.status == "True" => "True".to_owned(),
             Some(c) => format!("{} ({})", c.status, c.reason.as_deref().unwrap_or_default()),

@@ -62,32 +62,16 @@ impl Kind for CertificateSigningRequest {
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![(
-            "spec.signerName",
-            object["spec"]["signerName"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-        )]
+        vec![("spec.signerName", object["spec"]["signerName"].as_str().unwrap_or_default().to_owned())]
     }
 
     fn columns() -> Vec<Column> {
-        let told = [
-            "Name",
-            "Age",
-            "SignerName",
-            "Requestor",
-            "RequestedDuration",
-            "Condition",
-        ];
+        let told = ["Name", "Age", "SignerName", "Requestor", "RequestedDuration", "Condition"];
         told.map(text).into()
     }
 
     fn cells(object: &certificates::CertificateSigningRequest, now: Timestamp) -> Vec<Value> {
-        let duration = object
-            .spec
-            .expiration_seconds
-            .map(|s| crate::meta::human_duration(s.into()));
+        let duration = object.spec.expiration_seconds.map(|s| crate::meta::human_duration(s.into()));
         let status = object.status.clone().unwrap_or_default();
         let has = |kind: &str| status.conditions.iter().flatten().any(|c| c.type_ == kind);
         let mut words = vec![match (has("Denied"), has("Approved")) {

@@ -16,9 +16,7 @@ pub fn valid_key(key: &str) -> Result<(), String> {
     if key.len() > 253 {
         return Err("must be no more than 253 bytes".into());
     }
-    let allowed = key
-        .bytes()
-        .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
+    let allowed = key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
     if allowed && !key.is_empty() && key != "." && !key.starts_with("..") {
         return Ok(());
     }
@@ -39,11 +37,7 @@ impl Kind for ConfigMap {
             if let Err(why) = valid_key(key) {
                 errors.invalid(&Path::new("data").key(key), key.as_str(), why);
             }
-            if object
-                .binary_data
-                .as_ref()
-                .is_some_and(|binary| binary.contains_key(key))
-            {
+            if object.binary_data.as_ref().is_some_and(|binary| binary.contains_key(key)) {
                 let detail = "duplicate of key present in binaryData";
                 errors.invalid(&Path::new("data").key(key), key.as_str(), detail);
             }
@@ -62,10 +56,7 @@ impl Kind for ConfigMap {
     fn validate_update(object: &core::ConfigMap, old: &core::ConfigMap, errors: &mut FieldErrors) {
         if old.immutable == Some(true) {
             if object.immutable != Some(true) {
-                errors.forbidden(
-                    &Path::new("immutable"),
-                    "field is immutable when `immutable` is set",
-                );
+                errors.forbidden(&Path::new("immutable"), "field is immutable when `immutable` is set");
             }
             if object.data != old.data || object.binary_data != old.binary_data {
                 errors.forbidden(&Path::new("data"), "field is immutable when `immutable` is set");
@@ -74,21 +65,13 @@ impl Kind for ConfigMap {
     }
 
     fn columns() -> Vec<Column> {
-        vec![
-            Column::new("Name", "string"),
-            Column::new("Data", "integer"),
-            Column::new("Age", "string"),
-        ]
+        vec![Column::new("Name", "string"), Column::new("Data", "integer"), Column::new("Age", "string")]
     }
 
     fn cells(object: &core::ConfigMap, now: Timestamp) -> Vec<Value> {
         let count =
             object.data.as_ref().map_or(0, |d| d.len()) + object.binary_data.as_ref().map_or(0, |d| d.len());
-        vec![
-            name_cell(&object.metadata),
-            count.into(),
-            age_cell(&object.metadata, now),
-        ]
+        vec![name_cell(&object.metadata), count.into(), age_cell(&object.metadata, now)]
     }
 }
 
@@ -112,9 +95,6 @@ mod tests {
         let object = json!({"data": {"a": "x".repeat(MAX_BYTES + 1)}});
         let mut errors = FieldErrors::default();
         ConfigMap::validate(&serde_json::from_value(object).unwrap(), &mut errors);
-        assert_eq!(
-            errors.as_slice()[0].to_string(),
-            "data: Too long: may not be more than 1048576 bytes"
-        );
+        assert_eq!(errors.as_slice()[0].to_string(), "data: Too long: may not be more than 1048576 bytes");
     }
 }

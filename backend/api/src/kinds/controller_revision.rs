@@ -17,11 +17,7 @@ impl Kind for ControllerRevision {
             errors.required(&Path::new("data"), "data is mandatory");
         }
         if object.revision < 0 {
-            errors.invalid(
-                &Path::new("revision"),
-                object.revision,
-                "must be greater than or equal to 0",
-            );
+            errors.invalid(&Path::new("revision"), object.revision, "must be greater than or equal to 0");
         }
     }
 
@@ -30,12 +26,7 @@ impl Kind for ControllerRevision {
         old: &apps::ControllerRevision,
         errors: &mut FieldErrors,
     ) {
-        validate_immutable(
-            object.data != old.data,
-            &Path::new("data"),
-            json!(object.data),
-            errors,
-        );
+        validate_immutable(object.data != old.data, &Path::new("data"), json!(object.data), errors);
     }
 
     fn columns() -> Vec<Column> {
@@ -43,18 +34,10 @@ impl Kind for ControllerRevision {
     }
 
     fn cells(object: &apps::ControllerRevision, now: Timestamp) -> Vec<Value> {
-        let owner = object
-            .metadata
-            .owner_references
-            .iter()
-            .flatten()
-            .find(|o| o.controller == Some(true));
+        let owner = object.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
         let owner = owner.map(|o| {
-            let group = o
-                .api_version
-                .split_once('/')
-                .map(|(group, _)| format!(".{group}"))
-                .unwrap_or_default();
+            let group =
+                o.api_version.split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
             format!("{}{group}/{}", o.kind.to_lowercase(), o.name)
         });
         vec![

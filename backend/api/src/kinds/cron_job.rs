@@ -53,32 +53,15 @@ impl Kind for CronJob {
                 }
             }
         }
-        one_of(
-            spec.concurrency_policy.as_deref(),
-            POLICIES,
-            &path.child("concurrencyPolicy"),
-            errors,
-        );
+        one_of(spec.concurrency_policy.as_deref(), POLICIES, &path.child("concurrencyPolicy"), errors);
         if let Some(seconds) = spec.starting_deadline_seconds.filter(|s| *s < 0) {
             let path = path.child("startingDeadlineSeconds");
             errors.invalid(&path, seconds, "must be greater than or equal to 0");
         }
-        validate_count(
-            spec.successful_jobs_history_limit,
-            &path.child("successfulJobsHistoryLimit"),
-            errors,
-        );
-        validate_count(
-            spec.failed_jobs_history_limit,
-            &path.child("failedJobsHistoryLimit"),
-            errors,
-        );
+        validate_count(spec.successful_jobs_history_limit, &path.child("successfulJobsHistoryLimit"), errors);
+        validate_count(spec.failed_jobs_history_limit, &path.child("failedJobsHistoryLimit"), errors);
         if spec.time_zone.as_deref().is_some_and(str::is_empty) {
-            errors.invalid(
-                &path.child("timeZone"),
-                "",
-                "timeZone must be nil or non-empty string",
-            );
+            errors.invalid(&path.child("timeZone"), "", "timeZone must be nil or non-empty string");
         }
         let path = path.child("jobTemplate").child("spec");
         let Some(job) = &spec.job_template.spec else {
@@ -113,11 +96,7 @@ impl Kind for CronJob {
         let job = spec.job_template.spec.clone().unwrap_or_default();
         let (names, images) = container_cells(&job.template.spec.unwrap_or_default());
         let last = since(status.last_schedule_time.map(|t| t.0), now);
-        let suspended = if spec.suspend == Some(true) {
-            "True"
-        } else {
-            "False"
-        };
+        let suspended = if spec.suspend == Some(true) { "True" } else { "False" };
         vec![
             name_cell(&object.metadata),
             spec.schedule.clone().into(),
@@ -133,9 +112,7 @@ impl Kind for CronJob {
     }
 }
 
-const MONTHS: &[&str] = &[
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
+const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 /// Name, least and greatest value, and the names of the values from the least on.
 const FIELDS: [(&str, u32, u32, &[&str]); 5] = [
@@ -152,9 +129,7 @@ pub fn schedule(text: &str) -> Result<(), String> {
         return Err("cannot use TZ or CRON_TZ in schedule, use timeZone field instead".into());
     }
     if let Some(word) = text.strip_prefix('@') {
-        let words = [
-            "yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly",
-        ];
+        let words = ["yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"];
         return match words.contains(&word) || word.starts_with("every ") {
             true => Ok(()),
             false => Err(format!("unrecognized descriptor: @{word}")),
@@ -162,18 +137,12 @@ pub fn schedule(text: &str) -> Result<(), String> {
     }
     let given: Vec<&str> = text.split_whitespace().collect();
     if given.len() != FIELDS.len() {
-        return Err(format!(
-            "expected exactly 5 fields, found {}: [{}]",
-            given.len(),
-            given.join(" ")
-        ));
+        return Err(format!("expected exactly 5 fields, found {}: [{}]", given.len(), given.join(" ")));
     }
     for (text, (name, least, greatest, names)) in given.iter().zip(FIELDS) {
         for part in text.split(',') {
             if !is_range(part, least, greatest, names) {
-                return Err(format!(
-                    "failed to parse {name}: {part} is not within {least}-{greatest}"
-                ));
+                return Err(format!("failed to parse {name}: {part} is not within {least}-{greatest}"));
             }
         }
     }
@@ -182,9 +151,7 @@ pub fn schedule(text: &str) -> Result<(), String> {
 
 /// `*`, `5`, `1-5`, each with a step: `*/15`.
 fn is_range(part: &str, least: u32, greatest: u32, names: &[&str]) -> bool {
-    let (range, step) = part
-        .split_once('/')
-        .map_or((part, None), |(range, step)| (range, Some(step)));
+    let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
     if step.is_some_and(|step| !step.parse::<u32>().is_ok_and(|step| step > 0)) {
         return false;
     }
@@ -192,14 +159,8 @@ fn is_range(part: &str, least: u32, greatest: u32, names: &[&str]) -> bool {
         return true;
     }
     let value = |text: &str| {
-        let named = names
-            .iter()
-            .zip(least..)
-            .find(|(name, _)| text.eq_ignore_ascii_case(name));
-        named
-            .map(|(_, value)| value)
-            .or_else(|| text.parse().ok())
-            .filter(|v| (least..=greatest).contains(v))
+        let named = names.iter().zip(least..).find(|(name, _)| text.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value).or_else(|| text.parse().ok()).filter(|v| (least..=greatest).contains(v))
     };
     match range.split_once('-') {
         Some((from, to)) => value(from).zip(value(to)).is_some_and(|(from, to)| from <= to),
@@ -213,13 +174,7 @@ mod tests {
 
     #[test]
     fn schedules_are_five_fields_or_a_word() {
-        for good in [
-            "* * * * *",
-            "*/15 0-6 1,15 jan-mar mon",
-            "@hourly",
-            "@every 5m",
-            "0 0 31 12 6",
-        ] {
+        for good in ["* * * * *", "*/15 0-6 1,15 jan-mar mon", "@hourly", "@every 5m", "0 0 31 12 6"] {
             assert_eq!(schedule(good), Ok(()), "{good}");
         }
         for bad in [

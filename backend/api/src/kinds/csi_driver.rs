@@ -27,19 +27,9 @@ impl Kind for CSIDriver {
     fn validate(object: &storage::CSIDriver, errors: &mut FieldErrors) {
         let path = Path::new("spec");
         let policies = ["File", "None", "ReadWriteOnceWithFSType"];
-        one_of(
-            object.spec.fs_group_policy.as_deref(),
-            &policies,
-            &path.child("fsGroupPolicy"),
-            errors,
-        );
+        one_of(object.spec.fs_group_policy.as_deref(), &policies, &path.child("fsGroupPolicy"), errors);
         for mode in object.spec.volume_lifecycle_modes.iter().flatten() {
-            one_of(
-                Some(mode),
-                &["Ephemeral", "Persistent"],
-                &path.child("volumeLifecycleModes"),
-                errors,
-            );
+            one_of(Some(mode), &["Ephemeral", "Persistent"], &path.child("volumeLifecycleModes"), errors);
         }
     }
 
@@ -47,12 +37,7 @@ impl Kind for CSIDriver {
         let path = Path::new("spec");
         let (new, old) = (&object.spec, &old.spec);
         let changed = new.attach_required != old.attach_required;
-        validate_immutable(
-            changed,
-            &path.child("attachedRequired"),
-            new.attach_required.into(),
-            errors,
-        );
+        validate_immutable(changed, &path.child("attachedRequired"), new.attach_required.into(), errors);
         let changed = new.volume_lifecycle_modes != old.volume_lifecycle_modes;
         let modes = new.volume_lifecycle_modes.clone().into();
         validate_immutable(changed, &path.child("volumeLifecycleModes"), modes, errors);
@@ -74,12 +59,8 @@ impl Kind for CSIDriver {
 
     fn cells(object: &storage::CSIDriver, now: Timestamp) -> Vec<Value> {
         let spec = &object.spec;
-        let audiences: Vec<&str> = spec
-            .token_requests
-            .iter()
-            .flatten()
-            .map(|t| t.audience.as_str())
-            .collect();
+        let audiences: Vec<&str> =
+            spec.token_requests.iter().flatten().map(|t| t.audience.as_str()).collect();
         let modes = spec.volume_lifecycle_modes.clone().unwrap_or_default().join(",");
         vec![
             name_cell(&object.metadata),

@@ -29,10 +29,6 @@ impl Kind for CSINode {
     }
 
     fn cells(object: &storage::CSINode, now: Timestamp) -> Vec<Value> {
-        vec![
-            name_cell(&object.metadata),
-            object.spec.drivers.len().into(),
-            age_cell(&object.metadata, now),
-        ]
+        vec![name_cell(&object.metadata), object.spec.drivers.len().into(), age_cell(&object.metadata, now)]
     }
 }

@@ -13,11 +13,7 @@ impl Kind for CSIStorageCapacity {
     const SINGULAR: &'static str = "csistoragecapacity";
 
     fn validate(object: &storage::CSIStorageCapacity, errors: &mut FieldErrors) {
-        validate_required(
-            Some(&object.storage_class_name),
-            &Path::new("storageClassName"),
-            errors,
-        );
+        validate_required(Some(&object.storage_class_name), &Path::new("storageClassName"), errors);
     }
 
     fn validate_update(object: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {

@@ -33,10 +33,8 @@ impl Kind for CustomResourceDefinition {
 
     fn before_create(object: &mut Value) {
         let versions = object["spec"]["versions"].as_array().into_iter().flatten();
-        let stored: Vec<Value> = versions
-            .filter(|v| v["storage"] == true)
-            .map(|v| v["name"].clone())
-            .collect();
+        let stored: Vec<Value> =
+            versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).collect();
         reset_status(object, json!({"storedVersions": stored}));
     }
 
@@ -51,11 +49,7 @@ impl Kind for CustomResourceDefinition {
         match spec.group.as_str() {
             "" => errors.required(&path.child("group"), ""),
             group if !group.contains('.') => {
-                errors.invalid(
-                    &path.child("group"),
-                    group,
-                    "should be a domain with at least one dot",
-                );
+                errors.invalid(&path.child("group"), group, "should be a domain with at least one dot");
             }
             group => {
                 if let Err(why) = meta::dns_subdomain(group) {
@@ -63,12 +57,7 @@ impl Kind for CustomResourceDefinition {
                 }
             }
         }
-        one_of(
-            Some(&spec.scope),
-            &["Cluster", "Namespaced"],
-            &path.child("scope"),
-            errors,
-        );
+        one_of(Some(&spec.scope), &["Cluster", "Namespaced"], &path.child("scope"), errors);
         if spec.preserve_unknown_fields == Some(true) {
             let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
             errors.invalid(&path.child("preserveUnknownFields"), true, detail);
@@ -77,12 +66,7 @@ impl Kind for CustomResourceDefinition {
         validate_versions(&spec.versions, &path.child("versions"), errors);
         let conversion = spec.conversion.as_ref();
         let strategy = path.child("conversion").child("strategy");
-        one_of(
-            conversion.map(|c| c.strategy.as_str()),
-            &["None", "Webhook"],
-            &strategy,
-            errors,
-        );
+        one_of(conversion.map(|c| c.strategy.as_str()), &["None", "Webhook"], &strategy, errors);
         if conversion.is_some_and(|c| c.strategy == "Webhook" && c.webhook.is_none()) {
             let detail = "required when strategy is set to Webhook";
             errors.required(&path.child("conversion").child("webhook"), detail);
@@ -91,10 +75,7 @@ impl Kind for CustomResourceDefinition {
 
     fn validate_update(object: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {
         let (path, new, old_spec) = (Path::new("spec"), &object.spec, &old.spec);
-        let changes = [
-            ("group", &new.group, &old_spec.group),
-            ("scope", &new.scope, &old_spec.scope),
-        ];
+        let changes = [("group", &new.group, &old_spec.group), ("scope", &new.scope, &old_spec.scope)];
         for (field, new, old) in changes {
             validate_immutable(new != old, &path.child(field), new.as_str().into(), errors);
         }
@@ -105,11 +86,7 @@ impl Kind for CustomResourceDefinition {
         let changed = *kind != old_spec.names.kind;
         validate_immutable(changed, &names.child("kind"), kind.as_str().into(), errors);
         // Objects may still be stored in a version that is about to go.
-        let stored = old
-            .status
-            .as_ref()
-            .and_then(|s| s.stored_versions.clone())
-            .unwrap_or_default();
+        let stored = old.status.as_ref().and_then(|s| s.stored_versions.clone()).unwrap_or_default();
         for (i, version) in stored.iter().enumerate() {
             if !new.versions.iter().any(|v| v.name == *version) {
                 let path = Path::new("status").child("storedVersions").index(i);
@@ -147,11 +124,7 @@ fn validate_names(
             "" => errors.required(&path.child(field), ""),
             name => {
                 // A kind is a label but for its capitals; the names of URLs have none.
-                let text = if field.ends_with("ind") {
-                    lower(name)
-                } else {
-                    name.to_owned()
-                };
+                let text = if field.ends_with("ind") { lower(name) } else { name.to_owned() };
                 if let Err(why) = meta::dns_label(&text) {
                     errors.invalid(&path.child(field), name, why);
                 }
@@ -178,15 +151,9 @@ fn validate_versions(
         if !names.insert(&version.name) {
             errors.invalid(&path.child("name"), version.name.as_str(), "must be unique");
         }
-        let schema = version
-            .schema
-            .as_ref()
-            .and_then(|s| s.open_api_v3_schema.as_ref());
+        let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
         match schema {
-            None => errors.required(
-                &path.child("schema").child("openAPIV3Schema"),
-                "schemas are required",
-            ),
+            None => errors.required(&path.child("schema").child("openAPIV3Schema"), "schemas are required"),
             Some(schema) if schema.type_.as_deref() != Some("object") => {
                 let path = path.child("schema").child("openAPIV3Schema").child("type");
                 match schema.type_.as_deref() {
@@ -198,10 +165,6 @@ fn validate_versions(
         }
     }
     if versions.iter().filter(|v| v.storage).count() != 1 {
-        errors.invalid(
-            path,
-            "",
-            "must have exactly one version marked as storage version",
-        );
+        errors.invalid(path, "", "must have exactly one version marked as storage version");
     }
 }

@@ -30,16 +30,8 @@ impl Kind for DaemonSet {
     }
 
     fn before_create(object: &mut Value) {
-        let none = [
-            "currentNumberScheduled",
-            "desiredNumberScheduled",
-            "numberMisscheduled",
-            "numberReady",
-        ];
-        reset_status(
-            object,
-            none.iter().map(|field| ((*field).to_owned(), json!(0))).collect(),
-        );
+        let none = ["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"];
+        reset_status(object, none.iter().map(|field| ((*field).to_owned(), json!(0))).collect());
     }
 
     fn validate(object: &apps::DaemonSet, errors: &mut FieldErrors) {
@@ -55,29 +47,15 @@ impl Kind for DaemonSet {
             errors,
         );
         validate_count(spec.min_ready_seconds, &path.child("minReadySeconds"), errors);
-        validate_count(
-            spec.revision_history_limit,
-            &path.child("revisionHistoryLimit"),
-            errors,
-        );
+        validate_count(spec.revision_history_limit, &path.child("revisionHistoryLimit"), errors);
         let strategy = spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref());
-        one_of(
-            strategy,
-            &["OnDelete", "RollingUpdate"],
-            &path.child("updateStrategy").child("type"),
-            errors,
-        );
+        one_of(strategy, &["OnDelete", "RollingUpdate"], &path.child("updateStrategy").child("type"), errors);
     }
 
     fn validate_update(object: &apps::DaemonSet, old: &apps::DaemonSet, errors: &mut FieldErrors) {
         let selector = |o: &apps::DaemonSet| o.spec.as_ref().map(|s| s.selector.clone());
         let changed = selector(object) != selector(old);
-        validate_immutable(
-            changed,
-            &Path::new("spec").child("selector"),
-            json!(selector(object)),
-            errors,
-        );
+        validate_immutable(changed, &Path::new("spec").child("selector"), json!(selector(object)), errors);
     }
 
     fn columns() -> Vec<Column> {

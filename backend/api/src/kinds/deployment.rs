@@ -43,11 +43,7 @@ impl Kind for Deployment {
         };
         validate_count(spec.replicas, &path.child("replicas"), errors);
         validate_count(spec.min_ready_seconds, &path.child("minReadySeconds"), errors);
-        validate_count(
-            spec.revision_history_limit,
-            &path.child("revisionHistoryLimit"),
-            errors,
-        );
+        validate_count(spec.revision_history_limit, &path.child("revisionHistoryLimit"), errors);
         pod_validation::validate_selected_template(
             &spec.selector,
             &spec.template,
@@ -62,12 +58,7 @@ impl Kind for Deployment {
     fn validate_update(object: &apps::Deployment, old: &apps::Deployment, errors: &mut FieldErrors) {
         let selector = |o: &apps::Deployment| o.spec.as_ref().map(|s| s.selector.clone());
         let changed = selector(object) != selector(old);
-        validate_immutable(
-            changed,
-            &Path::new("spec").child("selector"),
-            json!(selector(object)),
-            errors,
-        );
+        validate_immutable(changed, &Path::new("spec").child("selector"), json!(selector(object)), errors);
     }
 
     fn columns() -> Vec<Column> {
@@ -90,12 +81,7 @@ impl Kind for Deployment {
         let (names, images) = container_cells(&spec.template.spec.unwrap_or_default());
         vec![
             name_cell(&object.metadata),
-            format!(
-                "{}/{}",
-                status.ready_replicas.unwrap_or(0),
-                spec.replicas.unwrap_or(1)
-            )
-            .into(),
+            format!("{}/{}", status.ready_replicas.unwrap_or(0), spec.replicas.unwrap_or(1)).into(),
             status.updated_replicas.unwrap_or(0).into(),
             status.available_replicas.unwrap_or(0).into(),
             age_cell(&object.metadata, now),
@@ -131,10 +117,7 @@ fn validate_strategy(spec: &apps::DeploymentSpec, path: &Path, errors: &mut Fiel
         errors.forbidden(&path, "may not be specified when strategy `type` is 'Recreate'");
         return;
     }
-    let bounds = [
-        ("maxUnavailable", &rolling.max_unavailable),
-        ("maxSurge", &rolling.max_surge),
-    ];
+    let bounds = [("maxUnavailable", &rolling.max_unavailable), ("maxSurge", &rolling.max_surge)];
     let mut zero = 0;
     for (field, bound) in bounds {
         let path = path.child(field);
@@ -185,10 +168,7 @@ mod tests {
         assert_eq!(errors_of(|_| {}), Vec::<String>::new());
         assert_eq!(
             errors_of(|o| drop(
-                o["spec"]["template"]["spec"]["containers"][0]
-                    .as_object_mut()
-                    .unwrap()
-                    .remove("image")
+                o["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("image")
             )),
             ["spec.template.spec.containers[0].image: Required value"]
         );
@@ -214,10 +194,7 @@ mod tests {
         });
         let now = "2026-01-01T00:05:30Z".parse().unwrap();
         let cells = Deployment::cells(&serde_json::from_value(object).unwrap(), now);
-        assert_eq!(
-            json!(cells),
-            json!(["web", "2/3", 1, 2, "5m30s", "a,b", "x:1,y:2", "app=web"])
-        );
+        assert_eq!(json!(cells), json!(["web", "2/3", 1, 2, "5m30s", "a,b", "x:1,y:2", "app=web"]));
     }
 
     #[test]

@@ -13,13 +13,7 @@ impl Kind for EndpointSlice {
 
     fn columns() -> Vec<Column> {
         let text = |name: &str| Column::new(name, "string");
-        vec![
-            text("Name"),
-            text("AddressType"),
-            text("Ports"),
-            text("Endpoints"),
-            text("Age"),
-        ]
+        vec![text("Name"), text("AddressType"), text("Ports"), text("Endpoints"), text("Age")]
     }
 
     fn cells(object: &discovery::EndpointSlice, now: Timestamp) -> Vec<Value> {
@@ -33,18 +27,8 @@ impl Kind for EndpointSlice {
                 }
             }
         };
-        let ports = object
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|p| p.port.map(|n| n.to_string()))
-            .collect();
-        let addresses = object
-            .endpoints
-            .iter()
-            .flatten()
-            .flat_map(|e| e.addresses.clone())
-            .collect();
+        let ports = object.ports.iter().flatten().filter_map(|p| p.port.map(|n| n.to_string())).collect();
+        let addresses = object.endpoints.iter().flatten().flat_map(|e| e.addresses.clone()).collect();
         vec![
             name_cell(&object.metadata),
             object.address_type.clone().into(),

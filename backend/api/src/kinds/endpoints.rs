@@ -16,11 +16,7 @@ impl Kind for Endpoints {
     const SHORT_NAMES: &'static [&'static str] = &["ep"];
 
     fn columns() -> Vec<Column> {
-        vec![
-            Column::new("Name", "string"),
-            Column::new("Endpoints", "string"),
-            Column::new("Age", "string"),
-        ]
+        vec![Column::new("Name", "string"), Column::new("Endpoints", "string"), Column::new("Age", "string")]
     }
 
     fn cells(object: &core::Endpoints, now: Timestamp) -> Vec<Value> {
@@ -38,10 +34,6 @@ impl Kind for Endpoints {
             1..=SHOWN => all.join(","),
             more => format!("{} + {} more...", all[..SHOWN].join(","), more - SHOWN),
         };
-        vec![
-            name_cell(&object.metadata),
-            text.into(),
-            age_cell(&object.metadata, now),
-        ]
+        vec![name_cell(&object.metadata), text.into(), age_cell(&object.metadata, now)]
     }
 }

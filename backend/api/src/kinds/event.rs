@@ -84,28 +84,19 @@ impl Kind for Event {
             Some(at) => meta::human_duration((now.as_second() - at.as_second()).max(0)),
             None => "<unknown>".into(),
         };
-        let first = object
-            .first_timestamp
-            .as_ref()
-            .map(|t| t.0)
-            .or(object.event_time.as_ref().map(|t| t.0));
+        let first = object.first_timestamp.as_ref().map(|t| t.0).or(object.event_time.as_ref().map(|t| t.0));
         let series = object.series.as_ref();
         let last = series.and_then(|s| s.last_observed_time.as_ref()).map(|t| t.0);
         let last = last.or(object.last_timestamp.as_ref().map(|t| t.0)).or(first);
         let count = series.and_then(|s| s.count).or(object.count).unwrap_or(1);
-        let seen = if count > 1 {
-            format!("{} (x{count} over {})", ago(last), ago(first))
-        } else {
-            ago(last)
-        };
+        let seen =
+            if count > 1 { format!("{} (x{count} over {})", ago(last), ago(first)) } else { ago(last) };
         let about = &object.involved_object;
         let kind = about.kind.clone().unwrap_or_default().to_lowercase();
         let source = object.source.clone().unwrap_or_default();
         let source = match (source.component, source.host) {
             (Some(component), Some(host)) if !host.is_empty() => format!("{component}, {host}"),
-            (component, _) => component
-                .or(object.reporting_component.clone())
-                .unwrap_or_default(),
+            (component, _) => component.or(object.reporting_component.clone()).unwrap_or_default(),
         };
         vec![
             seen.into(),
@@ -161,11 +152,7 @@ impl Kind for EventsEvent {
     }
 
     fn to_stored(object: &mut Value) {
-        rename(
-            object,
-            "v1",
-            RENAMED.iter().map(|(stored, viewed)| (*viewed, *stored)),
-        );
+        rename(object, "v1", RENAMED.iter().map(|(stored, viewed)| (*viewed, *stored)));
     }
 
     fn from_stored(object: &mut Value) {

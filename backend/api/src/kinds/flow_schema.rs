@@ -26,10 +26,7 @@ impl Kind for FlowSchema {
     fn validate(object: &flowcontrol::FlowSchema, errors: &mut FieldErrors) {
         let path = Path::new("spec");
         let spec = object.spec.clone().unwrap_or_default();
-        if let Some(value) = spec
-            .matching_precedence
-            .filter(|p| !(1..=MAX_PRECEDENCE).contains(p))
-        {
+        if let Some(value) = spec.matching_precedence.filter(|p| !(1..=MAX_PRECEDENCE).contains(p)) {
             let detail = format!("must be between 1 and {MAX_PRECEDENCE}, inclusive");
             errors.invalid(&path.child("matchingPrecedence"), value, detail);
         }
@@ -64,11 +61,7 @@ impl Kind for FlowSchema {
 
     fn cells(object: &flowcontrol::FlowSchema, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
-        let conditions = object
-            .status
-            .as_ref()
-            .and_then(|s| s.conditions.as_deref())
-            .unwrap_or_default();
+        let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
         let dangling = conditions.iter().find(|c| c.type_.as_deref() == Some("Dangling"));
         let method = spec.distinguisher_method.map(|m| m.type_);
         vec![

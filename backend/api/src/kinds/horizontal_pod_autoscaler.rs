@@ -13,16 +13,8 @@ pub struct HorizontalPodAutoscalerV1;
 const KEPT: &[(&str, &str, &str)] = &[
     ("spec", "metrics", "autoscaling.alpha.kubernetes.io/metrics"),
     ("spec", "behavior", "autoscaling.alpha.kubernetes.io/behavior"),
-    (
-        "status",
-        "conditions",
-        "autoscaling.alpha.kubernetes.io/conditions",
-    ),
-    (
-        "status",
-        "currentMetrics",
-        "autoscaling.alpha.kubernetes.io/current-metrics",
-    ),
+    ("status", "conditions", "autoscaling.alpha.kubernetes.io/conditions"),
+    ("status", "currentMetrics", "autoscaling.alpha.kubernetes.io/current-metrics"),
 ];
 
 impl Kind for HorizontalPodAutoscaler {
@@ -42,13 +34,7 @@ impl Kind for HorizontalPodAutoscaler {
     fn validate(object: &v2::HorizontalPodAutoscaler, errors: &mut FieldErrors) {
         let (path, spec) = (Path::new("spec"), &object.spec);
         let target = &spec.scale_target_ref;
-        validate_bounds(
-            spec.min_replicas,
-            spec.max_replicas,
-            (&target.kind, &target.name),
-            &path,
-            errors,
-        );
+        validate_bounds(spec.min_replicas, spec.max_replicas, (&target.kind, &target.name), &path, errors);
         for (i, metric) in spec.metrics.iter().flatten().enumerate() {
             let path = path.child("metrics").index(i);
             let types = ["ContainerResource", "External", "Object", "Pods", "Resource"];
@@ -80,9 +66,7 @@ impl Kind for HorizontalPodAutoscaler {
             name_cell(&object.metadata),
             format!("{}/{}", spec.scale_target_ref.kind, spec.scale_target_ref.name).into(),
             targets(spec, &status).into(),
-            spec.min_replicas
-                .map_or("<unset>".into(), |n| n.to_string())
-                .into(),
+            spec.min_replicas.map_or("<unset>".into(), |n| n.to_string()).into(),
             spec.max_replicas.into(),
             status.current_replicas.unwrap_or(0).into(),
             age_cell(&object.metadata, now),
@@ -92,21 +76,13 @@ impl Kind for HorizontalPodAutoscaler {
 
 fn validate_bounds(min: Option<i32>, max: i32, target: (&str, &str), path: &Path, errors: &mut FieldErrors) {
     if let Some(min) = min.filter(|m| *m < 1) {
-        errors.invalid(
-            &path.child("minReplicas"),
-            min,
-            "must be greater than or equal to 1",
-        );
+        errors.invalid(&path.child("minReplicas"), min, "must be greater than or equal to 1");
     }
     if max < 1 {
         errors.invalid(&path.child("maxReplicas"), max, "must be greater than 0");
     }
     if min.is_some_and(|min| max < min) {
-        errors.invalid(
-            &path.child("maxReplicas"),
-            max,
-            "must be greater than or equal to `minReplicas`",
-        );
+        errors.invalid(&path.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
     }
     let path = path.child("scaleTargetRef");
     validate_required(Some(target.0), &path.child("kind"), errors);
@@ -132,9 +108,7 @@ fn targets(spec: &v2::HorizontalPodAutoscalerSpec, status: &v2::HorizontalPodAut
         let (target, now) = (&metric[source]["target"], &current[source]["current"]);
         let of = |value: &Value| match value["averageUtilization"].as_i64() {
             Some(percent) => Some(format!("{percent}%")),
-            None => ["averageValue", "value"]
-                .iter()
-                .find_map(|f| value[f].as_str().map(str::to_owned)),
+            None => ["averageValue", "value"].iter().find_map(|f| value[f].as_str().map(str::to_owned)),
         };
         let amounts = format!(
             "{}/{}",
@@ -167,19 +141,9 @@ impl Kind for HorizontalPodAutoscalerV1 {
     fn validate(object: &v1::HorizontalPodAutoscaler, errors: &mut FieldErrors) {
         let (path, spec) = (Path::new("spec"), &object.spec);
         let target = &spec.scale_target_ref;
-        validate_bounds(
-            spec.min_replicas,
-            spec.max_replicas,
-            (&target.kind, &target.name),
-            &path,
-            errors,
-        );
+        validate_bounds(spec.min_replicas, spec.max_replicas, (&target.kind, &target.name), &path, errors);
         if let Some(percent) = spec.target_cpu_utilization_percentage.filter(|p| *p < 1) {
-            errors.invalid(
-                &path.child("targetCPUUtilizationPercentage"),
-                percent,
-                "must be greater than 0",
-            );
+            errors.invalid(&path.child("targetCPUUtilizationPercentage"), percent, "must be greater than 0");
         }
     }
 
@@ -217,17 +181,9 @@ impl Kind for HorizontalPodAutoscalerV1 {
     fn from_stored(object: &mut Value) {
         for (section, field, short, amount) in [
             ("spec", "metrics", "targetCPUUtilizationPercentage", "target"),
-            (
-                "status",
-                "currentMetrics",
-                "currentCPUUtilizationPercentage",
-                "current",
-            ),
+            ("status", "currentMetrics", "currentCPUUtilizationPercentage", "current"),
         ] {
-            let list = object
-                .get_mut(section)
-                .and_then(|s| s.get_mut(field))
-                .and_then(Value::as_array_mut);
+            let list = object.get_mut(section).and_then(|s| s.get_mut(field)).and_then(Value::as_array_mut);
             let Some(list) = list else { continue };
             let Some(at) = list.iter().position(is_cpu) else {
                 continue;
@@ -284,9 +240,6 @@ mod tests {
         assert_eq!(seen, stored);
         let typed = serde_json::from_value(stored).unwrap();
         let cells = HorizontalPodAutoscaler::cells(&typed, Timestamp::UNIX_EPOCH);
-        assert_eq!(
-            cells[1..3],
-            ["Deployment/web", "cpu: <unknown>/80%, memory: <unknown>/1Gi"]
-        );
+        assert_eq!(cells[1..3], ["Deployment/web", "cpu: <unknown>/80%, memory: <unknown>/1Gi"]);
     }
 }

@@ -29,11 +29,7 @@ impl Kind for Ingress {
         let spec = object.spec.clone().unwrap_or_default();
         let rules = spec.rules.as_deref().unwrap_or_default();
         if rules.is_empty() && spec.default_backend.is_none() {
-            errors.invalid(
-                &path,
-                json!([]),
-                "either `defaultBackend` or `rules` must be specified",
-            );
+            errors.invalid(&path, json!([]), "either `defaultBackend` or `rules` must be specified");
         }
         if let Some(backend) = &spec.default_backend {
             validate_backend(backend, &path.child("defaultBackend"), errors);
@@ -54,33 +50,16 @@ impl Kind for Ingress {
     }
 
     fn columns() -> Vec<Column> {
-        vec![
-            text("Name"),
-            text("Class"),
-            text("Hosts"),
-            text("Address"),
-            text("Ports"),
-            text("Age"),
-        ]
+        vec![text("Name"), text("Class"), text("Hosts"), text("Address"), text("Ports"), text("Age")]
     }
 
     fn cells(object: &networking::Ingress, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
-        let given = object
-            .status
-            .as_ref()
-            .and_then(|s| s.load_balancer.as_ref())
-            .and_then(|l| l.ingress.as_ref());
-        let addresses: Vec<String> = given
-            .into_iter()
-            .flatten()
-            .filter_map(|i| i.ip.clone().or_else(|| i.hostname.clone()))
-            .collect();
-        let ports = if spec.tls.as_ref().is_some_and(|t| !t.is_empty()) {
-            "80, 443"
-        } else {
-            "80"
-        };
+        let given =
+            object.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+        let addresses: Vec<String> =
+            given.into_iter().flatten().filter_map(|i| i.ip.clone().or_else(|| i.hostname.clone())).collect();
+        let ports = if spec.tls.as_ref().is_some_and(|t| !t.is_empty()) { "80, 443" } else { "80" };
         vec![
             name_cell(&object.metadata),
             text_or(spec.ingress_class_name.as_deref(), "<none>"),
@@ -93,19 +72,11 @@ impl Kind for Ingress {
 }
 
 fn hosts(rules: &[networking::IngressRule]) -> String {
-    let all: Vec<&str> = rules
-        .iter()
-        .filter_map(|r| r.host.as_deref())
-        .filter(|h| !h.is_empty())
-        .collect();
+    let all: Vec<&str> = rules.iter().filter_map(|r| r.host.as_deref()).filter(|h| !h.is_empty()).collect();
     match all.len() {
         0 => "*".into(),
         1..=SHOWN_HOSTS => all.join(","),
-        count => format!(
-            "{} + {} more...",
-            all[..SHOWN_HOSTS].join(","),
-            count - SHOWN_HOSTS
-        ),
+        count => format!("{} + {} more...", all[..SHOWN_HOSTS].join(","), count - SHOWN_HOSTS),
     }
 }
 
@@ -135,10 +106,7 @@ fn validate_rule(rule: &networking::IngressRule, path: &Path, errors: &mut Field
                 errors.invalid(&path.child("path"), text, "must be an absolute path");
             }
             "Exact" | "Prefix" => {
-                for part in ["//", "/./", "/../", "%2f", "%2F"]
-                    .iter()
-                    .filter(|part| text.contains(**part))
-                {
+                for part in ["//", "/./", "/../", "%2f", "%2F"].iter().filter(|part| text.contains(**part)) {
                     errors.invalid(&path.child("path"), text, format!("must not contain '{part}'"));
                 }
             }
@@ -161,10 +129,7 @@ fn validate_backend(backend: &networking::IngressBackend, path: &Path, errors: &
     validate_required(Some(&service.name), &path.child("name"), errors);
     let port = service.port.clone().unwrap_or_default();
     let at = path.child("port");
-    match (
-        port.name.as_deref().filter(|n| !n.is_empty()),
-        port.number.filter(|n| *n != 0),
-    ) {
+    match (port.name.as_deref().filter(|n| !n.is_empty()), port.number.filter(|n| *n != 0)) {
         (Some(_), Some(_)) => errors.invalid(&path, json!(port), "cannot set both port name & port number"),
         (None, None) => errors.required(&path, "port name or number is required"),
         (Some(name), None) => {

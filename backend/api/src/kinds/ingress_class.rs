@@ -20,20 +20,12 @@ impl Kind for IngressClass {
     }
 
     fn validate(object: &networking::IngressClass, errors: &mut FieldErrors) {
-        let controller = object
-            .spec
-            .as_ref()
-            .and_then(|s| s.controller.as_deref())
-            .unwrap_or_default();
+        let controller = object.spec.as_ref().and_then(|s| s.controller.as_deref()).unwrap_or_default();
         let path = Path::new("spec").child("controller");
         match controller {
             "" => errors.required(&path, ""),
             text if !text.contains('/') => {
-                errors.invalid(
-                    &path,
-                    text,
-                    "must be a domain-prefixed path (such as \"acme.io/foo\")",
-                );
+                errors.invalid(&path, text, "must be a domain-prefixed path (such as \"acme.io/foo\")");
             }
             _ => {}
         }
@@ -46,12 +38,7 @@ impl Kind for IngressClass {
     ) {
         let controller = |c: &networking::IngressClass| c.spec.as_ref().and_then(|s| s.controller.clone());
         let path = Path::new("spec").child("controller");
-        validate_immutable(
-            controller(object) != controller(old),
-            &path,
-            json!(controller(object)),
-            errors,
-        );
+        validate_immutable(controller(object) != controller(old), &path, json!(controller(object)), errors);
     }
 
     fn columns() -> Vec<Column> {

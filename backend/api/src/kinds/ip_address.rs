@@ -14,10 +14,7 @@ impl Kind for IPAddress {
     const SHORT_NAMES: &'static [&'static str] = &["ip"];
 
     fn validate_name(name: &str) -> Result<(), String> {
-        match name
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.to_string() == name)
-        {
+        match name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_string() == name) {
             true => Ok(()),
             false => Err("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()),
         }
@@ -25,11 +22,7 @@ impl Kind for IPAddress {
 
     fn validate(object: &networking::IPAddress, errors: &mut FieldErrors) {
         let path = Path::new("spec").child("parentRef");
-        validate_required(
-            Some(&object.spec.parent_ref.resource),
-            &path.child("resource"),
-            errors,
-        );
+        validate_required(Some(&object.spec.parent_ref.resource), &path.child("resource"), errors);
         validate_required(Some(&object.spec.parent_ref.name), &path.child("name"), errors);
     }
 
@@ -53,16 +46,8 @@ impl Kind for IPAddress {
 
     fn cells(object: &networking::IPAddress, _now: Timestamp) -> Vec<Value> {
         let parent = &object.spec.parent_ref;
-        let group = parent
-            .group
-            .as_deref()
-            .filter(|g| !g.is_empty())
-            .map(|g| format!(".{g}"));
-        let namespace = parent
-            .namespace
-            .as_deref()
-            .filter(|n| !n.is_empty())
-            .map(|n| format!("{n}/"));
+        let group = parent.group.as_deref().filter(|g| !g.is_empty()).map(|g| format!(".{g}"));
+        let namespace = parent.namespace.as_deref().filter(|n| !n.is_empty()).map(|n| format!("{n}/"));
         let parent = format!(
             "{}{}/{}{}",
             parent.resource,

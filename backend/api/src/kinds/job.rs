@@ -26,20 +26,12 @@ impl Kind for Job {
         }
         fill(spec, "parallelism", 1);
         // With a limit for each index, the whole has none.
-        let limit = if spec["backoffLimitPerIndex"].is_null() {
-            6
-        } else {
-            i32::MAX
-        };
+        let limit = if spec["backoffLimitPerIndex"].is_null() { 6 } else { i32::MAX };
         fill(spec, "backoffLimit", limit);
         fill(spec, "completionMode", "NonIndexed");
         fill(spec, "suspend", false);
         fill(spec, "manualSelector", false);
-        let replacement = if spec["podFailurePolicy"].is_null() {
-            "TerminatingOrFailed"
-        } else {
-            "Failed"
-        };
+        let replacement = if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
         fill(spec, "podReplacementPolicy", replacement);
         pod_spec::default_template(spec);
     }
@@ -48,21 +40,14 @@ impl Kind for Job {
         if object["spec"]["manualSelector"] == true {
             return;
         }
-        let (uid, name) = (
-            object["metadata"]["uid"].clone(),
-            object["metadata"]["name"].clone(),
-        );
+        let (uid, name) = (object["metadata"]["uid"].clone(), object["metadata"]["name"].clone());
         let spec = child(object, "spec");
         let labels = child(child(child(spec, "template"), "metadata"), "labels");
         fill(labels, "batch.kubernetes.io/controller-uid", uid.clone());
         fill(labels, "batch.kubernetes.io/job-name", name.clone());
         fill(labels, "controller-uid", uid.clone());
         fill(labels, "job-name", name);
-        fill(
-            child(child(spec, "selector"), "matchLabels"),
-            "batch.kubernetes.io/controller-uid",
-            uid,
-        );
+        fill(child(child(spec, "selector"), "matchLabels"), "batch.kubernetes.io/controller-uid", uid);
     }
 
     fn validate(object: &batch::Job, errors: &mut FieldErrors) {
@@ -93,12 +78,7 @@ impl Kind for Job {
         let indexed = new.completion_mode.as_deref() == Some("Indexed");
         let elastic = indexed && new.completions == new.parallelism;
         let changed = new.completions != before.completions && !elastic;
-        validate_immutable(
-            changed,
-            &path.child("completions"),
-            json!(new.completions),
-            errors,
-        );
+        validate_immutable(changed, &path.child("completions"), json!(new.completions), errors);
         validate_immutable(
             new.selector != before.selector,
             &path.child("selector"),
@@ -111,19 +91,9 @@ impl Kind for Job {
         let changed = new.template != before.template && !waits;
         validate_immutable(changed, &path.child("template"), json!(new.template), errors);
         let changed = new.completion_mode != before.completion_mode;
-        validate_immutable(
-            changed,
-            &path.child("completionMode"),
-            json!(new.completion_mode),
-            errors,
-        );
+        validate_immutable(changed, &path.child("completionMode"), json!(new.completion_mode), errors);
         let changed = new.pod_failure_policy != before.pod_failure_policy;
-        validate_immutable(
-            changed,
-            &path.child("podFailurePolicy"),
-            json!(new.pod_failure_policy),
-            errors,
-        );
+        validate_immutable(changed, &path.child("podFailurePolicy"), json!(new.pod_failure_policy), errors);
         let changed = new.backoff_limit_per_index != before.backoff_limit_per_index;
         validate_immutable(
             changed,
@@ -134,10 +104,7 @@ impl Kind for Job {
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![(
-            "status.successful",
-            object["status"]["succeeded"].as_i64().unwrap_or(0).to_string(),
-        )]
+        vec![("status.successful", object["status"]["succeeded"].as_i64().unwrap_or(0).to_string())]
     }
 
     fn columns() -> Vec<Column> {
@@ -167,11 +134,7 @@ impl Kind for Job {
             name_cell(&object.metadata),
             condition(object).into(),
             completions.into(),
-            since(
-                status.start_time.map(|t| t.0),
-                status.completion_time.map_or(now, |t| t.0),
-            )
-            .into(),
+            since(status.start_time.map(|t| t.0), status.completion_time.map_or(now, |t| t.0)).into(),
             age_cell(&object.metadata, now),
             names,
             images,
@@ -181,17 +144,11 @@ impl Kind for Job {
 }
 
 fn condition(job: &batch::Job) -> &'static str {
-    let conditions = job
-        .status
-        .as_ref()
-        .and_then(|s| s.conditions.as_deref())
-        .unwrap_or_default();
+    let conditions = job.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let holds = |kind: &str| conditions.iter().any(|c| c.type_ == kind && c.status == "True");
     let ended = ["Complete", "Failed"].into_iter().find(|kind| holds(kind));
     let deleted = job.metadata.deletion_timestamp.is_some().then_some("Terminating");
-    let stopped = ["Suspended", "FailureTarget", "SuccessCriteriaMet"]
-        .into_iter()
-        .find(|kind| holds(kind));
+    let stopped = ["Suspended", "FailureTarget", "SuccessCriteriaMet"].into_iter().find(|kind| holds(kind));
     ended.or(deleted).or(stopped).unwrap_or("Running")
 }
 
@@ -209,19 +166,10 @@ pub fn validate_spec(spec: &batch::JobSpec, path: &Path, errors: &mut FieldError
         validate_count(value, &path.child(field), errors);
     }
     if let Some(seconds) = spec.active_deadline_seconds.filter(|s| *s < 0) {
-        errors.invalid(
-            &path.child("activeDeadlineSeconds"),
-            seconds,
-            "must be greater than or equal to 0",
-        );
+        errors.invalid(&path.child("activeDeadlineSeconds"), seconds, "must be greater than or equal to 0");
     }
     let modes = ["Indexed", "NonIndexed"];
-    one_of(
-        spec.completion_mode.as_deref(),
-        &modes,
-        &path.child("completionMode"),
-        errors,
-    );
+    one_of(spec.completion_mode.as_deref(), &modes, &path.child("completionMode"), errors);
     if spec.completion_mode.as_deref() == Some("Indexed") && spec.completions.is_none() {
         errors.required(&path.child("completions"), "when completion mode is Indexed");
     }
@@ -232,12 +180,7 @@ pub fn validate_spec(spec: &batch::JobSpec, path: &Path, errors: &mut FieldError
         &path.child("podReplacementPolicy"),
         errors,
     );
-    let policy = spec
-        .template
-        .spec
-        .as_ref()
-        .and_then(|s| s.restart_policy.as_deref())
-        .unwrap_or_default();
+    let policy = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or_default();
     if !ENDING_POLICIES.contains(&policy) {
         let path = path.child("template").child("spec").child("restartPolicy");
         errors.required(&path, "valid values: \"OnFailure\", \"Never\"");

@@ -24,23 +24,11 @@ impl Kind for Lease {
     }
 
     fn columns() -> Vec<Column> {
-        vec![
-            Column::new("Name", "string"),
-            Column::new("Holder", "string"),
-            Column::new("Age", "string"),
-        ]
+        vec![Column::new("Name", "string"), Column::new("Holder", "string"), Column::new("Age", "string")]
     }
 
     fn cells(object: &coordination::Lease, now: Timestamp) -> Vec<Value> {
-        let holder = object
-            .spec
-            .as_ref()
-            .and_then(|s| s.holder_identity.clone())
-            .unwrap_or_default();
-        vec![
-            name_cell(&object.metadata),
-            holder.into(),
-            age_cell(&object.metadata, now),
-        ]
+        let holder = object.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
+        vec![name_cell(&object.metadata), holder.into(), age_cell(&object.metadata, now)]
     }
 }

@@ -20,11 +20,9 @@ impl Kind for LimitRange {
                 continue;
             }
             // A bound is the default of what was left out: max of default, default (and min) of defaultRequest.
-            for (field, source) in [
-                ("default", "max"),
-                ("defaultRequest", "default"),
-                ("defaultRequest", "min"),
-            ] {
+            for (field, source) in
+                [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")]
+            {
                 let Some(amounts) = item[source].as_object().cloned() else {
                     continue;
                 };
@@ -38,11 +36,7 @@ impl Kind for LimitRange {
 
     fn validate(object: &core::LimitRange, errors: &mut FieldErrors) {
         let path = Path::new("spec").child("limits");
-        let limits = object
-            .spec
-            .as_ref()
-            .map(|s| s.limits.as_slice())
-            .unwrap_or_default();
+        let limits = object.spec.as_ref().map(|s| s.limits.as_slice()).unwrap_or_default();
         let mut types = std::collections::BTreeSet::new();
         for (i, limit) in limits.iter().enumerate() {
             let path = path.index(i);
@@ -52,11 +46,7 @@ impl Kind for LimitRange {
             let min = quantities(limit.min.as_ref(), &path.child("min"), errors);
             let max = quantities(limit.max.as_ref(), &path.child("max"), errors);
             let default = quantities(limit.default.as_ref(), &path.child("default"), errors);
-            let request = quantities(
-                limit.default_request.as_ref(),
-                &path.child("defaultRequest"),
-                errors,
-            );
+            let request = quantities(limit.default_request.as_ref(), &path.child("defaultRequest"), errors);
             if limit.type_ == "Pod" {
                 for (field, set) in [("default", &default), ("defaultRequest", &request)] {
                     if !set.is_empty() {
@@ -68,13 +58,7 @@ impl Kind for LimitRange {
             let pairs = [
                 ("min", "min", &min, "max", &max),
                 ("defaultRequest", "default request", &request, "max", &max),
-                (
-                    "defaultRequest",
-                    "default request",
-                    &request,
-                    "default limit",
-                    &default,
-                ),
+                ("defaultRequest", "default request", &request, "default limit", &default),
                 ("default", "default", &default, "max", &max),
             ];
             for (field, low_words, low, high_words, high) in pairs {

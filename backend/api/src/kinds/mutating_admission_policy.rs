@@ -23,17 +23,9 @@ impl Kind for MutatingAdmissionPolicy {
         let path = Path::new("spec");
         let spec = object.spec.clone().unwrap_or_default();
         if spec.mutations.as_ref().is_none_or(Vec::is_empty) {
-            errors.required(
-                &path.child("mutations"),
-                "mutations must contain at least one item",
-            );
+            errors.required(&path.child("mutations"), "mutations must contain at least one item");
         }
-        one_of(
-            spec.failure_policy.as_deref(),
-            &["Fail", "Ignore"],
-            &path.child("failurePolicy"),
-            errors,
-        );
+        one_of(spec.failure_policy.as_deref(), &["Fail", "Ignore"], &path.child("failurePolicy"), errors);
         let constraints = path.child("matchConstraints");
         match &spec.match_constraints {
             None => errors.required(&constraints, ""),
@@ -55,13 +47,9 @@ impl Kind for MutatingAdmissionPolicy {
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
-        let parameters = spec.param_kind.map(|k| {
-            format!(
-                "{}/{}",
-                k.api_version.unwrap_or_default(),
-                k.kind.unwrap_or_default()
-            )
-        });
+        let parameters = spec
+            .param_kind
+            .map(|k| format!("{}/{}", k.api_version.unwrap_or_default(), k.kind.unwrap_or_default()));
         vec![
             name_cell(&object.metadata),
             spec.mutations.map_or(0, |list| list.len()).into(),

@@ -30,15 +30,12 @@ impl Kind for MutatingAdmissionPolicyBinding {
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
-        let parameters = spec
-            .param_ref
-            .as_ref()
-            .map(|p| match (p.namespace.as_deref(), p.name.as_deref()) {
-                (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-                (None, Some(name)) => name.to_owned(),
-                (Some(namespace), None) => format!("{namespace}/*"),
-                (None, None) => "*".to_owned(),
-            });
+        let parameters = spec.param_ref.as_ref().map(|p| match (p.namespace.as_deref(), p.name.as_deref()) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+            (None, Some(name)) => name.to_owned(),
+            (Some(namespace), None) => format!("{namespace}/*"),
+            (None, None) => "*".to_owned(),
+        });
         vec![
             name_cell(&object.metadata),
             text_or(spec.policy_name.as_deref(), ""),

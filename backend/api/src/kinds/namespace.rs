@@ -15,19 +15,10 @@ impl Kind for Namespace {
     type Object = core::Namespace;
     const SINGULAR: &'static str = "namespace";
     const SHORT_NAMES: &'static [&'static str] = &["ns"];
-    const VERBS: &'static [Verb] = &[
-        Verb::Create,
-        Verb::Delete,
-        Verb::Get,
-        Verb::List,
-        Verb::Patch,
-        Verb::Update,
-        Verb::Watch,
-    ];
-    const SUBRESOURCES: &'static [Subresource] = &[
-        subresource("finalize", "", "v1", "Namespace", &[Verb::Update]),
-        status("", "v1", "Namespace"),
-    ];
+    const VERBS: &'static [Verb] =
+        &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
+    const SUBRESOURCES: &'static [Subresource] =
+        &[subresource("finalize", "", "v1", "Namespace", &[Verb::Update]), status("", "v1", "Namespace")];
 
     fn default(object: &mut Value) {
         // Selectors over namespaces find each by its name.
@@ -49,37 +40,20 @@ impl Kind for Namespace {
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![(
-            "status.phase",
-            object["status"]["phase"].as_str().unwrap_or_default().to_owned(),
-        )]
+        vec![("status.phase", object["status"]["phase"].as_str().unwrap_or_default().to_owned())]
     }
 
     fn columns() -> Vec<Column> {
-        vec![
-            Column::new("Name", "string"),
-            Column::new("Status", "string"),
-            Column::new("Age", "string"),
-        ]
+        vec![Column::new("Name", "string"), Column::new("Status", "string"), Column::new("Age", "string")]
     }
 
     fn cells(object: &core::Namespace, now: Timestamp) -> Vec<Value> {
-        let phase = object
-            .status
-            .as_ref()
-            .and_then(|s| s.phase.clone())
-            .unwrap_or_default();
-        vec![
-            name_cell(&object.metadata),
-            phase.into(),
-            age_cell(&object.metadata, now),
-        ]
+        let phase = object.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
+        vec![name_cell(&object.metadata), phase.into(), age_cell(&object.metadata, now)]
     }
 
     fn holds_deletion(object: &Value) -> bool {
-        object["spec"]["finalizers"]
-            .as_array()
-            .is_some_and(|f| !f.is_empty())
+        object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
     }
 
     fn before_marked_for_deletion(object: &mut Value) {

@@ -17,11 +17,7 @@ impl Kind for NetworkPolicy {
     fn default(object: &mut Value) {
         let spec = child(object, "spec");
         let sends = spec["egress"].as_array().is_some_and(|e| !e.is_empty());
-        let types = if sends {
-            json!(["Ingress", "Egress"])
-        } else {
-            json!(["Ingress"])
-        };
+        let types = if sends { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
         fill(spec, "policyTypes", types);
         for direction in ["ingress", "egress"] {
             for rule in items(spec, direction) {
@@ -49,12 +45,7 @@ impl Kind for NetworkPolicy {
             validate_peers(rule.to.as_deref(), &path.child("to"), errors);
         }
         for (i, kind) in spec.policy_types.iter().flatten().enumerate() {
-            one_of(
-                Some(kind),
-                &["Egress", "Ingress"],
-                &path.child("policyTypes").index(i),
-                errors,
-            );
+            one_of(Some(kind), &["Egress", "Ingress"], &path.child("policyTypes").index(i), errors);
         }
     }
 
@@ -63,28 +54,15 @@ impl Kind for NetworkPolicy {
     }
 
     fn cells(object: &networking::NetworkPolicy, now: Timestamp) -> Vec<Value> {
-        let selector = object
-            .spec
-            .as_ref()
-            .and_then(|s| s.pod_selector.clone())
-            .unwrap_or_default();
-        vec![
-            name_cell(&object.metadata),
-            label_selector::cell(&selector),
-            age_cell(&object.metadata, now),
-        ]
+        let selector = object.spec.as_ref().and_then(|s| s.pod_selector.clone()).unwrap_or_default();
+        vec![name_cell(&object.metadata), label_selector::cell(&selector), age_cell(&object.metadata, now)]
     }
 }
 
 fn validate_ports(ports: Option<&[networking::NetworkPolicyPort]>, path: &Path, errors: &mut FieldErrors) {
     for (i, port) in ports.into_iter().flatten().enumerate() {
         let path = path.index(i);
-        one_of(
-            port.protocol.as_deref(),
-            &["SCTP", "TCP", "UDP"],
-            &path.child("protocol"),
-            errors,
-        );
+        one_of(port.protocol.as_deref(), &["SCTP", "TCP", "UDP"], &path.child("protocol"), errors);
         if let Some(number) = &port.port {
             container_validation::port(number, &path.child("port"), errors);
         } else if port.end_port.is_some() {
@@ -96,10 +74,8 @@ fn validate_ports(ports: Option<&[networking::NetworkPolicyPort]>, path: &Path, 
 fn validate_peers(peers: Option<&[networking::NetworkPolicyPeer]>, path: &Path, errors: &mut FieldErrors) {
     for (i, peer) in peers.into_iter().flatten().enumerate() {
         let path = path.index(i);
-        let selectors = [
-            ("podSelector", &peer.pod_selector),
-            ("namespaceSelector", &peer.namespace_selector),
-        ];
+        let selectors =
+            [("podSelector", &peer.pod_selector), ("namespaceSelector", &peer.namespace_selector)];
         for (field, selector) in selectors {
             if let Some(selector) = selector {
                 label_selector::validate(selector, &path.child(field), errors);

@@ -16,10 +16,8 @@ impl Kind for Node {
     type Object = core::Node;
     const SINGULAR: &'static str = "node";
     const SHORT_NAMES: &'static [&'static str] = &["no"];
-    const SUBRESOURCES: &'static [Subresource] = &[
-        subresource("proxy", "", "v1", "NodeProxyOptions", PROXY_VERBS),
-        status("", "v1", "Node"),
-    ];
+    const SUBRESOURCES: &'static [Subresource] =
+        &[subresource("proxy", "", "v1", "NodeProxyOptions", PROXY_VERBS), status("", "v1", "Node")];
     /// A node introduces itself with its capacity and conditions.
     const KEEPS_STATUS_AT_CREATION: bool = true;
 
@@ -33,12 +31,8 @@ impl Kind for Node {
     }
 
     fn validate_update(object: &core::Node, old: &core::Node, errors: &mut FieldErrors) {
-        let cidr = |node: &core::Node| {
-            node.spec
-                .as_ref()
-                .and_then(|s| s.pod_cidr.clone())
-                .unwrap_or_default()
-        };
+        let cidr =
+            |node: &core::Node| node.spec.as_ref().and_then(|s| s.pod_cidr.clone()).unwrap_or_default();
         if !cidr(old).is_empty() && cidr(object) != cidr(old) {
             let detail = "node updates may not change podCIDR except from \"\" to valid";
             errors.forbidden(&Path::new("spec").child("podCIDRs"), detail);
@@ -46,10 +40,7 @@ impl Kind for Node {
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![(
-            "spec.unschedulable",
-            (object["spec"]["unschedulable"] == true).to_string(),
-        )]
+        vec![("spec.unschedulable", (object["spec"]["unschedulable"] == true).to_string())]
     }
 
     fn columns() -> Vec<Column> {
@@ -92,11 +83,7 @@ impl Kind for Node {
         vec![
             name_cell(&object.metadata),
             readiness(object).into(),
-            if roles.is_empty() {
-                NONE.into()
-            } else {
-                roles.join(",").into()
-            },
+            if roles.is_empty() { NONE.into() } else { roles.join(",").into() },
             age_cell(&object.metadata, now),
             fact(|i| &i.kubelet_version),
             address("InternalIP"),
@@ -141,10 +128,8 @@ mod tests {
                     "machineID": "", "operatingSystem": "linux", "systemUUID": ""},
             },
         });
-        let cells = Node::cells(
-            &serde_json::from_value(node).unwrap(),
-            "2026-01-01T03:00:00Z".parse().unwrap(),
-        );
+        let cells =
+            Node::cells(&serde_json::from_value(node).unwrap(), "2026-01-01T03:00:00Z".parse().unwrap());
         let expected = json!([
             "n1",
             "Ready,SchedulingDisabled",

@@ -24,10 +24,7 @@ const COMMON: &[&str] = &[
 
 /// The kind of storage: the rest of the spec.
 fn source(spec: &core::PersistentVolumeSpec) -> serde_json::Map<String, Value> {
-    let mut fields = serde_json::to_value(spec)
-        .ok()
-        .and_then(|v| v.as_object().cloned())
-        .unwrap_or_default();
+    let mut fields = serde_json::to_value(spec).ok().and_then(|v| v.as_object().cloned()).unwrap_or_default();
     fields.retain(|field, _| !COMMON.contains(&field.as_str()));
     fields
 }
@@ -62,18 +59,8 @@ impl Kind for PersistentVolume {
         container_validation::quantities(spec.capacity.as_ref(), &capacity, errors);
         let policies = ["Delete", "Recycle", "Retain"];
         let policy = spec.persistent_volume_reclaim_policy.as_deref();
-        one_of(
-            policy,
-            &policies,
-            &path.child("persistentVolumeReclaimPolicy"),
-            errors,
-        );
-        one_of(
-            spec.volume_mode.as_deref(),
-            VOLUME_MODES,
-            &path.child("volumeMode"),
-            errors,
-        );
+        one_of(policy, &policies, &path.child("persistentVolumeReclaimPolicy"), errors);
+        one_of(spec.volume_mode.as_deref(), VOLUME_MODES, &path.child("volumeMode"), errors);
         let sources = source(&spec);
         if sources.is_empty() {
             errors.required(&path, "must specify a volume type");
@@ -84,17 +71,10 @@ impl Kind for PersistentVolume {
         if spec.local.is_some() && spec.node_affinity.is_none() {
             errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
         }
-        let terms = spec
-            .node_affinity
-            .and_then(|a| a.required)
-            .map(|r| r.node_selector_terms)
-            .unwrap_or_default();
+        let terms =
+            spec.node_affinity.and_then(|a| a.required).map(|r| r.node_selector_terms).unwrap_or_default();
         for (i, term) in terms.iter().enumerate() {
-            let path = path
-                .child("nodeAffinity")
-                .child("required")
-                .child("nodeSelectorTerms")
-                .index(i);
+            let path = path.child("nodeAffinity").child("required").child("nodeSelectorTerms").index(i);
             scheduling_validation::validate_term(term, &path, errors);
         }
     }
@@ -135,13 +115,9 @@ impl Kind for PersistentVolume {
     fn cells(object: &core::PersistentVolume, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
         let status = object.status.clone().unwrap_or_default();
-        let claim = spec.claim_ref.map(|c| {
-            format!(
-                "{}/{}",
-                c.namespace.unwrap_or_default(),
-                c.name.unwrap_or_default()
-            )
-        });
+        let claim = spec
+            .claim_ref
+            .map(|c| format!("{}/{}", c.namespace.unwrap_or_default(), c.name.unwrap_or_default()));
         let phase = match object.metadata.deletion_timestamp {
             Some(_) => "Terminating",
             None => status.phase.as_deref().unwrap_or_default(),

@@ -38,20 +38,12 @@ impl Kind for PersistentVolumeClaim {
                 let amount =
                     crate::quantity::Quantity::parse(&amount.0).filter(|q| !q.is_zero() && !q.is_negative());
                 if amount.is_none() {
-                    let given = requests
-                        .as_ref()
-                        .and_then(|r| r.get("storage"))
-                        .map_or("", |q| q.0.as_str());
+                    let given = requests.as_ref().and_then(|r| r.get("storage")).map_or("", |q| q.0.as_str());
                     errors.invalid(&at.key("storage"), given, "must be greater than zero");
                 }
             }
         }
-        one_of(
-            spec.volume_mode.as_deref(),
-            VOLUME_MODES,
-            &path.child("volumeMode"),
-            errors,
-        );
+        one_of(spec.volume_mode.as_deref(), VOLUME_MODES, &path.child("volumeMode"), errors);
         if let Some(class) = spec.storage_class_name.as_deref().filter(|c| !c.is_empty())
             && let Err(why) = crate::meta::dns_subdomain(class)
         {
@@ -78,26 +70,19 @@ impl Kind for PersistentVolumeClaim {
         if before.storage_class_name.is_none() {
             allowed.storage_class_name.clone_from(&before.storage_class_name);
         }
-        allowed
-            .volume_attributes_class_name
-            .clone_from(&before.volume_attributes_class_name);
+        allowed.volume_attributes_class_name.clone_from(&before.volume_attributes_class_name);
         if allowed != *before {
             let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
             errors.forbidden(&Path::new("spec"), detail);
         }
         let amount = |spec: &core::PersistentVolumeClaimSpec| {
             let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
-            requests
-                .and_then(|r| r.get("storage"))
-                .and_then(|q| crate::quantity::Quantity::parse(&q.0))
+            requests.and_then(|r| r.get("storage")).and_then(|q| crate::quantity::Quantity::parse(&q.0))
         };
         if let (Some(new), Some(before)) = (amount(new), amount(before))
             && new < before
         {
-            let path = Path::new("spec")
-                .child("resources")
-                .child("requests")
-                .child("storage");
+            let path = Path::new("spec").child("resources").child("requests").child("storage");
             errors.forbidden(&path, "field can not be less than previous value");
         }
     }
@@ -125,10 +110,7 @@ impl Kind for PersistentVolumeClaim {
         };
         let is_placed = spec.volume_name.as_deref().is_some_and(|v| !v.is_empty());
         let (capacity, modes) = match is_placed {
-            true => (
-                storage_cell(status.capacity.as_ref()),
-                access_modes_cell(status.access_modes.as_ref()),
-            ),
+            true => (storage_cell(status.capacity.as_ref()), access_modes_cell(status.access_modes.as_ref())),
             false => ("".into(), "".into()),
         };
         vec![

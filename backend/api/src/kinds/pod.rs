@@ -68,10 +68,7 @@ impl Kind for Pod {
             ("spec.restartPolicy", text("spec", "restartPolicy")),
             ("spec.schedulerName", text("spec", "schedulerName")),
             ("spec.serviceAccountName", text("spec", "serviceAccountName")),
-            (
-                "spec.hostNetwork",
-                (object["spec"]["hostNetwork"] == true).to_string(),
-            ),
+            ("spec.hostNetwork", (object["spec"]["hostNetwork"] == true).to_string()),
             ("status.phase", text("status", "phase")),
             ("status.podIP", text("status", "podIP")),
             ("status.nominatedNodeName", text("status", "nominatedNodeName")),
@@ -109,9 +106,7 @@ impl Kind for Pod {
         let gates = spec.readiness_gates.iter().flatten();
         let passed = gates.clone().filter(|gate| {
             let conditions = status.conditions.iter().flatten();
-            conditions
-                .clone()
-                .any(|c| c.type_ == gate.condition_type && c.status == "True")
+            conditions.clone().any(|c| c.type_ == gate.condition_type && c.status == "True")
         });
         let gates = match gates.clone().count() {
             0 => NONE.to_owned(),
@@ -138,9 +133,7 @@ impl Kind for Pod {
         {
             return 0;
         }
-        let own = object["spec"]["terminationGracePeriodSeconds"]
-            .as_i64()
-            .unwrap_or(DEFAULT_GRACE_SECONDS);
+        let own = object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(DEFAULT_GRACE_SECONDS);
         requested.unwrap_or(own).max(0)
     }
 }
@@ -151,10 +144,7 @@ fn validate_change(new: &core::PodSpec, old: &core::PodSpec, errors: &mut FieldE
     let count = |list: &Option<Vec<core::Container>>| list.as_ref().map_or(0, Vec::len);
     let grown = [
         ("containers", new.containers.len() != old.containers.len()),
-        (
-            "initContainers",
-            count(&new.init_containers) != count(&old.init_containers),
-        ),
+        ("initContainers", count(&new.init_containers) != count(&old.init_containers)),
     ];
     for (field, _) in grown.iter().filter(|(_, grown)| *grown) {
         errors.forbidden(&path.child(field), "pod updates may not add or remove containers");
@@ -178,20 +168,15 @@ fn validate_change(new: &core::PodSpec, old: &core::PodSpec, errors: &mut FieldE
         (Some(new), Some(old)) if new > old => {
             errors.invalid(&deadline, new, "must be less than or equal to previous value");
         }
-        (None, Some(_)) => errors.invalid(
-            &deadline,
-            Value::Null,
-            "must not update from a positive integer to nil value",
-        ),
+        (None, Some(_)) => {
+            errors.invalid(&deadline, Value::Null, "must not update from a positive integer to nil value")
+        }
         _ => {}
     }
     allowed.active_deadline_seconds = old.active_deadline_seconds;
     let gates = |spec: &core::PodSpec| spec.scheduling_gates.clone().unwrap_or_default();
     for gate in gates(new).iter().filter(|gate| !gates(old).contains(gate)) {
-        let detail = format!(
-            "only deletion is allowed, but found new scheduling gate '{}'",
-            gate.name
-        );
+        let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
         errors.forbidden(&path.child("schedulingGates"), detail);
     }
     allowed.scheduling_gates.clone_from(&old.scheduling_gates);
@@ -200,12 +185,7 @@ fn validate_change(new: &core::PodSpec, old: &core::PodSpec, errors: &mut FieldE
     {
         allowed.termination_grace_period_seconds = old.termination_grace_period_seconds;
     }
-    if old
-        .tolerations
-        .iter()
-        .flatten()
-        .all(|t| new.tolerations.iter().flatten().any(|n| n == t))
-    {
+    if old.tolerations.iter().flatten().all(|t| new.tolerations.iter().flatten().any(|n| n == t)) {
         allowed.tolerations.clone_from(&old.tolerations);
     }
     if allowed != *old {
@@ -234,16 +214,10 @@ impl Told {
         let phase = status.phase.clone().unwrap_or_default();
         let condition = |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind);
         let holds = |kind: &str| condition(kind).is_some_and(|c| c.status == "True");
-        let gated = condition("PodScheduled")
-            .and_then(|c| c.reason.clone())
-            .filter(|r| r == "SchedulingGated");
+        let gated =
+            condition("PodScheduled").and_then(|c| c.reason.clone()).filter(|r| r == "SchedulingGated");
         let own = status.reason.clone().filter(|r| !r.is_empty());
-        let sidecars = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .filter(|c| is_sidecar(c))
-            .count();
+        let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).count();
         let mut told = Self {
             reason: gated.or(own).unwrap_or_else(|| phase.clone()),
             total: spec.containers.len() + sidecars,
@@ -278,10 +252,8 @@ impl Told {
                 self.ready += usize::from(container.ready);
                 continue;
             }
-            let waiting = state
-                .waiting
-                .and_then(|w| w.reason)
-                .filter(|r| !r.is_empty() && r != "PodInitializing");
+            let waiting =
+                state.waiting.and_then(|w| w.reason).filter(|r| !r.is_empty() && r != "PodInitializing");
             self.reason = match (state.terminated, waiting) {
                 (Some(ended), _) => format!("Init:{}", ended_words(&ended)),
                 (None, Some(why)) => format!("Init:{why}"),
@@ -296,12 +268,7 @@ impl Told {
         // Of the init containers only those count that go on beside the others.
         (self.restarts, self.last_restart) = (0, None);
         for container in status.init_container_statuses.iter().flatten() {
-            if spec
-                .init_containers
-                .iter()
-                .flatten()
-                .any(|c| c.name == container.name && is_sidecar(c))
-            {
+            if spec.init_containers.iter().flatten().any(|c| c.name == container.name && is_sidecar(c)) {
                 self.count_restarts(container);
             }
         }
@@ -328,9 +295,7 @@ impl Told {
     fn count_restarts(&mut self, container: &core::ContainerStatus) {
         self.restarts += container.restart_count;
         let ended = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-        self.last_restart = self
-            .last_restart
-            .max(ended.and_then(|t| t.finished_at.as_ref()).map(|t| t.0));
+        self.last_restart = self.last_restart.max(ended.and_then(|t| t.finished_at.as_ref()).map(|t| t.0));
     }
 }
 
@@ -339,10 +304,7 @@ fn is_sidecar(container: &core::Container) -> bool {
 }
 
 fn ended_words(ended: &core::ContainerStateTerminated) -> String {
-    match (
-        ended.reason.as_deref().filter(|r| !r.is_empty()),
-        ended.signal.filter(|s| *s != 0),
-    ) {
+    match (ended.reason.as_deref().filter(|r| !r.is_empty()), ended.signal.filter(|s| *s != 0)) {
         (Some(reason), _) => reason.into(),
         (None, Some(signal)) => format!("Signal:{signal}"),
         (None, None) => format!("ExitCode:{}", ended.exit_code),
@@ -384,11 +346,7 @@ mod tests {
         let deleted = json!({"deletionTimestamp": "2026-01-01T00:09:00Z"});
         let rows = [
             (&alive, json!({"phase": "Pending"}), ["0/1", "Pending", "0"]),
-            (
-                &alive,
-                json!({"phase": "Running", "containerStatuses": [running()]}),
-                ["1/1", "Running", "0"],
-            ),
+            (&alive, json!({"phase": "Running", "containerStatuses": [running()]}), ["1/1", "Running", "0"]),
             (
                 &alive,
                 json!({"phase": "Running", "containerStatuses": [crashing]}),
@@ -399,16 +357,8 @@ mod tests {
                 json!({"phase": "Succeeded", "containerStatuses": [ended(0)]}),
                 ["0/1", "Completed", "0"],
             ),
-            (
-                &alive,
-                json!({"phase": "Failed", "containerStatuses": [ended(3)]}),
-                ["0/1", "ExitCode:3", "0"],
-            ),
-            (
-                &alive,
-                json!({"phase": "Failed", "reason": "Evicted"}),
-                ["0/1", "Evicted", "0"],
-            ),
+            (&alive, json!({"phase": "Failed", "containerStatuses": [ended(3)]}), ["0/1", "ExitCode:3", "0"]),
+            (&alive, json!({"phase": "Failed", "reason": "Evicted"}), ["0/1", "Evicted", "0"]),
             (
                 &alive,
                 json!({"phase": "Pending", "initContainerStatuses": [container(json!({"running": {}}))]}),
@@ -455,14 +405,8 @@ mod tests {
     #[test]
     fn of_a_living_pod_little_may_change() {
         let none = Vec::<String>::new();
-        assert_eq!(
-            update_errors(|o| o["spec"]["containers"][0]["image"] = "a:2".into()),
-            none
-        );
-        assert_eq!(
-            update_errors(|o| o["spec"]["activeDeadlineSeconds"] = 60.into()),
-            none
-        );
+        assert_eq!(update_errors(|o| o["spec"]["containers"][0]["image"] = "a:2".into()), none);
+        assert_eq!(update_errors(|o| o["spec"]["activeDeadlineSeconds"] = 60.into()), none);
         assert_eq!(
             update_errors(|o| o["spec"]["tolerations"]
                 .as_array_mut()
@@ -471,14 +415,8 @@ mod tests {
             none
         );
         assert_eq!(update_errors(|o| o["spec"]["tolerations"] = json!([])), ["spec"]);
-        assert_eq!(
-            update_errors(|o| o["spec"]["nodeName"] = "other".into()),
-            ["spec"]
-        );
-        assert_eq!(
-            update_errors(|o| o["spec"]["containers"][0]["env"] = json!([{"name": "A"}])),
-            ["spec"]
-        );
+        assert_eq!(update_errors(|o| o["spec"]["nodeName"] = "other".into()), ["spec"]);
+        assert_eq!(update_errors(|o| o["spec"]["containers"][0]["env"] = json!([{"name": "A"}])), ["spec"]);
         assert_eq!(
             update_errors(|o| o["spec"]["containers"]
                 .as_array_mut()

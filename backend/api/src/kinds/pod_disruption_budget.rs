@@ -17,32 +17,19 @@ impl Kind for PodDisruptionBudget {
     const HAS_GENERATION: bool = true;
 
     fn before_create(object: &mut Value) {
-        let none = [
-            "currentHealthy",
-            "desiredHealthy",
-            "disruptionsAllowed",
-            "expectedPods",
-        ];
-        reset_status(
-            object,
-            none.iter().map(|field| ((*field).to_owned(), json!(0))).collect(),
-        );
+        let none = ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"];
+        reset_status(object, none.iter().map(|field| ((*field).to_owned(), json!(0))).collect());
     }
 
     fn validate(object: &policy::PodDisruptionBudget, errors: &mut FieldErrors) {
         let path = Path::new("spec");
         let spec = object.spec.clone().unwrap_or_default();
         if spec.min_available.is_some() && spec.max_unavailable.is_some() {
-            errors.invalid(
-                &path,
-                json!(spec),
-                "minAvailable and maxUnavailable cannot be both set",
-            );
+            errors.invalid(&path, json!(spec), "minAvailable and maxUnavailable cannot be both set");
         }
-        for (field, bound) in [
-            ("minAvailable", &spec.min_available),
-            ("maxUnavailable", &spec.max_unavailable),
-        ] {
+        for (field, bound) in
+            [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)]
+        {
             let path = path.child(field);
             match bound {
                 Some(IntOrString::Int(count)) => validate_count(Some(*count), &path, errors),
@@ -62,12 +49,7 @@ impl Kind for PodDisruptionBudget {
         }
         let policies = ["AlwaysAllow", "IfHealthyBudget"];
         let given = spec.unhealthy_pod_eviction_policy.as_deref();
-        one_of(
-            given,
-            &policies,
-            &path.child("unhealthyPodEvictionPolicy"),
-            errors,
-        );
+        one_of(given, &policies, &path.child("unhealthyPodEvictionPolicy"), errors);
     }
 
     fn columns() -> Vec<Column> {
@@ -87,11 +69,7 @@ impl Kind for PodDisruptionBudget {
             Some(IntOrString::String(text)) => text.into(),
             None => "N/A".into(),
         };
-        let allowed = object
-            .status
-            .as_ref()
-            .and_then(|s| s.disruptions_allowed)
-            .unwrap_or(0);
+        let allowed = object.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0);
         vec![
             name_cell(&object.metadata),
             bound(spec.min_available),

@@ -25,23 +25,13 @@ impl Kind for PodTemplate {
     }
 
     fn columns() -> Vec<Column> {
-        vec![
-            text("Name"),
-            text("Containers"),
-            text("Images"),
-            text("Pod Labels"),
-        ]
+        vec![text("Name"), text("Containers"), text("Images"), text("Pod Labels")]
     }
 
     fn cells(object: &core::PodTemplate, _now: Timestamp) -> Vec<Value> {
         let template = object.template.clone().unwrap_or_default();
         let (names, images) = container_cells(&template.spec.unwrap_or_default());
         let labels = template.metadata.and_then(|m| m.labels);
-        vec![
-            name_cell(&object.metadata),
-            names,
-            images,
-            labels_cell(labels.as_ref()),
-        ]
+        vec![name_cell(&object.metadata), names, images, labels_cell(labels.as_ref())]
     }
 }

@@ -10,10 +10,8 @@ pub struct PriorityClass;
 
 /// Above it only what the system itself brings.
 const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
-const SYSTEM: [(&str, i32); 2] = [
-    ("system-node-critical", 2_000_001_000),
-    ("system-cluster-critical", 2_000_000_000),
-];
+const SYSTEM: [(&str, i32); 2] =
+    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
 impl Kind for PriorityClass {
     type Object = scheduling::PriorityClass;
@@ -39,12 +37,7 @@ impl Kind for PriorityClass {
             errors.forbidden(&Path::new("value"), detail);
         }
         let policies = ["Never", "PreemptLowerPriority"];
-        one_of(
-            object.preemption_policy.as_deref(),
-            &policies,
-            &Path::new("preemptionPolicy"),
-            errors,
-        );
+        one_of(object.preemption_policy.as_deref(), &policies, &Path::new("preemptionPolicy"), errors);
     }
 
     fn validate_update(object: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {
@@ -58,13 +51,7 @@ impl Kind for PriorityClass {
 
     fn columns() -> Vec<Column> {
         let global = Column::new("Global-Default", "boolean");
-        vec![
-            text("Name"),
-            number("Value"),
-            global,
-            text("Age"),
-            text("PreemptionPolicy"),
-        ]
+        vec![text("Name"), number("Value"), global, text("Age"), text("PreemptionPolicy")]
     }
 
     fn cells(object: &scheduling::PriorityClass, now: Timestamp) -> Vec<Value> {

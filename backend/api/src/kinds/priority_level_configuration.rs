@@ -12,11 +12,8 @@ pub struct PriorityLevelConfiguration;
 impl Kind for PriorityLevelConfiguration {
     type Object = flowcontrol::PriorityLevelConfiguration;
     const SINGULAR: &'static str = "prioritylevelconfiguration";
-    const SUBRESOURCES: &'static [Subresource] = &[status(
-        "flowcontrol.apiserver.k8s.io",
-        "v1",
-        "PriorityLevelConfiguration",
-    )];
+    const SUBRESOURCES: &'static [Subresource] =
+        &[status("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration")];
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {
@@ -42,12 +39,7 @@ impl Kind for PriorityLevelConfiguration {
     fn validate(object: &flowcontrol::PriorityLevelConfiguration, errors: &mut FieldErrors) {
         let path = Path::new("spec");
         let spec = object.spec.clone().unwrap_or_default();
-        one_of(
-            Some(&spec.type_),
-            &["Exempt", "Limited"],
-            &path.child("type"),
-            errors,
-        );
+        one_of(Some(&spec.type_), &["Exempt", "Limited"], &path.child("type"), errors);
         match (spec.type_.as_str(), &spec.limited) {
             ("Limited", None) => {
                 errors.required(&path.child("limited"), "must not be empty when type is Limited")
@@ -59,21 +51,12 @@ impl Kind for PriorityLevelConfiguration {
         }
         let Some(limited) = spec.limited else { return };
         let path = path.child("limited");
-        validate_count(
-            limited.nominal_concurrency_shares,
-            &path.child("nominalConcurrencyShares"),
-            errors,
-        );
+        validate_count(limited.nominal_concurrency_shares, &path.child("nominalConcurrencyShares"), errors);
         let Some(response) = limited.limit_response else {
             return;
         };
         let path = path.child("limitResponse");
-        one_of(
-            Some(&response.type_),
-            &["Queue", "Reject"],
-            &path.child("type"),
-            errors,
-        );
+        one_of(Some(&response.type_), &["Queue", "Reject"], &path.child("type"), errors);
         if response.type_ == "Reject" && response.queuing.is_some() {
             errors.forbidden(
                 &path.child("queuing"),
@@ -83,15 +66,8 @@ impl Kind for PriorityLevelConfiguration {
     }
 
     fn columns() -> Vec<Column> {
-        let told = [
-            "Name",
-            "Type",
-            "NominalConcurrencyShares",
-            "Queues",
-            "HandSize",
-            "QueueLengthLimit",
-            "Age",
-        ];
+        let told =
+            ["Name", "Type", "NominalConcurrencyShares", "Queues", "HandSize", "QueueLengthLimit", "Age"];
         told.map(text).into()
     }
 
@@ -99,11 +75,7 @@ impl Kind for PriorityLevelConfiguration {
         let spec = object.spec.clone().unwrap_or_default();
         let shares = spec.limited.as_ref().and_then(|l| l.nominal_concurrency_shares);
         let shares = shares.or(spec.exempt.as_ref().and_then(|e| e.nominal_concurrency_shares));
-        let queuing = spec
-            .limited
-            .and_then(|l| l.limit_response)
-            .and_then(|r| r.queuing)
-            .unwrap_or_default();
+        let queuing = spec.limited.and_then(|l| l.limit_response).and_then(|r| r.queuing).unwrap_or_default();
         let count = |value: Option<i32>| value.map_or(Value::from("<none>"), Value::from);
         vec![
             name_cell(&object.metadata),

@@ -38,15 +38,9 @@ fn validate_rules(rules: Option<&Vec<rbac::PolicyRule>>, errors: &mut FieldError
                 "rules cannot apply to both regular resources and non-resource URLs",
             );
         } else if !urls && !groups {
-            errors.required(
-                &path.child("apiGroups"),
-                "resource rules must supply at least one api group",
-            );
+            errors.required(&path.child("apiGroups"), "resource rules must supply at least one api group");
         } else if !urls && !resources {
-            errors.required(
-                &path.child("resources"),
-                "resource rules must supply at least one resource",
-            );
+            errors.required(&path.child("resources"), "resource rules must supply at least one resource");
         }
     }
 }
@@ -90,11 +84,7 @@ fn validate_binding(
 
 fn validate_role_ref(new: &rbac::RoleRef, old: &rbac::RoleRef, errors: &mut FieldErrors) {
     if new != old {
-        errors.invalid(
-            &Path::new("roleRef"),
-            serde_json::json!(new),
-            "cannot change roleRef",
-        );
+        errors.invalid(&Path::new("roleRef"), serde_json::json!(new), "cannot change roleRef");
     }
 }
 
@@ -105,11 +95,7 @@ fn role_columns() -> Vec<Column> {
 }
 
 fn role_cells(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Vec<Value> {
-    let created = metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|t| t.0.to_string())
-        .unwrap_or_default();
+    let created = metadata.creation_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default();
     vec![name_cell(metadata), created.into()]
 }
 
@@ -127,14 +113,10 @@ fn binding_columns() -> Vec<Column> {
 
 fn subject_cells(subjects: Option<&Vec<rbac::Subject>>) -> [Value; 3] {
     let of = |kind: &str| {
-        let names = subjects
-            .into_iter()
-            .flatten()
-            .filter(|s| s.kind == kind)
-            .map(|s| match &s.namespace {
-                Some(namespace) if !namespace.is_empty() => format!("{namespace}/{}", s.name),
-                _ => s.name.clone(),
-            });
+        let names = subjects.into_iter().flatten().filter(|s| s.kind == kind).map(|s| match &s.namespace {
+            Some(namespace) if !namespace.is_empty() => format!("{namespace}/{}", s.name),
+            _ => s.name.clone(),
+        });
         Value::from(names.collect::<Vec<_>>().join(", "))
     };
     [of("User"), of("Group"), of("ServiceAccount")]
@@ -188,12 +170,7 @@ impl Kind for RoleBinding {
         path_segment(name)
     }
     fn validate(object: &rbac::RoleBinding, errors: &mut FieldErrors) {
-        validate_binding(
-            &object.role_ref,
-            &["ClusterRole", "Role"],
-            object.subjects.as_ref(),
-            errors,
-        );
+        validate_binding(&object.role_ref, &["ClusterRole", "Role"], object.subjects.as_ref(), errors);
     }
     fn validate_update(object: &rbac::RoleBinding, old: &rbac::RoleBinding, errors: &mut FieldErrors) {
         validate_role_ref(&object.role_ref, &old.role_ref, errors);
@@ -203,11 +180,7 @@ impl Kind for RoleBinding {
     }
     fn cells(object: &rbac::RoleBinding, now: Timestamp) -> Vec<Value> {
         let role = format!("{}/{}", object.role_ref.kind, object.role_ref.name);
-        let mut cells = vec![
-            name_cell(&object.metadata),
-            role.into(),
-            age_cell(&object.metadata, now),
-        ];
+        let mut cells = vec![name_cell(&object.metadata), role.into(), age_cell(&object.metadata, now)];
         cells.extend(subject_cells(object.subjects.as_ref()));
         cells
     }
@@ -223,12 +196,7 @@ impl Kind for ClusterRoleBinding {
         path_segment(name)
     }
     fn validate(object: &rbac::ClusterRoleBinding, errors: &mut FieldErrors) {
-        validate_binding(
-            &object.role_ref,
-            &["ClusterRole"],
-            object.subjects.as_ref(),
-            errors,
-        );
+        validate_binding(&object.role_ref, &["ClusterRole"], object.subjects.as_ref(), errors);
     }
     fn validate_update(
         object: &rbac::ClusterRoleBinding,
@@ -242,11 +210,7 @@ impl Kind for ClusterRoleBinding {
     }
     fn cells(object: &rbac::ClusterRoleBinding, now: Timestamp) -> Vec<Value> {
         let role = format!("{}/{}", object.role_ref.kind, object.role_ref.name);
-        let mut cells = vec![
-            name_cell(&object.metadata),
-            role.into(),
-            age_cell(&object.metadata, now),
-        ];
+        let mut cells = vec![name_cell(&object.metadata), role.into(), age_cell(&object.metadata, now)];
         cells.extend(subject_cells(object.subjects.as_ref()));
         cells
     }

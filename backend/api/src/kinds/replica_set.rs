@@ -48,19 +48,11 @@ impl Kind for ReplicaSet {
     fn validate_update(object: &apps::ReplicaSet, old: &apps::ReplicaSet, errors: &mut FieldErrors) {
         let selector = |o: &apps::ReplicaSet| o.spec.as_ref().map(|s| s.selector.clone());
         let changed = selector(object) != selector(old);
-        validate_immutable(
-            changed,
-            &Path::new("spec").child("selector"),
-            json!(selector(object)),
-            errors,
-        );
+        validate_immutable(changed, &Path::new("spec").child("selector"), json!(selector(object)), errors);
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![(
-            "status.replicas",
-            object["status"]["replicas"].as_i64().unwrap_or(0).to_string(),
-        )]
+        vec![("status.replicas", object["status"]["replicas"].as_i64().unwrap_or(0).to_string())]
     }
 
     fn columns() -> Vec<Column> {

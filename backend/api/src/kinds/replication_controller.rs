@@ -47,27 +47,16 @@ impl Kind for ReplicationController {
             return errors.required(&path.child("template"), "");
         };
         let path = path.child("template");
-        let labels = template
-            .metadata
-            .as_ref()
-            .and_then(|m| m.labels.clone())
-            .unwrap_or_default();
+        let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         if selector.iter().any(|(key, value)| labels.get(key) != Some(value)) {
             let path = path.child("metadata").child("labels");
-            errors.invalid(
-                &path,
-                json!(labels),
-                "`selector` does not match template `labels`",
-            );
+            errors.invalid(&path, json!(labels), "`selector` does not match template `labels`");
         }
         pod_validation::validate_template(template, &["Always"], &path, errors);
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![(
-            "status.replicas",
-            object["status"]["replicas"].as_i64().unwrap_or(0).to_string(),
-        )]
+        vec![("status.replicas", object["status"]["replicas"].as_i64().unwrap_or(0).to_string())]
     }
 
     fn columns() -> Vec<Column> {

@@ -45,11 +45,7 @@ impl Kind for ResourceClaim {
         if status.reserved_for.as_ref().is_some_and(|r| !r.is_empty()) {
             states.push("reserved");
         }
-        vec![
-            name_cell(&object.metadata),
-            states.join(",").into(),
-            age_cell(&object.metadata, now),
-        ]
+        vec![name_cell(&object.metadata), states.join(",").into(), age_cell(&object.metadata, now)]
     }
 }
 
@@ -76,11 +72,7 @@ fn default_amount(request: &mut Value) {
 }
 
 pub fn validate_spec(spec: &resource::ResourceClaimSpec, path: &Path, errors: &mut FieldErrors) {
-    let requests = spec
-        .devices
-        .as_ref()
-        .and_then(|d| d.requests.clone())
-        .unwrap_or_default();
+    let requests = spec.devices.as_ref().and_then(|d| d.requests.clone()).unwrap_or_default();
     let mut names = std::collections::BTreeSet::new();
     for (i, request) in requests.iter().enumerate() {
         let path = path.child("devices").child("requests").index(i);

@@ -39,19 +39,10 @@ impl Kind for ResourceQuota {
 
     fn validate_update(object: &core::ResourceQuota, old: &core::ResourceQuota, errors: &mut FieldErrors) {
         let scopes = |quota: &core::ResourceQuota| {
-            quota
-                .spec
-                .as_ref()
-                .and_then(|s| s.scopes.clone())
-                .unwrap_or_default()
+            quota.spec.as_ref().and_then(|s| s.scopes.clone()).unwrap_or_default()
         };
         let path = Path::new("spec").child("scopes");
-        validate_immutable(
-            scopes(object) != scopes(old),
-            &path,
-            json!(scopes(object)),
-            errors,
-        );
+        validate_immutable(scopes(object) != scopes(old), &path, json!(scopes(object)), errors);
     }
 
     fn columns() -> Vec<Column> {
@@ -60,30 +51,14 @@ impl Kind for ResourceQuota {
 
     fn cells(object: &core::ResourceQuota, now: Timestamp) -> Vec<Value> {
         let status = object.status.clone().unwrap_or_default();
-        let hard = object
-            .spec
-            .as_ref()
-            .and_then(|s| s.hard.clone())
-            .unwrap_or_default();
-        let used = |resource: &str| {
-            status
-                .used
-                .as_ref()
-                .and_then(|u| u.get(resource))
-                .map_or("0", |q| q.0.as_str())
-        };
+        let hard = object.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
+        let used =
+            |resource: &str| status.used.as_ref().and_then(|u| u.get(resource)).map_or("0", |q| q.0.as_str());
         let told = |limits: bool| {
-            let chosen = hard
-                .iter()
-                .filter(|(resource, _)| resource.starts_with("limits.") == limits);
+            let chosen = hard.iter().filter(|(resource, _)| resource.starts_with("limits.") == limits);
             let words: Vec<String> = chosen.map(|(r, q)| format!("{r}: {}/{}", used(r), q.0)).collect();
             Value::from(words.join(", "))
         };
-        vec![
-            name_cell(&object.metadata),
-            told(false),
-            told(true),
-            age_cell(&object.metadata, now),
-        ]
+        vec![name_cell(&object.metadata), told(false), told(true), age_cell(&object.metadata, now)]
     }
 }

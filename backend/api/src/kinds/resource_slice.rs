@@ -35,12 +35,7 @@ impl Kind for ResourceSlice {
     fn validate_update(object: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {
         let path = Path::new("spec");
         let changed = object.spec.driver != old.spec.driver;
-        validate_immutable(
-            changed,
-            &path.child("driver"),
-            object.spec.driver.as_str().into(),
-            errors,
-        );
+        validate_immutable(changed, &path.child("driver"), object.spec.driver.as_str().into(), errors);
         let changed = object.spec.pool.name != old.spec.pool.name;
         let name = object.spec.pool.name.as_str().into();
         validate_immutable(changed, &path.child("pool").child("name"), name, errors);
@@ -48,20 +43,11 @@ impl Kind for ResourceSlice {
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
         let text = |field: &str| object["spec"][field].as_str().unwrap_or_default().to_owned();
-        vec![
-            ("spec.driver", text("driver")),
-            ("spec.nodeName", text("nodeName")),
-        ]
+        vec![("spec.driver", text("driver")), ("spec.nodeName", text("nodeName"))]
     }
 
     fn columns() -> Vec<Column> {
-        vec![
-            text("Name"),
-            text("Node"),
-            text("Driver"),
-            text("Pool"),
-            text("Age"),
-        ]
+        vec![text("Name"), text("Node"), text("Driver"), text("Pool"), text("Age")]
     }
 
     fn cells(object: &resource::ResourceSlice, now: Timestamp) -> Vec<Value> {

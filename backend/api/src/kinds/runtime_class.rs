@@ -20,11 +20,7 @@ impl Kind for RuntimeClass {
         container_validation::quantities(overhead, &Path::new("overhead").child("podFixed"), errors);
         let scheduling = object.scheduling.clone().unwrap_or_default();
         let path = Path::new("scheduling");
-        labels(
-            scheduling.node_selector.as_ref(),
-            &path.child("nodeSelector"),
-            errors,
-        );
+        labels(scheduling.node_selector.as_ref(), &path.child("nodeSelector"), errors);
         for (i, toleration) in scheduling.tolerations.iter().flatten().enumerate() {
             scheduling_validation::validate_toleration(
                 toleration,
@@ -36,12 +32,7 @@ impl Kind for RuntimeClass {
 
     fn validate_update(object: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {
         let changed = object.handler != old.handler;
-        validate_immutable(
-            changed,
-            &Path::new("handler"),
-            object.handler.as_str().into(),
-            errors,
-        );
+        validate_immutable(changed, &Path::new("handler"), object.handler.as_str().into(), errors);
     }
 
     fn columns() -> Vec<Column> {
@@ -49,10 +40,6 @@ impl Kind for RuntimeClass {
     }
 
     fn cells(object: &node::RuntimeClass, now: Timestamp) -> Vec<Value> {
-        vec![
-            name_cell(&object.metadata),
-            object.handler.clone().into(),
-            age_cell(&object.metadata, now),
-        ]
+        vec![name_cell(&object.metadata), object.handler.clone().into(), age_cell(&object.metadata, now)]
     }
 }

@@ -48,11 +48,7 @@ impl Kind for Secret {
         }
         let kind = object.type_.as_deref().unwrap_or_default();
         validate_type(object, kind, &data, errors);
-        for key in REQUIRED_KEYS
-            .iter()
-            .filter(|(t, _)| *t == kind)
-            .flat_map(|(_, keys)| *keys)
-        {
+        for key in REQUIRED_KEYS.iter().filter(|(t, _)| *t == kind).flat_map(|(_, keys)| *keys) {
             if !data.contains_key(*key) {
                 errors.required(&path.key(key), "");
             }
@@ -61,18 +57,11 @@ impl Kind for Secret {
 
     fn validate_update(object: &core::Secret, old: &core::Secret, errors: &mut FieldErrors) {
         if object.type_ != old.type_ {
-            errors.invalid(
-                &Path::new("type"),
-                object.type_.as_deref().unwrap_or(""),
-                "field is immutable",
-            );
+            errors.invalid(&Path::new("type"), object.type_.as_deref().unwrap_or(""), "field is immutable");
         }
         if old.immutable == Some(true) {
             if object.immutable != Some(true) {
-                errors.forbidden(
-                    &Path::new("immutable"),
-                    "field is immutable when `immutable` is set",
-                );
+                errors.forbidden(&Path::new("immutable"), "field is immutable when `immutable` is set");
             }
             if object.data != old.data {
                 errors.forbidden(&Path::new("data"), "field is immutable when `immutable` is set");
@@ -115,10 +104,7 @@ fn validate_type(
         "kubernetes.io/service-account-token" => {
             let account = "kubernetes.io/service-account.name";
             let annotations = object.metadata.annotations.as_ref();
-            if annotations
-                .and_then(|a| a.get(account))
-                .is_none_or(String::is_empty)
-            {
+            if annotations.and_then(|a| a.get(account)).is_none_or(String::is_empty) {
                 errors.required(&Path::new("metadata").child("annotations").key(account), "");
             }
         }
@@ -127,14 +113,9 @@ fn validate_type(
             errors.required(&path.key("password"), "");
         }
         "kubernetes.io/dockercfg" | "kubernetes.io/dockerconfigjson" => {
-            let key = if kind.ends_with("json") {
-                ".dockerconfigjson"
-            } else {
-                ".dockercfg"
-            };
-            let wrong = data
-                .get(key)
-                .and_then(|text| serde_json::from_slice::<serde_json::Map<_, _>>(&text.0).err());
+            let key = if kind.ends_with("json") { ".dockerconfigjson" } else { ".dockercfg" };
+            let wrong =
+                data.get(key).and_then(|text| serde_json::from_slice::<serde_json::Map<_, _>>(&text.0).err());
             if let Some(wrong) = wrong {
                 errors.invalid(&path.key(key), "<secret contents redacted>", wrong.to_string());
             }
@@ -166,10 +147,7 @@ mod tests {
                 json!({"type": "kubernetes.io/basic-auth"}),
                 &["data[username]: Required value", "data[password]: Required value"],
             ),
-            (
-                json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "e30="}}),
-                &[],
-            ),
+            (json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "e30="}}), &[]),
             (
                 json!({"type": "kubernetes.io/service-account-token"}),
                 &["metadata.annotations[kubernetes.io/service-account.name]: Required value"],
@@ -200,9 +178,6 @@ mod tests {
     fn plain_strings_are_stored_as_data() {
         let mut object = json!({"stringData": {"a": "hush"}, "data": {"b": "eA=="}});
         Secret::default(&mut object);
-        assert_eq!(
-            object,
-            json!({"type": "Opaque", "data": {"a": "aHVzaA==", "b": "eA=="}})
-        );
+        assert_eq!(object, json!({"type": "Opaque", "data": {"a": "aHVzaA==", "b": "eA=="}}));
     }
 }

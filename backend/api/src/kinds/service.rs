@@ -23,10 +23,8 @@ impl Kind for Service {
     const SINGULAR: &'static str = "service";
     const SHORT_NAMES: &'static [&'static str] = &["svc"];
     const CATEGORIES: &'static [&'static str] = &["all"];
-    const SUBRESOURCES: &'static [Subresource] = &[
-        subresource("proxy", "", "v1", "ServiceProxyOptions", PROXY_VERBS),
-        status("", "v1", "Service"),
-    ];
+    const SUBRESOURCES: &'static [Subresource] =
+        &[subresource("proxy", "", "v1", "ServiceProxyOptions", PROXY_VERBS), status("", "v1", "Service")];
 
     fn default(object: &mut Value) {
         let spec = child(object, "spec");
@@ -75,9 +73,7 @@ impl Kind for Service {
         }
         let before: Vec<Value> = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
         for port in items(&mut object["spec"], "ports") {
-            let same = before
-                .iter()
-                .find(|b| b["port"] == port["port"] && b["protocol"] == port["protocol"]);
+            let same = before.iter().find(|b| b["port"] == port["port"] && b["protocol"] == port["protocol"]);
             if let Some(number) = same.map(|b| b["nodePort"].clone()).filter(|n| !n.is_null()) {
                 fill(port, "nodePort", number);
             }
@@ -187,24 +183,16 @@ impl Kind for Service {
 }
 
 fn external_address(object: &core::Service, spec: &core::ServiceSpec) -> Option<String> {
-    let ingress = object
-        .status
-        .as_ref()
-        .and_then(|s| s.load_balancer.as_ref())
-        .and_then(|l| l.ingress.as_ref());
-    let given: Vec<String> = ingress
-        .into_iter()
-        .flatten()
-        .filter_map(|i| i.ip.clone().or_else(|| i.hostname.clone()))
-        .collect();
+    let ingress =
+        object.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+    let given: Vec<String> =
+        ingress.into_iter().flatten().filter_map(|i| i.ip.clone().or_else(|| i.hostname.clone())).collect();
     match spec.type_.as_deref() {
         Some("ExternalName") => spec.external_name.clone(),
         Some("LoadBalancer") if given.is_empty() && spec.external_ips.is_none() => Some("<pending>".into()),
-        Some("LoadBalancer") => Some(
-            [given, spec.external_ips.clone().unwrap_or_default()]
-                .concat()
-                .join(","),
-        ),
+        Some("LoadBalancer") => {
+            Some([given, spec.external_ips.clone().unwrap_or_default()].concat().join(","))
+        }
         _ => spec.external_ips.as_ref().map(|ips| ips.join(",")),
     }
 }
@@ -220,27 +208,18 @@ fn drop_what_the_type_has_not(object: &mut Value, old: &Value) {
     }
     if !is_external(&kind) && is_external(&before) {
         gone.push("externalTrafficPolicy");
-        let node_ports: Vec<Value> = old["spec"]["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|p| p["nodePort"].clone())
-            .collect();
+        let node_ports: Vec<Value> =
+            old["spec"]["ports"].as_array().into_iter().flatten().map(|p| p["nodePort"].clone()).collect();
         for port in items(&mut object["spec"], "ports") {
-            if let Some(fields) = port
-                .as_object_mut()
-                .filter(|p| p.get("nodePort").is_some_and(|n| node_ports.contains(n)))
+            if let Some(fields) =
+                port.as_object_mut().filter(|p| p.get("nodePort").is_some_and(|n| node_ports.contains(n)))
             {
                 fields.remove("nodePort");
             }
         }
     }
     if kind != "LoadBalancer" && before == "LoadBalancer" {
-        gone.extend([
-            "allocateLoadBalancerNodePorts",
-            "loadBalancerClass",
-            "healthCheckNodePort",
-        ]);
+        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"]);
     }
     let Some(spec) = object["spec"].as_object_mut() else {
         return;
@@ -254,20 +233,13 @@ fn drop_what_the_type_has_not(object: &mut Value, old: &Value) {
 
 fn address(ip: &str, path: &Path, errors: &mut FieldErrors) {
     if ip.parse::<std::net::IpAddr>().is_err() {
-        errors.invalid(
-            path,
-            ip,
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        );
+        errors.invalid(path, ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
     }
 }
 
 fn validate_external_name(spec: &core::ServiceSpec, path: &Path, errors: &mut FieldErrors) {
     if spec.cluster_ip.as_deref().is_some_and(|ip| !ip.is_empty()) {
-        errors.forbidden(
-            &path.child("clusterIPs"),
-            "may not be set when `type` is 'ExternalName'",
-        );
+        errors.forbidden(&path.child("clusterIPs"), "may not be set when `type` is 'ExternalName'");
     }
     let name = spec.external_name.as_deref().unwrap_or_default();
     let path = path.child("externalName");
@@ -289,11 +261,7 @@ fn validate_cluster_ip(spec: &core::ServiceSpec, kind: &str, path: &Path, errors
     }
     match one {
         Some("None") if kind != "ClusterIP" => {
-            errors.invalid(
-                &path,
-                "None",
-                format!("may not be set to 'None' for {kind} services"),
-            );
+            errors.invalid(&path, "None", format!("may not be set to 'None' for {kind} services"));
         }
         Some("None") | None => {}
         Some(ip) => address(ip, &path, errors),
@@ -303,21 +271,12 @@ fn validate_cluster_ip(spec: &core::ServiceSpec, kind: &str, path: &Path, errors
 /// The fields that only some types of services have.
 fn validate_traffic(spec: &core::ServiceSpec, kind: &str, path: &Path, errors: &mut FieldErrors) {
     let policies = ["Cluster", "Local"];
-    one_of(
-        spec.internal_traffic_policy.as_deref(),
-        &policies,
-        &path.child("internalTrafficPolicy"),
-        errors,
-    );
+    one_of(spec.internal_traffic_policy.as_deref(), &policies, &path.child("internalTrafficPolicy"), errors);
     let external = path.child("externalTrafficPolicy");
     let is_external = matches!(kind, "NodePort" | "LoadBalancer");
     match spec.external_traffic_policy.as_deref().filter(|p| !p.is_empty()) {
         Some(policy) if !is_external && spec.external_ips.as_ref().is_none_or(Vec::is_empty) => {
-            errors.invalid(
-                &external,
-                policy,
-                "may only be set for externally-accessible services",
-            );
+            errors.invalid(&external, policy, "may only be set for externally-accessible services");
         }
         policy => one_of(policy, &policies, &external, errors),
     }
@@ -325,12 +284,7 @@ fn validate_traffic(spec: &core::ServiceSpec, kind: &str, path: &Path, errors: &
         let path = path.child("allocateLoadBalancerNodePorts");
         errors.forbidden(&path, "may only be used when `type` is 'LoadBalancer'");
     }
-    if kind != "LoadBalancer"
-        && spec
-            .load_balancer_source_ranges
-            .as_ref()
-            .is_some_and(|r| !r.is_empty())
-    {
+    if kind != "LoadBalancer" && spec.load_balancer_source_ranges.as_ref().is_some_and(|r| !r.is_empty()) {
         let path = path.child("loadBalancerSourceRanges");
         errors.forbidden(&path, "may only be used when `type` is 'LoadBalancer'");
     }
@@ -340,10 +294,7 @@ fn validate_traffic(spec: &core::ServiceSpec, kind: &str, path: &Path, errors: &
         .and_then(|c| c.client_ip.as_ref())
         .and_then(|c| c.timeout_seconds);
     if let Some(seconds) = affinity.filter(|s| !(1..=MAX_AFFINITY_SECONDS).contains(s)) {
-        let path = path
-            .child("sessionAffinityConfig")
-            .child("clientIP")
-            .child("timeoutSeconds");
+        let path = path.child("sessionAffinityConfig").child("clientIP").child("timeoutSeconds");
         errors.invalid(
             &path,
             seconds,
@@ -390,10 +341,7 @@ fn validate_ports(spec: &core::ServiceSpec, headless: bool, path: &Path, errors:
             None => {}
         }
         if port.node_port.is_some_and(|n| n != 0) && spec.type_.as_deref() == Some("ClusterIP") {
-            errors.forbidden(
-                &path.child("nodePort"),
-                "may not be used when `type` is 'ClusterIP'",
-            );
+            errors.forbidden(&path.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
         }
         if let Some(number) = port.node_port.filter(|n| *n != 0)
             && !node_ports.insert((number, port.protocol.clone()))
@@ -401,12 +349,7 @@ fn validate_ports(spec: &core::ServiceSpec, headless: bool, path: &Path, errors:
             errors.duplicate(&path.child("nodePort"), number);
         }
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
-        one_of(
-            Some(protocol),
-            &["SCTP", "TCP", "UDP"],
-            &path.child("protocol"),
-            errors,
-        );
+        one_of(Some(protocol), &["SCTP", "TCP", "UDP"], &path.child("protocol"), errors);
     }
 }
 
@@ -422,10 +365,7 @@ mod tests {
         let mut errors = FieldErrors::default();
         Service::validate(&typed, &mut errors);
         let told = errors.as_slice().iter().map(ToString::to_string).collect();
-        (
-            told,
-            Service::cells(&typed, "2026-01-01T00:01:00Z".parse().unwrap()),
-        )
+        (told, Service::cells(&typed, "2026-01-01T00:01:00Z".parse().unwrap()))
     }
 
     #[test]
@@ -435,15 +375,7 @@ mod tests {
             (
                 json!({"clusterIP": "10.96.0.7", "ports": [{"port": 80}, {"port": 53, "protocol": "UDP", "name": "dns"}],
                 "selector": {"app": "web"}}),
-                json!([
-                    "web",
-                    "ClusterIP",
-                    "10.96.0.7",
-                    "<none>",
-                    "80/TCP,53/UDP",
-                    "60s",
-                    "app=web"
-                ]),
+                json!(["web", "ClusterIP", "10.96.0.7", "<none>", "80/TCP,53/UDP", "60s", "app=web"]),
             ),
             (
                 json!({"clusterIP": "None", "ports": []}),
@@ -451,39 +383,15 @@ mod tests {
             ),
             (
                 json!({"type": "NodePort", "clusterIP": "10.96.0.7", "ports": port}),
-                json!([
-                    "web",
-                    "NodePort",
-                    "10.96.0.7",
-                    "<none>",
-                    "80:30080/TCP",
-                    "60s",
-                    "<none>"
-                ]),
+                json!(["web", "NodePort", "10.96.0.7", "<none>", "80:30080/TCP", "60s", "<none>"]),
             ),
             (
                 json!({"type": "LoadBalancer", "clusterIP": "10.96.0.7", "ports": port}),
-                json!([
-                    "web",
-                    "LoadBalancer",
-                    "10.96.0.7",
-                    "<pending>",
-                    "80:30080/TCP",
-                    "60s",
-                    "<none>"
-                ]),
+                json!(["web", "LoadBalancer", "10.96.0.7", "<pending>", "80:30080/TCP", "60s", "<none>"]),
             ),
             (
                 json!({"type": "ExternalName", "externalName": "db.example.com"}),
-                json!([
-                    "web",
-                    "ExternalName",
-                    "<none>",
-                    "db.example.com",
-                    "<none>",
-                    "60s",
-                    "<none>"
-                ]),
+                json!(["web", "ExternalName", "<none>", "db.example.com", "<none>", "60s", "<none>"]),
             ),
         ];
         for (spec, expected) in rows {
@@ -498,10 +406,7 @@ mod tests {
             (json!({}), &["spec.ports: Required value"]),
             (
                 json!({"ports": [{"port": 80}, {"port": 81}]}),
-                &[
-                    "spec.ports[0].name: Required value",
-                    "spec.ports[1].name: Required value",
-                ],
+                &["spec.ports[0].name: Required value", "spec.ports[1].name: Required value"],
             ),
             (
                 json!({"ports": [{"port": 0}]}),
@@ -516,10 +421,7 @@ mod tests {
                     "spec.type: Unsupported value: \"Door\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
                 ],
             ),
-            (
-                json!({"type": "ExternalName"}),
-                &["spec.externalName: Required value"],
-            ),
+            (json!({"type": "ExternalName"}), &["spec.externalName: Required value"]),
             (
                 json!({"clusterIP": "house", "ports": [{"port": 80}]}),
                 &[

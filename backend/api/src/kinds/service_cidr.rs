@@ -18,11 +18,7 @@ impl Kind for ServiceCIDR {
     }
 
     fn validate(object: &networking::ServiceCIDR, errors: &mut FieldErrors) {
-        let cidrs = object
-            .spec
-            .as_ref()
-            .and_then(|s| s.cidrs.clone())
-            .unwrap_or_default();
+        let cidrs = object.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
         let path = Path::new("spec").child("cidrs");
         if cidrs.is_empty() {
             errors.required(&path, "at least one CIDR required");
@@ -50,15 +46,7 @@ impl Kind for ServiceCIDR {
     }
 
     fn cells(object: &networking::ServiceCIDR, now: Timestamp) -> Vec<Value> {
-        let cidrs = object
-            .spec
-            .as_ref()
-            .and_then(|s| s.cidrs.clone())
-            .unwrap_or_default();
-        vec![
-            name_cell(&object.metadata),
-            cidrs.join(",").into(),
-            age_cell(&object.metadata, now),
-        ]
+        let cidrs = object.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
+        vec![name_cell(&object.metadata), cidrs.join(",").into(), age_cell(&object.metadata, now)]
     }
 }

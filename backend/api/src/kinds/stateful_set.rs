@@ -52,21 +52,11 @@ impl Kind for StatefulSet {
             return errors.required(&path, "");
         };
         let policies = ["OrderedReady", "Parallel"];
-        one_of(
-            spec.pod_management_policy.as_deref(),
-            &policies,
-            &path.child("podManagementPolicy"),
-            errors,
-        );
+        one_of(spec.pod_management_policy.as_deref(), &policies, &path.child("podManagementPolicy"), errors);
         let strategy = spec.update_strategy.as_ref();
         let kind = strategy.and_then(|s| s.type_.as_deref());
         let update = path.child("updateStrategy");
-        one_of(
-            kind,
-            &["OnDelete", "RollingUpdate"],
-            &update.child("type"),
-            errors,
-        );
+        one_of(kind, &["OnDelete", "RollingUpdate"], &update.child("type"), errors);
         let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
         validate_count(
             rolling.and_then(|r| r.partition),
@@ -110,13 +100,7 @@ impl Kind for StatefulSet {
     }
 
     fn columns() -> Vec<Column> {
-        vec![
-            text("Name"),
-            text("Ready"),
-            text("Age"),
-            wide("Containers"),
-            wide("Images"),
-        ]
+        vec![text("Name"), text("Ready"), text("Age"), wide("Containers"), wide("Images")]
     }
 
     fn cells(object: &apps::StatefulSet, now: Timestamp) -> Vec<Value> {

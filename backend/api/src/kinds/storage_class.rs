@@ -22,19 +22,9 @@ impl Kind for StorageClass {
 
     fn validate(object: &storage::StorageClass, errors: &mut FieldErrors) {
         validate_required(Some(&object.provisioner), &Path::new("provisioner"), errors);
-        one_of(
-            object.reclaim_policy.as_deref(),
-            &["Delete", "Retain"],
-            &Path::new("reclaimPolicy"),
-            errors,
-        );
+        one_of(object.reclaim_policy.as_deref(), &["Delete", "Retain"], &Path::new("reclaimPolicy"), errors);
         let modes = ["Immediate", "WaitForFirstConsumer"];
-        one_of(
-            object.volume_binding_mode.as_deref(),
-            &modes,
-            &Path::new("volumeBindingMode"),
-            errors,
-        );
+        one_of(object.volume_binding_mode.as_deref(), &modes, &Path::new("volumeBindingMode"), errors);
     }
 
     fn validate_update(
@@ -68,12 +58,7 @@ impl Kind for StorageClass {
 
     fn cells(object: &storage::StorageClass, now: Timestamp) -> Vec<Value> {
         let mut name = object.metadata.name.clone().unwrap_or_default();
-        if object
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|a| a.get(DEFAULT_MARK))
-            .is_some_and(|v| v == "true")
+        if object.metadata.annotations.as_ref().and_then(|a| a.get(DEFAULT_MARK)).is_some_and(|v| v == "true")
         {
             name.push_str(" (default)");
         }

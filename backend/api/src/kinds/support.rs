@@ -21,13 +21,7 @@ const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 /// The `status` subresource of a kind.
 pub const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
-    Subresource {
-        name: "status",
-        group,
-        version,
-        kind,
-        verbs: GET_PATCH_UPDATE,
-    }
+    Subresource { name: "status", group, version, kind, verbs: GET_PATCH_UPDATE }
 }
 
 /// The `scale` subresource, the same for every kind that has it.
@@ -47,13 +41,7 @@ pub const fn subresource(
     kind: &'static str,
     verbs: &'static [Verb],
 ) -> Subresource {
-    Subresource {
-        name,
-        group,
-        version,
-        kind,
-        verbs,
-    }
+    Subresource { name, group, version, kind, verbs }
 }
 
 /// Sets `object.field` where the client left it out.
@@ -80,11 +68,7 @@ pub fn child<'a>(object: &'a mut Value, field: &str) -> &'a mut Value {
 
 /// The entries of the list at `object.field`.
 pub fn items<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
-    object
-        .get_mut(field)
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
+    object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 /// A new object starts with the status the server gives it, whatever the client sent.
@@ -121,12 +105,7 @@ pub fn wide(name: &str) -> Column {
 
 /// When an object was made, where `kubectl` prints the time itself.
 pub fn created_cell(metadata: &ObjectMeta) -> Value {
-    metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|t| t.0.to_string())
-        .unwrap_or_default()
-        .into()
+    metadata.creation_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default().into()
 }
 
 /// A text, or what stands in the column where there is none.
@@ -136,9 +115,7 @@ pub fn text_or(text: Option<&str>, otherwise: &str) -> Value {
 
 /// For how long, as `kubectl` prints ages; empty where it has not begun.
 pub fn since(start: Option<Timestamp>, now: Timestamp) -> String {
-    start
-        .map(|start| meta::human_duration((now.as_second() - start.as_second()).max(0)))
-        .unwrap_or_default()
+    start.map(|start| meta::human_duration((now.as_second() - start.as_second()).max(0))).unwrap_or_default()
 }
 
 /// A text that must be there.
@@ -186,11 +163,7 @@ pub fn validate_cidr(text: &str, path: &Path, errors: &mut FieldErrors) {
         (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some(())
     });
     if parts.is_none() {
-        errors.invalid(
-            path,
-            text,
-            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-        );
+        errors.invalid(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
     }
 }
 
@@ -211,10 +184,6 @@ pub fn validate_immutable(changed: bool, path: &Path, value: Value, errors: &mut
 /// The Containers and Images columns of a workload.
 pub fn container_cells(pod: &k8s_openapi::api::core::v1::PodSpec) -> (Value, Value) {
     let names: Vec<&str> = pod.containers.iter().map(|c| c.name.as_str()).collect();
-    let images: Vec<&str> = pod
-        .containers
-        .iter()
-        .map(|c| c.image.as_deref().unwrap_or_default())
-        .collect();
+    let images: Vec<&str> = pod.containers.iter().map(|c| c.image.as_deref().unwrap_or_default()).collect();
     (names.join(",").into(), images.join(",").into())
 }

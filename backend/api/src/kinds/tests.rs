@@ -8,28 +8,13 @@ use std::collections::BTreeSet;
 /// subresources with their verbs.
 fn line(entry: &KindEntry) -> String {
     let list = |items: &[String]| {
-        if items.is_empty() {
-            "-".to_owned()
-        } else {
-            items.join(",")
-        }
+        if items.is_empty() { "-".to_owned() } else { items.join(",") }
     };
     let verbs = |verbs: &[Verb]| verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(",");
-    let scope = if entry.scope == Scope::Namespaced {
-        "Namespaced"
-    } else {
-        "Cluster"
-    };
-    let subresources: Vec<String> = entry
-        .subresources
-        .iter()
-        .map(|s| format!("{}({})", s.name, verbs(s.verbs)))
-        .collect();
-    let subresources = if subresources.is_empty() {
-        "-".to_owned()
-    } else {
-        subresources.join(" ")
-    };
+    let scope = if entry.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" };
+    let subresources: Vec<String> =
+        entry.subresources.iter().map(|s| format!("{}({})", s.name, verbs(s.verbs))).collect();
+    let subresources = if subresources.is_empty() { "-".to_owned() } else { subresources.join(" ") };
     format!(
         "{} {} {} {scope} {} {} {} {} {subresources}",
         entry.api_version(),
@@ -45,16 +30,10 @@ fn line(entry: &KindEntry) -> String {
 #[test]
 fn discovery_tells_what_kubernetes_tells() {
     let told: BTreeSet<String> = all().iter().map(line).collect();
-    let expected: BTreeSet<String> = include_str!("tests/discovery.txt")
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    let expected: BTreeSet<String> = include_str!("tests/discovery.txt").lines().map(str::to_owned).collect();
     let missing: Vec<_> = expected.difference(&told).collect();
     let surplus: Vec<_> = told.difference(&expected).collect();
-    assert!(
-        missing.is_empty() && surplus.is_empty(),
-        "missing {missing:#?}\nsurplus {surplus:#?}"
-    );
+    assert!(missing.is_empty() && surplus.is_empty(), "missing {missing:#?}\nsurplus {surplus:#?}");
 }
 
 #[test]
@@ -79,10 +58,8 @@ fn defaulting_leaves_no_null_behind() {
         }
     }
     for entry in all() {
-        for mut object in [
-            json!({"metadata": {"name": "x"}}),
-            json!({"metadata": {"name": "x"}, "spec": {}}),
-        ] {
+        for mut object in [json!({"metadata": {"name": "x"}}), json!({"metadata": {"name": "x"}, "spec": {}})]
+        {
             entry.rules.default(&mut object);
             assert!(!has_null(&object), "{} {object}", entry.resource);
             entry.rules.from_stored(&mut object);

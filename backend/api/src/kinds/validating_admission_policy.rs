@@ -13,11 +13,8 @@ impl Kind for ValidatingAdmissionPolicy {
     type Object = admission::ValidatingAdmissionPolicy;
     const SINGULAR: &'static str = "validatingadmissionpolicy";
     const CATEGORIES: &'static [&'static str] = &["api-extensions"];
-    const SUBRESOURCES: &'static [Subresource] = &[status(
-        "admissionregistration.k8s.io",
-        "v1",
-        "ValidatingAdmissionPolicy",
-    )];
+    const SUBRESOURCES: &'static [Subresource] =
+        &[status("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")];
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {
@@ -32,12 +29,7 @@ impl Kind for ValidatingAdmissionPolicy {
             let detail = "validations or auditAnnotations must contain at least one item";
             errors.required(&path.child("validations"), detail);
         }
-        one_of(
-            spec.failure_policy.as_deref(),
-            &["Fail", "Ignore"],
-            &path.child("failurePolicy"),
-            errors,
-        );
+        one_of(spec.failure_policy.as_deref(), &["Fail", "Ignore"], &path.child("failurePolicy"), errors);
         let constraints = path.child("matchConstraints");
         match &spec.match_constraints {
             None => errors.required(&constraints, ""),
@@ -54,23 +46,14 @@ impl Kind for ValidatingAdmissionPolicy {
     }
 
     fn columns() -> Vec<Column> {
-        vec![
-            text("Name"),
-            number("Validations"),
-            text("ParamKind"),
-            text("Age"),
-        ]
+        vec![text("Name"), number("Validations"), text("ParamKind"), text("Age")]
     }
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
-        let parameters = spec.param_kind.map(|k| {
-            format!(
-                "{}/{}",
-                k.api_version.unwrap_or_default(),
-                k.kind.unwrap_or_default()
-            )
-        });
+        let parameters = spec
+            .param_kind
+            .map(|k| format!("{}/{}", k.api_version.unwrap_or_default(), k.kind.unwrap_or_default()));
         vec![
             name_cell(&object.metadata),
             spec.validations.map_or(0, |list| list.len()).into(),

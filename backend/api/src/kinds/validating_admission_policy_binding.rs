@@ -27,12 +27,7 @@ impl Kind for ValidatingAdmissionPolicyBinding {
             errors.required(&actions, "");
         }
         for (i, action) in spec.validation_actions.iter().enumerate() {
-            one_of(
-                Some(action),
-                &["Audit", "Deny", "Warn"],
-                &actions.index(i),
-                errors,
-            );
+            one_of(Some(action), &["Audit", "Deny", "Warn"], &actions.index(i), errors);
         }
         let has = |action: &str| spec.validation_actions.iter().any(|a| a == action);
         if has("Deny") && has("Warn") {
@@ -47,15 +42,12 @@ impl Kind for ValidatingAdmissionPolicyBinding {
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone();
-        let parameters = spec
-            .param_ref
-            .as_ref()
-            .map(|p| match (p.namespace.as_deref(), p.name.as_deref()) {
-                (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-                (None, Some(name)) => name.to_owned(),
-                (Some(namespace), None) => format!("{namespace}/*"),
-                (None, None) => "*".to_owned(),
-            });
+        let parameters = spec.param_ref.as_ref().map(|p| match (p.namespace.as_deref(), p.name.as_deref()) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+            (None, Some(name)) => name.to_owned(),
+            (Some(namespace), None) => format!("{namespace}/*"),
+            (None, None) => "*".to_owned(),
+        });
         vec![
             name_cell(&object.metadata),
             text_or(Some(spec.policy_name.as_str()), ""),

@@ -46,10 +46,6 @@ impl Kind for ValidatingWebhookConfiguration {
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let count = object.webhooks.as_ref().map_or(0, Vec::len);
-        vec![
-            name_cell(&object.metadata),
-            count.into(),
-            age_cell(&object.metadata, now),
-        ]
+        vec![name_cell(&object.metadata), count.into(), age_cell(&object.metadata, now)]
     }
 }

@@ -31,14 +31,7 @@ impl Kind for VolumeAttachment {
 
     fn columns() -> Vec<Column> {
         let attached = Column::new("Attached", "boolean");
-        vec![
-            text("Name"),
-            text("Attacher"),
-            text("PV"),
-            text("Node"),
-            attached,
-            text("Age"),
-        ]
+        vec![text("Name"), text("Attacher"), text("PV"), text("Node"), attached, text("Age")]
     }
 
     fn cells(object: &storage::VolumeAttachment, now: Timestamp) -> Vec<Value> {

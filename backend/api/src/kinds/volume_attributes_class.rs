@@ -16,10 +16,7 @@ impl Kind for VolumeAttributesClass {
     fn validate(object: &storage::VolumeAttributesClass, errors: &mut FieldErrors) {
         validate_required(Some(&object.driver_name), &Path::new("driverName"), errors);
         if object.parameters.as_ref().is_none_or(|p| p.is_empty()) {
-            errors.required(
-                &Path::new("parameters"),
-                "must contain at least one key/value pair",
-            );
+            errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
         }
     }
 
@@ -37,10 +34,6 @@ impl Kind for VolumeAttributesClass {
     }
 
     fn cells(object: &storage::VolumeAttributesClass, now: Timestamp) -> Vec<Value> {
-        vec![
-            name_cell(&object.metadata),
-            object.driver_name.clone().into(),
-            age_cell(&object.metadata, now),
-        ]
+        vec![name_cell(&object.metadata), object.driver_name.clone().into(), age_cell(&object.metadata, now)]
     }
 }

@@ -75,9 +75,7 @@ pub fn before_delete(
     check_preconditions(entry, object, options)?;
     let finalizers = finalizers(object, options.propagation_policy.as_deref());
     // Kubernetes takes a negative grace period for the shortest there is.
-    let requested = options
-        .grace_period_seconds
-        .map(|seconds| if seconds < 0 { 1 } else { seconds });
+    let requested = options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
     let grace = entry.rules.grace_period_seconds(object, requested).max(0);
     let deadline = match marked_until(object) {
         None => {
@@ -125,10 +123,7 @@ fn mark(entry: &KindEntry, marked: &mut Value, object: &Value, deadline: i64, gr
 fn marked_until(object: &Value) -> Option<(i64, i64)> {
     let fields = &object["metadata"];
     let deadline: Timestamp = fields["deletionTimestamp"].as_str()?.parse().ok()?;
-    Some((
-        deadline.as_second(),
-        fields["deletionGracePeriodSeconds"].as_i64().unwrap_or(0),
-    ))
+    Some((deadline.as_second(), fields["deletionGracePeriodSeconds"].as_i64().unwrap_or(0)))
 }
 
 /// The finalizers with those of the policy. Without a policy, those an earlier deletion left stay.
@@ -159,11 +154,7 @@ fn check_preconditions(entry: &KindEntry, object: &Value, options: &DeleteOption
         ));
     }
     let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-    if let Some(wanted) = options
-        .resource_version
-        .as_deref()
-        .filter(|wanted| *wanted != version)
-    {
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
         return refused(format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
              ({version}). The object might have been modified"

@@ -44,9 +44,7 @@ fn validate_names(entry: &KindEntry, fields: &Value, path: &Path, errors: &mut F
     let text = |field: &str| fields[field].as_str().unwrap_or_default();
     let prefix = text("generateName");
     // A prefix may end where a name may not: the suffix follows.
-    let as_name = prefix
-        .strip_suffix('-')
-        .map_or_else(|| prefix.to_owned(), |rest| format!("{rest}a"));
+    let as_name = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |rest| format!("{rest}a"));
     if !prefix.is_empty()
         && let Err(why) = entry.rules.validate_name(&as_name)
     {
@@ -79,11 +77,7 @@ fn validate_owners(owners: &Value, path: &Path, errors: &mut FieldErrors) {
         let path = path.index(index);
         let text = |field: &str| owner[field].as_str().unwrap_or_default();
         if text("apiVersion").rsplit('/').next().is_none_or(str::is_empty) {
-            errors.invalid(
-                &path.child("apiVersion"),
-                text("apiVersion"),
-                "version must not be empty",
-            );
+            errors.invalid(&path.child("apiVersion"), text("apiVersion"), "version must not be empty");
         }
         for field in ["kind", "name", "uid"] {
             if text(field).is_empty() {
@@ -91,11 +85,7 @@ fn validate_owners(owners: &Value, path: &Path, errors: &mut FieldErrors) {
             }
         }
         if (text("apiVersion"), text("kind")) == ("v1", "Event") {
-            errors.invalid(
-                &path,
-                owner.clone(),
-                "/v1, Kind=Event is disallowed from being an owner",
-            );
+            errors.invalid(&path, owner.clone(), "/v1, Kind=Event is disallowed from being an owner");
         }
         if owner["controller"] != true {
             continue;
@@ -144,10 +134,8 @@ pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors
         return;
     }
     let before = strings(&old["metadata"]["finalizers"]);
-    let added: Vec<String> = strings(&new["metadata"]["finalizers"])
-        .into_iter()
-        .filter(|name| !before.contains(name))
-        .collect();
+    let added: Vec<String> =
+        strings(&new["metadata"]["finalizers"]).into_iter().filter(|name| !before.contains(name)).collect();
     if !added.is_empty() {
         let quoted: Vec<String> = added.iter().map(|name| format!("{name:?}")).collect();
         let detail = format!(

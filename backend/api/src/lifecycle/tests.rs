@@ -11,30 +11,16 @@ impl Kind for Deployment {
     type Object = apps::Deployment;
     const SINGULAR: &'static str = "deployment";
     const HAS_GENERATION: bool = true;
-    const SUBRESOURCES: &'static [Subresource] = &[Subresource {
-        name: "status",
-        group: "apps",
-        version: "v1",
-        kind: "Deployment",
-        verbs: &[],
-    }];
+    const SUBRESOURCES: &'static [Subresource] =
+        &[Subresource { name: "status", group: "apps", version: "v1", kind: "Deployment", verbs: &[] }];
     fn default(object: &mut Value) {
         if object["spec"]["replicas"].is_null() {
             object["spec"]["replicas"] = json!(1);
         }
     }
     fn validate(object: &apps::Deployment, errors: &mut FieldErrors) {
-        if object
-            .spec
-            .as_ref()
-            .and_then(|s| s.replicas)
-            .is_some_and(|n| n < 0)
-        {
-            errors.invalid(
-                &Path::new("spec.replicas"),
-                -1,
-                "must be greater than or equal to 0",
-            );
+        if object.spec.as_ref().and_then(|s| s.replicas).is_some_and(|n| n < 0) {
+            errors.invalid(&Path::new("spec.replicas"), -1, "must be greater than or equal to 0");
         }
     }
 }
@@ -54,9 +40,7 @@ impl Kind for Namespace {
     type Object = core::Namespace;
     const SINGULAR: &'static str = "namespace";
     fn holds_deletion(object: &Value) -> bool {
-        object["spec"]["finalizers"]
-            .as_array()
-            .is_some_and(|f| !f.is_empty())
+        object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
     }
     fn before_marked_for_deletion(object: &mut Value) {
         object["status"]["phase"] = "Terminating".into();
@@ -69,21 +53,12 @@ fn now() -> Timestamp {
 
 fn create(entry: &KindEntry, mut object: Value) -> Result<Value, Status> {
     let namespace = if entry.is_namespaced() { "d" } else { "" };
-    let context = CreateContext {
-        namespace,
-        now: now(),
-        uid: "u1",
-        name_suffix: "x7k2p",
-    };
+    let context = CreateContext { namespace, now: now(), uid: "u1", name_suffix: "x7k2p" };
     before_create(entry, &mut object, &context).map(|()| object)
 }
 
 fn web() -> Value {
-    create(
-        &KindEntry::of::<Deployment>(),
-        json!({"metadata": {"name": "web"}, "spec": {}}),
-    )
-    .unwrap()
+    create(&KindEntry::of::<Deployment>(), json!({"metadata": {"name": "web"}, "spec": {}})).unwrap()
 }
 
 fn update(old: &Value, change: impl Fn(&mut Value)) -> Result<Value, Status> {
@@ -108,11 +83,7 @@ fn creation_fills_what_the_server_knows() {
             "spec": {"replicas": 1},
         })
     );
-    let long = create(
-        &entry,
-        json!({"metadata": {"generateName": "a".repeat(80)}, "spec": {}}),
-    )
-    .unwrap();
+    let long = create(&entry, json!({"metadata": {"generateName": "a".repeat(80)}, "spec": {}})).unwrap();
     assert_eq!(meta::name(&long).len(), 63);
 }
 
@@ -125,11 +96,7 @@ fn what_is_wrong_with_a_new_object_is_told_in_kubernetes_words() {
             422,
             "Deployment.apps \"\" is invalid: metadata.name: Required value: name or generateName is required",
         ),
-        (
-            json!([]),
-            400,
-            "the object provided is unrecognized: Deployment is an object",
-        ),
+        (json!([]), 400, "the object provided is unrecognized: Deployment is an object"),
         (
             json!({"apiVersion": "v1"}),
             400,
@@ -180,37 +147,19 @@ fn names_labels_and_annotations_are_checked() {
     let rows = [
         (json!({"name": "Web"}), "metadata.name"),
         (json!({"name": "a".repeat(254)}), "metadata.name"),
-        (
-            json!({"name": "a", "generateName": "A-"}),
-            "metadata.generateName",
-        ),
+        (json!({"name": "a", "generateName": "A-"}), "metadata.generateName"),
         (json!({"name": "a", "labels": {"-": "x"}}), "metadata.labels"),
         (json!({"name": "a", "labels": {"x": "a b"}}), "metadata.labels"),
-        (
-            json!({"name": "a", "annotations": {"a b": "x"}}),
-            "metadata.annotations",
-        ),
-        (
-            json!({"name": "a", "annotations": {"a": "x".repeat(256 * 1024)}}),
-            "metadata.annotations",
-        ),
-        (
-            json!({"name": "a", "finalizers": ["orphan", "foregroundDeletion"]}),
-            "metadata.finalizers",
-        ),
+        (json!({"name": "a", "annotations": {"a b": "x"}}), "metadata.annotations"),
+        (json!({"name": "a", "annotations": {"a": "x".repeat(256 * 1024)}}), "metadata.annotations"),
+        (json!({"name": "a", "finalizers": ["orphan", "foregroundDeletion"]}), "metadata.finalizers"),
     ];
     for (metadata, field) in rows {
         let error = create(&entry, json!({"metadata": metadata, "spec": {}})).unwrap_err();
         assert_eq!(error.details.causes[0].field, field);
         assert_eq!(error.code(), 422);
     }
-    assert!(
-        create(
-            &entry,
-            json!({"metadata": {"name": "a", "annotations": {"A.B/C": "any text"}}})
-        )
-        .is_ok()
-    );
+    assert!(create(&entry, json!({"metadata": {"name": "a", "annotations": {"A.B/C": "any text"}}})).is_ok());
 }
 
 #[test]
@@ -220,10 +169,8 @@ fn generation_moves_with_the_spec_only() {
     assert_eq!(labelled["metadata"]["generation"], 1);
     let scaled = update(&old, |new| new["spec"]["replicas"] = json!(3)).unwrap();
     assert_eq!(scaled["metadata"]["generation"], 2);
-    let defaulted = update(&old, |new| {
-        drop(new["spec"].as_object_mut().unwrap().remove("replicas"))
-    })
-    .unwrap();
+    let defaulted =
+        update(&old, |new| drop(new["spec"].as_object_mut().unwrap().remove("replicas"))).unwrap();
     assert_eq!(defaulted, old);
 }
 
@@ -259,10 +206,7 @@ fn what_the_server_sets_a_client_cannot_change() {
         (|new| new["metadata"]["resourceVersion"] = json!("4"), 409),
         (|new| new["metadata"]["name"] = json!("other"), 400),
         (|new| new["metadata"]["namespace"] = json!("other"), 400),
-        (
-            |new| new["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
-            422,
-        ),
+        (|new| new["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"), 422),
     ];
     for (change, code) in rows {
         assert_eq!(update(&old, change).unwrap_err().code(), code);
@@ -275,21 +219,11 @@ fn an_object_being_deleted_takes_no_new_finalizers_and_stays_deleted() {
     old["metadata"]["finalizers"] = json!(["a/b"]);
     old["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     old["metadata"]["deletionGracePeriodSeconds"] = json!(0);
-    let undone = update(&old, |new| {
-        drop(
-            new["metadata"]
-                .as_object_mut()
-                .unwrap()
-                .remove("deletionTimestamp"),
-        )
-    });
+    let undone =
+        update(&old, |new| drop(new["metadata"].as_object_mut().unwrap().remove("deletionTimestamp")));
     assert_eq!(undone.unwrap(), old);
     let error = update(&old, |new| new["metadata"]["finalizers"] = json!(["a/b", "c/d"])).unwrap_err();
-    assert!(
-        error.message.contains("found new finalizers []string{\"c/d\"}"),
-        "{}",
-        error.message
-    );
+    assert!(error.message.contains("found new finalizers []string{\"c/d\"}"), "{}", error.message);
     let released = update(&old, |new| new["metadata"]["finalizers"] = json!([])).unwrap();
     let entry = KindEntry::of::<Deployment>();
     assert!(is_released(&entry, &released) && !is_released(&entry, &old));
@@ -304,10 +238,7 @@ fn a_deletion_removes_or_marks() {
     let entry = KindEntry::of::<Deployment>();
     let web = web();
     assert_eq!(delete(&entry, &web, json!({})).unwrap(), Deletion::Remove);
-    assert_eq!(
-        delete(&entry, &web, json!({"orphanDependents": false})).unwrap(),
-        Deletion::Remove
-    );
+    assert_eq!(delete(&entry, &web, json!({"orphanDependents": false})).unwrap(), Deletion::Remove);
     for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
         let Deletion::Update(marked) = delete(&entry, &web, json!({"propagationPolicy": policy})).unwrap()
         else {
@@ -328,32 +259,19 @@ fn a_deletion_removes_or_marks() {
 #[test]
 fn a_grace_period_can_be_cut_but_not_drawn_out() {
     let entry = KindEntry::of::<Pod>();
-    let pod = create(
-        &entry,
-        json!({"metadata": {"name": "p"}, "spec": {"containers": []}}),
-    )
-    .unwrap();
-    assert_eq!(
-        delete(&entry, &pod, json!({"gracePeriodSeconds": 0})).unwrap(),
-        Deletion::Remove
-    );
+    let pod = create(&entry, json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).unwrap();
+    assert_eq!(delete(&entry, &pod, json!({"gracePeriodSeconds": 0})).unwrap(), Deletion::Remove);
     let Deletion::Update(marked) = delete(&entry, &pod, json!({})).unwrap() else {
         panic!("a pod ends in order")
     };
     assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:30Z");
     assert!(!is_released(&entry, &marked));
-    assert_eq!(
-        delete(&entry, &marked, json!({"gracePeriodSeconds": 60})).unwrap(),
-        Deletion::Unchanged
-    );
+    assert_eq!(delete(&entry, &marked, json!({"gracePeriodSeconds": 60})).unwrap(), Deletion::Unchanged);
     let Deletion::Update(sooner) = delete(&entry, &marked, json!({"gracePeriodSeconds": 5})).unwrap() else {
         panic!("5 is less than 30");
     };
     assert_eq!(sooner["metadata"]["deletionTimestamp"], "2026-01-01T00:00:05Z");
-    assert_eq!(
-        delete(&entry, &sooner, json!({"gracePeriodSeconds": 0})).unwrap(),
-        Deletion::Remove
-    );
+    assert_eq!(delete(&entry, &sooner, json!({"gracePeriodSeconds": 0})).unwrap(), Deletion::Remove);
 }
 
 #[test]
@@ -381,19 +299,12 @@ fn a_precondition_that_does_not_hold_is_a_conflict() {
          the UID in record (u1). The object might have been deleted and then recreated"
     );
     assert_eq!(
-        delete(&entry, &web, json!({"preconditions": {"resourceVersion": "4"}}))
-            .unwrap_err()
-            .code(),
+        delete(&entry, &web, json!({"preconditions": {"resourceVersion": "4"}})).unwrap_err().code(),
         409
     );
     assert_eq!(
         delete(&entry, &web, json!({"preconditions": {"resourceVersion": "5"}})).unwrap(),
         Deletion::Remove
     );
-    assert_eq!(
-        delete(&entry, &web, json!({"propagationPolicy": "Sideways"}))
-            .unwrap_err()
-            .code(),
-        422
-    );
+    assert_eq!(delete(&entry, &web, json!({"propagationPolicy": "Sideways"})).unwrap_err().code(), 422);
 }

@@ -114,9 +114,7 @@ fn retain_keys(
     let names = |field: &str| retained.iter().any(|name| name == field);
     for (field, value) in patch {
         if !field.starts_with('$') && !value.is_null() && !names(field) {
-            return Err(format!(
-                "the field {field:?} is set but not in the $retainKeys list"
-            ));
+            return Err(format!("the field {field:?} is set but not in the $retainKeys list"));
         }
     }
     current.retain(|field, _| names(field));
@@ -150,10 +148,7 @@ fn merge_list(
     new: &[Value],
     order: Option<&Value>,
 ) -> Result<Vec<Value>, String> {
-    let replaces = |item: &Value| {
-        item.as_object()
-            .is_some_and(|i| directive(i) == Ok(Directive::Replace))
-    };
+    let replaces = |item: &Value| item.as_object().is_some_and(|i| directive(i) == Ok(Directive::Replace));
     let Some(key) = how.merge_key.filter(|_| !new.iter().any(replaces)) else {
         return Ok(plain_list(new));
     };
@@ -216,9 +211,7 @@ fn ordered(items: Vec<Value>, patched: &[Value], key: &str, order: &Value) -> Re
     };
     let rank = |item: &Value| {
         let own = id(item)?;
-        order
-            .iter()
-            .position(|wanted| id(wanted).unwrap_or_else(|| wanted.clone()) == own)
+        order.iter().position(|wanted| id(wanted).unwrap_or_else(|| wanted.clone()) == own)
     };
     let is_delete = |item: &Value| item.get(DIRECTIVE).is_some_and(|word| word == "delete");
     for item in patched.iter().filter(|item| !is_delete(item)) {
@@ -228,10 +221,8 @@ fn ordered(items: Vec<Value>, patched: &[Value], key: &str, order: &Value) -> Re
             ));
         }
     }
-    let (mut named, server_only): (Vec<_>, Vec<_>) = items
-        .into_iter()
-        .enumerate()
-        .partition(|(_, item)| rank(item).is_some());
+    let (mut named, server_only): (Vec<_>, Vec<_>) =
+        items.into_iter().enumerate().partition(|(_, item)| rank(item).is_some());
     named.sort_by_key(|(_, item)| rank(item));
     let mut result = Vec::with_capacity(named.len() + server_only.len());
     let mut server_only = server_only.into_iter().peekable();
@@ -258,9 +249,7 @@ fn plain_map(fields: &Map<String, Value>) -> Map<String, Value> {
     let is_directive = |field: &str| {
         field == DIRECTIVE || field == RETAIN || field.starts_with(DELETE_FROM) || field.starts_with(ORDER)
     };
-    let kept = fields
-        .iter()
-        .filter(|(field, value)| !value.is_null() && !is_directive(field));
+    let kept = fields.iter().filter(|(field, value)| !value.is_null() && !is_directive(field));
     kept.map(|(field, value)| (field.clone(), plain(value))).collect()
 }
 
@@ -383,10 +372,7 @@ mod tests {
         assert_eq!(added, json!({"finalizers": ["a/x", "b/x", "c/x"]}));
         let change =
             json!({"$deleteFromPrimitiveList/finalizers": ["a/x"], "$setElementOrder/finalizers": ["b/x"]});
-        assert_eq!(
-            merge(meta, &current, &change).unwrap(),
-            json!({"finalizers": ["b/x"]})
-        );
+        assert_eq!(merge(meta, &current, &change).unwrap(), json!({"finalizers": ["b/x"]}));
     }
 
     #[test]

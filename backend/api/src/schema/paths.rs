@@ -22,10 +22,7 @@ pub(super) fn insert(entry: &KindEntry, group_version: &str, paths: &mut Map<Str
     let (room, mut parameters) = match entry.is_namespaced() {
         true => (
             "namespaces/{namespace}/",
-            vec![path_parameter(
-                "namespace",
-                "object name and auth scope, such as for teams and projects",
-            )],
+            vec![path_parameter("namespace", "object name and auth scope, such as for teams and projects")],
         ),
         false => ("", Vec::new()),
     };
@@ -39,10 +36,7 @@ pub(super) fn insert(entry: &KindEntry, group_version: &str, paths: &mut Map<Str
     };
     let collection = place(format!("{scope}{}", entry.kind), &parameters);
     let mut add = |path: String, item: Value| {
-        if item
-            .as_object()
-            .is_some_and(|i| i.keys().any(|k| k != "parameters"))
-        {
+        if item.as_object().is_some_and(|i| i.keys().any(|k| k != "parameters")) {
             paths.insert(path, item);
         }
     };
@@ -52,29 +46,17 @@ pub(super) fn insert(entry: &KindEntry, group_version: &str, paths: &mut Map<Str
     );
     if entry.is_namespaced() {
         let everywhere = place(format!("{}ForAllNamespaces", entry.kind), &[]);
-        add(
-            format!("/{group_version}/{plural}"),
-            everywhere.item(&entry.verbs, &[Verb::List]),
-        );
+        add(format!("/{group_version}/{plural}"), everywhere.item(&entry.verbs, &[Verb::List]));
     }
     parameters.push(path_parameter("name", &format!("name of the {}", entry.kind)));
     let one = place(format!("{scope}{}", entry.kind), &parameters);
     let base = format!("/{group_version}/{room}{plural}/{{name}}");
-    add(
-        base.clone(),
-        one.item(
-            &entry.verbs,
-            &[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete],
-        ),
-    );
+    add(base.clone(), one.item(&entry.verbs, &[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete]));
     for subresource in &entry.subresources {
         let place = subresource_place(entry, subresource, scope, &parameters);
         add(
             format!("{base}/{}", subresource.name),
-            place.item(
-                subresource.verbs,
-                &[Verb::Get, Verb::Create, Verb::Update, Verb::Patch],
-            ),
+            place.item(subresource.verbs, &[Verb::Get, Verb::Create, Verb::Update, Verb::Patch]),
         );
     }
 }
@@ -85,13 +67,7 @@ fn subresource_place<'a>(
     scope: &str,
     parameters: &[Value],
 ) -> Place<'a> {
-    let Subresource {
-        name,
-        group,
-        version,
-        kind,
-        ..
-    } = subresource;
+    let Subresource { name, group, version, kind, .. } = subresource;
     let schema = match (*group, *kind) {
         ("", _) if STREAM_SUBRESOURCES.contains(name) => String::new(),
         ("", "Binding") => "io.k8s.api.core.v1.Binding".into(),
@@ -119,11 +95,7 @@ impl Place<'_> {
             item.insert(method(*verb).into(), self.operation(*verb));
         }
         let mut parameters = self.parameters.clone();
-        parameters.push(query(
-            "pretty",
-            "string",
-            "If 'true', then the output is pretty printed.",
-        ));
+        parameters.push(query("pretty", "string", "If 'true', then the output is pretty printed."));
         item.insert("parameters".into(), parameters.into());
         Value::Object(item)
     }
@@ -199,9 +171,8 @@ const PATCH_TYPES: &[&str] = &[
 ];
 
 fn content(schema: &str, types: &[&str]) -> Value {
-    let each = types
-        .iter()
-        .map(|media_type| ((*media_type).to_owned(), json!({"schema": reference(schema)})));
+    let each =
+        types.iter().map(|media_type| ((*media_type).to_owned(), json!({"schema": reference(schema)})));
     Value::Object(each.collect())
 }
 
@@ -229,9 +200,7 @@ fn describe(verb: Verb, kind: &str) -> String {
 
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
-    letters
-        .next()
-        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn path_parameter(name: &str, description: &str) -> Value {
@@ -248,11 +217,7 @@ fn parameters(verb: Verb) -> Vec<Value> {
         "string",
         "When present, indicates that modifications should not be persisted. Valid values are: All.",
     );
-    let manager = query(
-        "fieldManager",
-        "string",
-        "The name of the actor that is making these changes.",
-    );
+    let manager = query("fieldManager", "string", "The name of the actor that is making these changes.");
     let validation = query(
         "fieldValidation",
         "string",
@@ -269,16 +234,8 @@ fn parameters(verb: Verb) -> Vec<Value> {
             "string",
             "A selector to restrict the list of returned objects by their fields.",
         ),
-        query(
-            "limit",
-            "integer",
-            "The maximum number of responses to return for a list call.",
-        ),
-        query(
-            "continue",
-            "string",
-            "Where to continue a list that was cut by limit, as the server told.",
-        ),
+        query("limit", "integer", "The maximum number of responses to return for a list call."),
+        query("continue", "string", "Where to continue a list that was cut by limit, as the server told."),
         query(
             "resourceVersion",
             "string",
@@ -298,11 +255,7 @@ fn parameters(verb: Verb) -> Vec<Value> {
             "integer",
             "The duration in seconds before the object should be deleted.",
         ),
-        query(
-            "orphanDependents",
-            "boolean",
-            "Deprecated: use propagationPolicy.",
-        ),
+        query("orphanDependents", "boolean", "Deprecated: use propagationPolicy."),
         query(
             "propagationPolicy",
             "string",
@@ -313,16 +266,8 @@ fn parameters(verb: Verb) -> Vec<Value> {
         Verb::Get => Vec::new(),
         Verb::List | Verb::Watch => {
             let watch = [
-                query(
-                    "watch",
-                    "boolean",
-                    "Watch for changes to the described resources.",
-                ),
-                query(
-                    "allowWatchBookmarks",
-                    "boolean",
-                    "Ask for events of type BOOKMARK.",
-                ),
+                query("watch", "boolean", "Watch for changes to the described resources."),
+                query("allowWatchBookmarks", "boolean", "Ask for events of type BOOKMARK."),
                 query(
                     "sendInitialEvents",
                     "boolean",
@@ -333,11 +278,8 @@ fn parameters(verb: Verb) -> Vec<Value> {
         }
         Verb::Create | Verb::Update => vec![dry_run, manager, validation],
         Verb::Patch => {
-            let force = query(
-                "force",
-                "boolean",
-                "Take over fields of other managers. Only for apply patches.",
-            );
+            let force =
+                query("force", "boolean", "Take over fields of other managers. Only for apply patches.");
             vec![dry_run, manager, validation, force]
         }
         Verb::Delete => delete.into(),

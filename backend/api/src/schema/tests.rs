@@ -12,13 +12,9 @@ fn dangling(document: &Value, schemas: &Value, prefix: &str) -> Vec<String> {
                     missing.push(target.to_owned());
                 }
             }
-            fields
-                .values()
-                .for_each(|value| missing.extend(dangling(value, schemas, prefix)));
+            fields.values().for_each(|value| missing.extend(dangling(value, schemas, prefix)));
         }
-        Value::Array(items) => items
-            .iter()
-            .for_each(|item| missing.extend(dangling(item, schemas, prefix))),
+        Value::Array(items) => items.iter().for_each(|item| missing.extend(dangling(item, schemas, prefix))),
         _ => {}
     }
     missing
@@ -32,10 +28,7 @@ fn every_reference_leads_to_a_schema_of_the_same_document() {
         assert_eq!(missing, Vec::<String>::new(), "{name}");
     }
     let document = v2(&registry);
-    assert_eq!(
-        dangling(&document, &document["definitions"], "#/definitions/"),
-        Vec::<String>::new()
-    );
+    assert_eq!(dangling(&document, &document["definitions"], "#/definitions/"), Vec::<String>::new());
 }
 
 #[test]
@@ -50,18 +43,12 @@ fn kubectl_explain_finds_the_way_from_a_resource_to_a_nested_field() {
     for field in ["spec", "template", "spec", "containers"] {
         let property = &schema["properties"][field];
         assert!(property["description"].is_string(), "{field}");
-        let reference = property["allOf"][0]["$ref"]
-            .as_str()
-            .or(property["items"]["$ref"].as_str())
-            .unwrap();
+        let reference = property["allOf"][0]["$ref"].as_str().or(property["items"]["$ref"].as_str()).unwrap();
         schema = &schemas[reference.strip_prefix(COMPONENTS).unwrap()];
     }
     assert_eq!(schema["properties"]["image"]["type"], "string");
     let ports = &schema["properties"]["ports"];
-    assert_eq!(
-        ports["x-kubernetes-list-map-keys"],
-        json!(["containerPort", "protocol"])
-    );
+    assert_eq!(ports["x-kubernetes-list-map-keys"], json!(["containerPort", "protocol"]));
     assert_eq!(ports["x-kubernetes-patch-merge-key"], "containerPort");
     assert_eq!(ports["x-kubernetes-patch-strategy"], "merge");
 }
@@ -70,32 +57,17 @@ fn kubectl_explain_finds_the_way_from_a_resource_to_a_nested_field() {
 fn kubectl_apply_finds_field_validation_in_the_patch_of_every_kind() {
     let registry = Registry::builtin();
     let documents = v3(&registry);
-    for entry in registry
-        .entries()
-        .iter()
-        .filter(|e| e.verbs.contains(&crate::Verb::Patch))
-    {
-        let room = if entry.is_namespaced() {
-            "namespaces/{namespace}/"
-        } else {
-            ""
-        };
+    for entry in registry.entries().iter().filter(|e| e.verbs.contains(&crate::Verb::Patch)) {
+        let room = if entry.is_namespaced() { "namespaces/{namespace}/" } else { "" };
         let prefix = prefix(entry);
         let path = format!("/{prefix}/{room}{}/{{name}}", entry.plural);
         let patch = &documents[&prefix]["paths"][&path]["patch"];
-        let names: Vec<&str> = patch["parameters"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|p| p["name"].as_str())
-            .collect();
+        let names: Vec<&str> =
+            patch["parameters"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
         for wanted in ["fieldValidation", "dryRun", "fieldManager", "force"] {
             assert!(names.contains(&wanted), "{path}: {names:?}");
         }
-        assert_eq!(
-            patch["x-kubernetes-group-version-kind"]["kind"],
-            entry.kind.as_str()
-        );
+        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], entry.kind.as_str());
     }
 }
 
@@ -105,22 +77,11 @@ fn the_second_version_tells_the_same_in_its_own_words() {
     let spec = &document["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"];
     assert_eq!(spec["$ref"], "#/definitions/io.k8s.api.core.v1.PodSpec");
     let quantity = &document["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"];
-    assert_eq!(
-        (&quantity["type"], quantity.get("oneOf")),
-        (&json!("string"), None)
-    );
+    assert_eq!((&quantity["type"], quantity.get("oneOf")), (&json!("string"), None));
     let post = &document["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
-    let body = post["parameters"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|p| p["in"] == "body")
-        .unwrap();
+    let body = post["parameters"].as_array().unwrap().iter().find(|p| p["in"] == "body").unwrap();
     assert_eq!(body["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.Pod");
-    assert_eq!(
-        post["responses"]["200"]["schema"]["$ref"],
-        "#/definitions/io.k8s.api.core.v1.Pod"
-    );
+    assert_eq!(post["responses"]["200"]["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.Pod");
 }
 
 #[test]
@@ -128,11 +89,7 @@ fn a_subresource_of_another_group_is_described_where_it_is() {
     let document = &v3(&Registry::builtin())["apis/apps/v1"];
     let scale = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]["get"];
     assert_eq!(scale["x-kubernetes-group-version-kind"]["group"], "autoscaling");
-    assert!(
-        document["components"]["schemas"]
-            .get("io.k8s.api.autoscaling.v1.Scale")
-            .is_some()
-    );
+    assert!(document["components"]["schemas"].get("io.k8s.api.autoscaling.v1.Scale").is_some());
 }
 
 /// The tables of marks against the types themselves: a field renamed, or a way forgotten, is found here.
@@ -149,23 +106,14 @@ fn the_marks_agree_with_the_schemas_of_the_types() {
             agrees(&name, field, property);
         }
     }
-    let marked = marks::types()
-        .flat_map(|(_, fields)| fields)
-        .filter(|f| f.is_marked())
-        .count();
+    let marked = marks::types().flat_map(|(_, fields)| fields).filter(|f| f.is_marked()).count();
     assert_eq!(seen, marked, "a marked field is not in the schema of its type");
 }
 
 fn agrees(of: &str, name: &str, property: &Value) {
     let marks = marks::marks(of, name);
-    let inner = property
-        .get("items")
-        .or(property.get("additionalProperties"))
-        .unwrap_or(property);
-    let reference = inner["$ref"]
-        .as_str()
-        .or(inner["allOf"][0]["$ref"].as_str())
-        .unwrap_or_default();
+    let inner = property.get("items").or(property.get("additionalProperties")).unwrap_or(property);
+    let reference = inner["$ref"].as_str().or(inner["allOf"][0]["$ref"].as_str()).unwrap_or_default();
     let target = marked_name(reference.strip_prefix(COMPONENTS).unwrap_or_default());
     let is_list = property["type"] == "array";
     let merges = |field: &marks::Field| {
@@ -175,10 +123,7 @@ fn agrees(of: &str, name: &str, property: &Value) {
         // Bytes are a list for Go.
         let is_list = is_list || property["format"] == "byte";
         assert!(is_list || field.list.is_none(), "{of}.{name} is no list");
-        assert!(
-            field.of.is_empty() || field.of == target,
-            "{of}.{name} is of {target}"
-        );
+        assert!(field.of.is_empty() || field.of == target, "{of}.{name} is of {target}");
     }
     let is_marked_below =
         marks::types().any(|(name, _)| name == target) || ATOMIC_TYPES.contains(&target.as_str());

@@ -12,11 +12,7 @@ pub fn v2(registry: &Registry) -> Value {
         for (path, item) in document["paths"].as_object().into_iter().flatten() {
             paths.insert(path.clone(), path_item(item));
         }
-        for (name, schema) in document["components"]["schemas"]
-            .as_object()
-            .into_iter()
-            .flatten()
-        {
+        for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
             if !definitions.contains_key(name) {
                 definitions.insert(name.clone(), schema_of(schema));
             }
@@ -83,23 +79,13 @@ fn path_item(item: &Value) -> Value {
 
 fn operation(operation: &Value) -> Value {
     let mut result = operation.as_object().cloned().unwrap_or_default();
-    let mut parameters: Vec<Value> = operation["parameters"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(parameter)
-        .collect();
+    let mut parameters: Vec<Value> =
+        operation["parameters"].as_array().into_iter().flatten().map(parameter).collect();
     if let Some(body) = result.remove("requestBody") {
-        let mut types: Vec<String> = body["content"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(t, _)| t.clone())
-            .collect();
-        let schema = body["content"]
-            .as_object()
-            .and_then(|c| c.values().next())
-            .map(|c| schema_of(&c["schema"]));
+        let mut types: Vec<String> =
+            body["content"].as_object().into_iter().flatten().map(|(t, _)| t.clone()).collect();
+        let schema =
+            body["content"].as_object().and_then(|c| c.values().next()).map(|c| schema_of(&c["schema"]));
         let mut parameter = json!({"name": "body", "in": "body", "schema": schema});
         if body["required"] == true {
             parameter["required"] = true.into();
@@ -111,16 +97,10 @@ fn operation(operation: &Value) -> Value {
     result.insert("parameters".into(), parameters.into());
     result.insert("produces".into(), json!(["application/json", "application/yaml"]));
     result.insert("schemes".into(), json!(["https"]));
-    for response in result
-        .get_mut("responses")
-        .and_then(Value::as_object_mut)
-        .into_iter()
-        .flatten()
-        .map(|(_, r)| r)
+    for response in
+        result.get_mut("responses").and_then(Value::as_object_mut).into_iter().flatten().map(|(_, r)| r)
     {
-        let content = response
-            .as_object_mut()
-            .and_then(|fields| fields.remove("content"));
+        let content = response.as_object_mut().and_then(|fields| fields.remove("content"));
         if let Some(schema) = content.as_ref().and_then(|c| c.get("application/json")) {
             response["schema"] = schema_of(&schema["schema"]);
         }

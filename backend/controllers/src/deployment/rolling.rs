@@ -8,24 +8,16 @@ impl Rollout<'_> {
     /// Someone changed `spec.replicas`: the sets still carry the number they were scaled for.
     pub(super) fn is_scaling_event(&self) -> bool {
         let mut active = self.sets.iter().filter(|set| set.replicas() > 0);
-        active.any(|set| {
-            set.annotated(DESIRED)
-                .is_some_and(|desired| desired != self.desired())
-        })
+        active.any(|set| set.annotated(DESIRED).is_some_and(|desired| desired != self.desired()))
     }
 
     /// Follows `spec.replicas` without moving the rollout on: over all active sets in proportion to their size.
     pub(super) fn scale(&mut self) {
-        let mut active: Vec<usize> = (0..self.sets.len())
-            .filter(|i| self.sets[*i].replicas() > 0)
-            .collect();
+        let mut active: Vec<usize> = (0..self.sets.len()).filter(|i| self.sets[*i].replicas() > 0).collect();
         match active[..] {
             // None is active: the new one, else the latest, takes it all.
             [] => {
-                let latest = self
-                    .new
-                    .or(self.sets.len().checked_sub(1))
-                    .filter(|_| self.created.is_none());
+                let latest = self.new.or(self.sets.len().checked_sub(1)).filter(|_| self.created.is_none());
                 if let Some(only) = latest.filter(|at| !self.recreates() || !self.other_pods_exist(Some(*at)))
                 {
                     self.resize(only, self.desired());
@@ -51,9 +43,7 @@ impl Rollout<'_> {
         let mut added = 0;
         let mut sizes = Vec::with_capacity(active.len());
         for at in &active {
-            let share = self
-                .share(*at)
-                .clamp((to_add - added).min(0), (to_add - added).max(0));
+            let share = self.share(*at).clamp((to_add - added).min(0), (to_add - added).max(0));
             added += share;
             sizes.push(self.sets[*at].replicas() + share);
         }
@@ -71,10 +61,7 @@ impl Rollout<'_> {
         if self.desired() == 0 {
             return -size;
         }
-        let before = self.sets[at]
-            .annotated(MAX)
-            .unwrap_or_else(|| self.total())
-            .max(1);
+        let before = self.sets[at].annotated(MAX).unwrap_or_else(|| self.total()).max(1);
         (size * self.max_total() * 2 + before) / (before * 2) - size
     }
 
@@ -88,23 +75,14 @@ impl Rollout<'_> {
 
     /// Pods of other templates than the one of `sets[wanted]`: of other sets, and of sets that are gone before their pods.
     pub(super) fn other_pods_exist(&self, wanted: Option<usize>) -> bool {
-        if self
-            .sets
-            .iter()
-            .enumerate()
-            .any(|(at, set)| Some(at) != wanted && set.replicas() > 0)
-        {
+        if self.sets.iter().enumerate().any(|(at, set)| Some(at) != wanted && set.replicas() > 0) {
             return true;
         }
         let Some(selector) = self.cluster.selector(self.key) else {
             return false;
         };
         let is_other = |pod: &Pod| {
-            let Some(owner) = pod
-                .controller
-                .as_ref()
-                .filter(|owner| &*owner.kind == "ReplicaSet")
-            else {
+            let Some(owner) = pod.controller.as_ref().filter(|owner| &*owner.kind == "ReplicaSet") else {
                 return false;
             };
             match self.sets.iter().position(|set| uid(&set.seen) == &*owner.uid) {
@@ -117,9 +95,8 @@ impl Rollout<'_> {
     }
 
     pub(super) fn recreate(&mut self) {
-        let old: Vec<usize> = (0..self.sets.len())
-            .filter(|i| Some(*i) != self.new && self.sets[*i].replicas() > 0)
-            .collect();
+        let old: Vec<usize> =
+            (0..self.sets.len()).filter(|i| Some(*i) != self.new && self.sets[*i].replicas() > 0).collect();
         if !old.is_empty() {
             return old.into_iter().for_each(|at| self.resize(at, 0));
         }
@@ -144,9 +121,8 @@ impl Rollout<'_> {
     }
 
     fn scale_down_old(&mut self, new: usize) {
-        let old: Vec<usize> = (0..self.sets.len())
-            .filter(|i| *i != new && self.sets[*i].replicas() > 0)
-            .collect();
+        let old: Vec<usize> =
+            (0..self.sets.len()).filter(|i| *i != new && self.sets[*i].replicas() > 0).collect();
         let min_available = self.desired() - self.bounds().1;
         let new_unavailable = self.sets[new].replicas() - self.sets[new].available();
         let mut room = self.total() - min_available - new_unavailable;

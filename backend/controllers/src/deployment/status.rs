@@ -31,10 +31,7 @@ impl Rollout<'_> {
         let available = sum("availableReplicas");
         let counts = [
             ("replicas", sum("replicas")),
-            (
-                "updatedReplicas",
-                self.new.map_or(0, |at| self.sets[at].status("replicas")),
-            ),
+            ("updatedReplicas", self.new.map_or(0, |at| self.sets[at].status("replicas"))),
             ("readyReplicas", sum("readyReplicas")),
             ("availableReplicas", available),
             ("unavailableReplicas", self.total() - available),
@@ -58,10 +55,8 @@ impl Rollout<'_> {
     }
 
     fn conditions(&self, status: &Value, paused: bool, plan: &mut Plan) -> Vec<Value> {
-        let mut conditions: Vec<Value> = self.deployment["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let mut conditions: Vec<Value> =
+            self.deployment["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let enough = count(&status["availableReplicas"]) >= self.desired() - self.bounds().1;
         match enough {
             true => self.note(
@@ -73,13 +68,7 @@ impl Rollout<'_> {
             ),
             false => {
                 let message = "Deployment does not have minimum availability.";
-                self.note(
-                    &mut conditions,
-                    "Available",
-                    "False",
-                    "MinimumReplicasUnavailable",
-                    message,
-                );
+                self.note(&mut conditions, "Available", "False", "MinimumReplicasUnavailable", message);
             }
         }
         self.progress(&mut conditions, status, paused, plan);
@@ -88,22 +77,16 @@ impl Rollout<'_> {
                 condition(&set.seen, "ReplicaFailure").filter(|c| c["status"] == "True")
             });
         match failure {
-            Some(c) => self.note(
-                &mut conditions,
-                "ReplicaFailure",
-                "True",
-                text(c, "reason"),
-                text(c, "message"),
-            ),
+            Some(c) => {
+                self.note(&mut conditions, "ReplicaFailure", "True", text(c, "reason"), text(c, "message"))
+            }
             None => conditions.retain(|c| c["type"] != "ReplicaFailure"),
         }
         conditions
     }
 
     fn progress(&self, conditions: &mut Vec<Value>, status: &Value, paused: bool, plan: &mut Plan) {
-        let seconds = self.spec()["progressDeadlineSeconds"]
-            .as_i64()
-            .filter(|d| *d < i64::from(i32::MAX));
+        let seconds = self.spec()["progressDeadlineSeconds"].as_i64().filter(|d| *d < i64::from(i32::MAX));
         let Some(seconds) = seconds else {
             conditions.retain(|c| c["type"] != PROGRESSING);
             return;
@@ -113,13 +96,7 @@ impl Rollout<'_> {
         if paused {
             // A deadline that was missed stays told.
             if reason != "ProgressDeadlineExceeded" {
-                self.note(
-                    conditions,
-                    PROGRESSING,
-                    "Unknown",
-                    "DeploymentPaused",
-                    "Deployment is paused",
-                );
+                self.note(conditions, PROGRESSING, "Unknown", "DeploymentPaused", "Deployment is paused");
             }
             return;
         }
@@ -128,13 +105,7 @@ impl Rollout<'_> {
             return self.renew(conditions, "NewReplicaSetCreated", &message);
         }
         if reason == "DeploymentPaused" {
-            self.note(
-                conditions,
-                PROGRESSING,
-                "Unknown",
-                "DeploymentResumed",
-                "Deployment is resumed",
-            );
+            self.note(conditions, PROGRESSING, "Unknown", "DeploymentResumed", "Deployment is resumed");
         }
         // Once complete, a pod that fails does not start the deadline again: only a new template does.
         let settled = count(&status["replicas"]) == count(&status["updatedReplicas"]) && reason == COMPLETE;
@@ -146,11 +117,7 @@ impl Rollout<'_> {
             |at| format!("ReplicaSet {:?}", &*self.sets[at].key.name),
         );
         if self.is_complete(status) {
-            return self.renew(
-                conditions,
-                COMPLETE,
-                &format!("{about} has successfully progressed."),
-            );
+            return self.renew(conditions, COMPLETE, &format!("{about} has successfully progressed."));
         }
         if let Some(at) = self.new.filter(|_| current.is_none()) {
             self.renew(
@@ -160,22 +127,14 @@ impl Rollout<'_> {
             );
         }
         if self.moved(status) {
-            self.renew(
-                conditions,
-                "ReplicaSetUpdated",
-                &format!("{about} is progressing."),
-            );
+            self.renew(conditions, "ReplicaSetUpdated", &format!("{about} is progressing."));
         }
         self.watch_deadline(conditions, seconds, &about, plan);
     }
 
     fn watch_deadline(&self, conditions: &mut Vec<Value>, seconds: i64, about: &str, plan: &mut Plan) {
-        let current = conditions
-            .iter()
-            .find(|c| c["type"] == PROGRESSING && c["reason"] != COMPLETE);
-        let Some(since) = current
-            .filter(|c| c["status"] != "False")
-            .and_then(|c| time(&c["lastUpdateTime"]))
+        let current = conditions.iter().find(|c| c["type"] == PROGRESSING && c["reason"] != COMPLETE);
+        let Some(since) = current.filter(|c| c["status"] != "False").and_then(|c| time(&c["lastUpdateTime"]))
         else {
             return;
         };
@@ -184,13 +143,7 @@ impl Rollout<'_> {
             plan.check_again(at);
         } else {
             let message = format!("{about} has timed out progressing.");
-            self.note(
-                conditions,
-                PROGRESSING,
-                "False",
-                "ProgressDeadlineExceeded",
-                &message,
-            );
+            self.note(conditions, PROGRESSING, "False", "ProgressDeadlineExceeded", &message);
         }
     }
 
@@ -220,11 +173,8 @@ impl Rollout<'_> {
         let Some(after) = conditions.iter_mut().find(|c| c["type"] == r#type) else {
             return;
         };
-        let same = before.is_some_and(|b| {
-            ["status", "reason", "message"]
-                .iter()
-                .all(|field| b[field] == after[field])
-        });
+        let same = before
+            .is_some_and(|b| ["status", "reason", "message"].iter().all(|field| b[field] == after[field]));
         if !same || after["lastUpdateTime"].is_null() {
             after["lastUpdateTime"] = stamp(self.now);
         }

@@ -9,9 +9,7 @@ fn web(world: &mut World, replicas: i64) -> Key {
 }
 
 fn set_image(world: &mut World, key: &Key, image: &str) {
-    world.edit(key, |d| {
-        d["spec"]["template"]["spec"]["containers"][0]["image"] = image.into()
-    });
+    world.edit(key, |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = image.into());
 }
 
 /// `image revision size`, oldest revision first.
@@ -20,11 +18,7 @@ fn sets(world: &World) -> Vec<String> {
     sets.sort_by_key(|set| annotation(set, REVISION).map(|r| r.parse::<i64>().unwrap()));
     let line = |set: &Value| {
         let image = text(&set["spec"]["template"]["spec"]["containers"][0], "image").to_owned();
-        format!(
-            "{image} #{} {}",
-            annotation(set, REVISION).unwrap(),
-            replicas(set)
-        )
+        format!("{image} #{} {}", annotation(set, REVISION).unwrap(), replicas(set))
     };
     sets.iter().map(line).collect()
 }
@@ -44,29 +38,17 @@ fn a_new_deployment_makes_one_set_with_its_hash_and_its_revision() {
     let hash = text(&set["metadata"]["labels"], HASH_LABEL);
     assert_eq!(name(&set), format!("web-{hash}"));
     assert_eq!(set["spec"]["selector"]["matchLabels"][HASH_LABEL], hash);
-    assert!(
-        world
-            .all(PODS)
-            .iter()
-            .all(|(_, pod)| pod["metadata"]["labels"][HASH_LABEL] == hash)
-    );
+    assert!(world.all(PODS).iter().all(|(_, pod)| pod["metadata"]["labels"][HASH_LABEL] == hash));
     assert_eq!(annotation(world.get(&key), REVISION), Some("1"));
     let status = &world.get(&key)["status"];
-    let counts = [
-        "replicas",
-        "updatedReplicas",
-        "readyReplicas",
-        "availableReplicas",
-    ]
-    .map(|field| count(&status[field]));
+    let counts = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"]
+        .map(|field| count(&status[field]));
     assert_eq!(counts, [2, 2, 2, 2]);
     assert_eq!(status["unavailableReplicas"], Value::Null);
     assert_eq!(reason(&world, &key, "Available"), "True MinimumReplicasAvailable");
     assert_eq!(reason(&world, &key, "Progressing"), "True NewReplicaSetAvailable");
     assert!(
-        world.events.contains(&format!(
-            "ScalingReplicaSet Scaled up replica set web-{hash} from 0 to 2"
-        )),
+        world.events.contains(&format!("ScalingReplicaSet Scaled up replica set web-{hash} from 0 to 2")),
         "{:?}",
         world.events
     );
@@ -85,12 +67,7 @@ fn a_rollout_keeps_history_and_undo_brings_the_old_set_back_as_the_newest_revisi
     world.converge();
     assert_eq!(sets(&world), ["web:2 #2 0", "web:1 #3 3"]);
     assert_eq!(annotation(world.get(&key), REVISION), Some("3"));
-    let back = world
-        .all(REPLICA_SETS)
-        .into_iter()
-        .find(|(_, set)| replicas(set) == 3)
-        .unwrap()
-        .1;
+    let back = world.all(REPLICA_SETS).into_iter().find(|(_, set)| replicas(set) == 3).unwrap().1;
     assert_eq!(annotation(&back, HISTORY), Some("1"));
     assert_eq!(world.all(PODS).len(), 3);
 }
@@ -110,10 +87,7 @@ fn a_bad_image_stops_within_the_bounds_and_is_told_after_the_deadline() {
     assert_eq!(sets(&world), ["web:1 #1 3", "bad #2 2"]);
     world.pass(601);
     world.settle();
-    assert_eq!(
-        reason(&world, &key, "Progressing"),
-        "False ProgressDeadlineExceeded"
-    );
+    assert_eq!(reason(&world, &key, "Progressing"), "False ProgressDeadlineExceeded");
     assert_eq!(reason(&world, &key, "Available"), "True MinimumReplicasAvailable");
     set_image(&mut world, &key, "web:1");
     world.converge();
@@ -194,9 +168,7 @@ fn a_name_that_is_taken_by_another_template_is_passed_over() {
     let taken = world.all(REPLICA_SETS).remove(0).0;
     world.delete(&first, "Orphan");
     world.converge();
-    world.edit(&taken, |set| {
-        set["metadata"]["labels"] = json!({"app": "somebody-else"})
-    });
+    world.edit(&taken, |set| set["metadata"]["labels"] = json!({"app": "somebody-else"}));
     let key = web(&mut world, 1);
     assert_eq!(world.get(&key)["status"]["collisionCount"], 1);
     assert_eq!(world.all(REPLICA_SETS).len(), 2);

@@ -15,18 +15,10 @@ impl Filter for InterPodAffinity {
             return Verdict::no("node(s) didn't match pod affinity rules");
         }
         let terms = cycle.pod.anti_affinity.iter().zip(&cycle.topology.anti_affinity);
-        if terms
-            .into_iter()
-            .any(|(term, counts)| counted(counts, node.domain(&term.topology_key)) > 0)
-        {
+        if terms.into_iter().any(|(term, counts)| counted(counts, node.domain(&term.topology_key)) > 0) {
             return Verdict::no("node(s) didn't match pod anti-affinity rules");
         }
-        if cycle
-            .topology
-            .kept_out
-            .iter()
-            .any(|(key, domain)| node.domain(key) == Some(domain))
-        {
+        if cycle.topology.kept_out.iter().any(|(key, domain)| node.domain(key) == Some(domain)) {
             return Verdict::no("node(s) didn't satisfy existing pods anti-affinity rules");
         }
         Verdict::Fits
@@ -65,20 +57,14 @@ impl Score for InterPodAffinity {
 
     fn score(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
         let terms = cycle.wants.preferred.iter().zip(&cycle.topology.preferred);
-        terms
-            .map(|(term, counts)| term.weight * counted(counts, node.domain(&term.topology_key)))
-            .sum()
+        terms.map(|(term, counts)| term.weight * counted(counts, node.domain(&term.topology_key))).sum()
     }
 
     fn normalize(&self, scores: &mut [i64]) {
         let lowest = scores.iter().copied().min().unwrap_or(0);
         let span = scores.iter().copied().max().unwrap_or(0) - lowest;
         for score in scores {
-            *score = if span > 0 {
-                (*score - lowest) * MAX_SCORE / span
-            } else {
-                0
-            };
+            *score = if span > 0 { (*score - lowest) * MAX_SCORE / span } else { 0 };
         }
     }
 }

@@ -32,10 +32,7 @@ impl Score for NodeAffinity {
 
     fn score(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
         let terms = cycle.wants.preferred_nodes.iter();
-        terms
-            .filter(|(_, term)| term.matches(&node.name, &node.facts.labels))
-            .map(|(weight, _)| weight)
-            .sum()
+        terms.filter(|(_, term)| term.matches(&node.name, &node.facts.labels)).map(|(weight, _)| weight).sum()
     }
 
     fn normalize(&self, scores: &mut [i64]) {

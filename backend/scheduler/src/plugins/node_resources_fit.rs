@@ -23,12 +23,7 @@ impl Filter for NodeResourcesFit {
         };
         check("cpu", wanted.milli_cpu, size.milli_cpu, used.milli_cpu);
         check("memory", wanted.memory, size.memory, used.memory);
-        check(
-            "ephemeral-storage",
-            wanted.ephemeral_storage,
-            size.ephemeral_storage,
-            used.ephemeral_storage,
-        );
+        check("ephemeral-storage", wanted.ephemeral_storage, size.ephemeral_storage, used.ephemeral_storage);
         for (name, amount) in &wanted.others {
             let of = |map: &std::collections::BTreeMap<String, i64>| map.get(name).copied().unwrap_or(0);
             check(name, *amount, of(&size.others), of(&used.others));
@@ -36,11 +31,7 @@ impl Filter for NodeResourcesFit {
         if i64::try_from(node.pods.len()).unwrap_or(i64::MAX) >= node.facts.max_pods {
             lacking.insert(0, "Too many pods".into());
         }
-        if lacking.is_empty() {
-            Verdict::Fits
-        } else {
-            Verdict::No(lacking)
-        }
+        if lacking.is_empty() { Verdict::Fits } else { Verdict::No(lacking) }
     }
 
     fn helped_by(&self, event: Event) -> bool {
@@ -64,11 +55,7 @@ impl Score for NodeResourcesFit {
     fn score(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
         let usage = usage(cycle, node);
         let free = |(used, size): (i64, i64)| {
-            if size <= 0 || used > size {
-                0
-            } else {
-                (size - used) * MAX_SCORE / size
-            }
+            if size <= 0 || used > size { 0 } else { (size - used) * MAX_SCORE / size }
         };
         usage.into_iter().map(free).sum::<i64>() / 2
     }
@@ -79,12 +66,6 @@ pub fn usage(cycle: &Cycle<'_>, node: &NodeInfo) -> [(i64, i64); 2] {
     let or = |value: i64, default: i64| if value == 0 { default } else { value };
     let pod = &cycle.pod.requests;
     let cpu = node.requested.milli_cpu + or(pod.milli_cpu, DEFAULT_MILLI_CPU);
-    let memory = node
-        .requested
-        .memory
-        .saturating_add(or(pod.memory, DEFAULT_MEMORY));
-    [
-        (cpu, node.facts.allocatable.milli_cpu),
-        (memory, node.facts.allocatable.memory),
-    ]
+    let memory = node.requested.memory.saturating_add(or(pod.memory, DEFAULT_MEMORY));
+    [(cpu, node.facts.allocatable.milli_cpu), (memory, node.facts.allocatable.memory)]
 }

@@ -41,9 +41,7 @@ impl Filter for PodTopologySpread {
 }
 
 fn matches_itself(rule: &SpreadRule, cycle: &Cycle<'_>) -> bool {
-    rule.selector
-        .as_ref()
-        .is_some_and(|s| s.matches(&cycle.pod.labels))
+    rule.selector.as_ref().is_some_and(|s| s.matches(&cycle.pod.labels))
 }
 
 impl Score for PodTopologySpread {
@@ -56,15 +54,10 @@ impl Score for PodTopologySpread {
     }
 
     fn score(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
-        let wanted = cycle
-            .wants
-            .spread
-            .iter()
-            .zip(&cycle.topology.spread)
-            .filter(|(rule, _)| !rule.is_required);
-        let mut pods: i64 = wanted
-            .map(|(rule, counts)| counted(counts, node.domain(&rule.topology_key)))
-            .sum();
+        let wanted =
+            cycle.wants.spread.iter().zip(&cycle.topology.spread).filter(|(rule, _)| !rule.is_required);
+        let mut pods: i64 =
+            wanted.map(|(rule, counts)| counted(counts, node.domain(&rule.topology_key))).sum();
         if cycle.wants.spread.is_empty() {
             pods += cycle.pod.owner.as_ref().map_or(0, |owner| node.siblings(owner));
             pods += counted(&cycle.topology.zones, node.domain(ZONE));

@@ -129,7 +129,9 @@ impl<'a> Request<'a> {
 
     /// Whether this creates an object of `resource`, and not something under it.
     pub fn creates(&self, resource: &str) -> bool {
-        self.operation == Operation::Create && self.subresource.is_empty() && *self.entry.resource == *resource
+        self.operation == Operation::Create
+            && self.subresource.is_empty()
+            && *self.entry.resource == *resource
     }
 
     pub fn hold(&self, reservation: Box<dyn Reservation>) {

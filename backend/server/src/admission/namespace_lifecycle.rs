@@ -23,7 +23,9 @@ impl NamespaceLifecycle {
                 Err(Status::forbidden(resource, request.name, "this namespace may not be deleted"))
             }
             // Reviews are not stored, so a namespace that is not there does not matter to them.
-            Operation::Create if request.entry.is_namespaced() && request.entry.group != "authorization.k8s.io" => {
+            Operation::Create
+                if request.entry.is_namespaced() && request.entry.group != "authorization.k8s.io" =>
+            {
                 self.check_namespace(request)
             }
             _ => Ok(()),

@@ -62,7 +62,8 @@ impl Priority {
 
     fn default_class(&self) -> Option<Class> {
         let classes = self.context.store.list(RESOURCE, None).objects;
-        let defaults = classes.iter().map(|object| object.value()).filter(|class| class["globalDefault"] == true);
+        let defaults =
+            classes.iter().map(|object| object.value()).filter(|class| class["globalDefault"] == true);
         // Should there be several, the lowest counts, as in Kubernetes.
         defaults.map(|class| Class::of(&class)).min_by_key(|class| class.value)
     }

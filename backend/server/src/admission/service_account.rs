@@ -28,7 +28,8 @@ impl ServiceAccount {
             );
             return Err(Status::forbidden("pods", request.name, why));
         }
-        let has_secrets = spec.get("imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
+        let has_secrets =
+            spec.get("imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
         let account = account.map(|account| account.value()).unwrap_or_default();
         if let (false, Some(secrets)) = (has_secrets, account["imagePullSecrets"].as_array()) {
             if !secrets.is_empty() {

@@ -242,7 +242,9 @@ impl Allocate {
             }
             let found = match u16::try_from(wanted) {
                 Ok(0) => self.any_node_port(request.uid, &mine),
-                Ok(number) => self.take_node_port(number, request.uid, mine.contains(&(wanted, protocol.clone()))),
+                Ok(number) => {
+                    self.take_node_port(number, request.uid, mine.contains(&(wanted, protocol.clone())))
+                }
                 Err(_) => Err(not_a_node_port()),
             };
             match found {
@@ -319,13 +321,17 @@ fn old_node_port(old: Option<&Map<String, Value>>, port: &Map<String, Value>, pr
         other["port"] == *port.get("port").unwrap_or(&Value::Null)
             && other["protocol"].as_str().unwrap_or("TCP") == protocol
     };
-    ports.and_then(|ports| ports.iter().find(same)).and_then(|old| old["nodePort"].as_u64()).unwrap_or_default()
+    ports
+        .and_then(|ports| ports.iter().find(same))
+        .and_then(|old| old["nodePort"].as_u64())
+        .unwrap_or_default()
 }
 
 fn addresses(service: &Value) -> Vec<Address> {
     let spec = &service["spec"];
     let ip = spec["clusterIP"].as_str().and_then(|ip| ip.parse().ok()).map(Address::ClusterIp);
     let ports = spec["ports"].as_array().into_iter().flatten();
-    let ports = ports.filter_map(|port| u16::try_from(port["nodePort"].as_u64()?).ok()).filter(|port| *port != 0);
+    let ports =
+        ports.filter_map(|port| u16::try_from(port["nodePort"].as_u64()?).ok()).filter(|port| *port != 0);
     ip.into_iter().chain(ports.map(Address::NodePort)).collect()
 }

@@ -69,7 +69,12 @@ mod tests {
 
     #[test]
     fn a_refusal_reads_as_in_kubernetes() {
-        let pods = Attributes { verb: "list".into(), resource: "pods".into(), namespace: "y".into(), ..Default::default() };
+        let pods = Attributes {
+            verb: "list".into(),
+            resource: "pods".into(),
+            namespace: "y".into(),
+            ..Default::default()
+        };
         assert_eq!(
             pods.forbidden("x", "").message,
             r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "y""#

@@ -31,8 +31,10 @@ pub async fn run(app: &AppState) -> Result<()> {
         ("system:discovery", "system:discovery", &["system:authenticated"]),
         ("system:basic-user", "system:basic-user", &["system:authenticated"]),
     ] {
-        let subjects: Vec<Value> =
-            groups.iter().map(|g| json!({"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": g})).collect();
+        let subjects: Vec<Value> = groups
+            .iter()
+            .map(|g| json!({"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": g}))
+            .collect();
         let binding = json!({
             "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}, "subjects": subjects,
@@ -49,12 +51,32 @@ fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
 /// The user-facing roles of Kubernetes (`cluster-admin`, `admin`, `edit`, `view`) and what every user may.
 fn roles() -> Vec<(&'static str, Vec<Value>)> {
     const CORE: &[&str] = &[
-        "configmaps", "endpoints", "persistentvolumeclaims", "pods", "replicationcontrollers", "replicationcontrollers/scale",
-        "serviceaccounts", "services",
+        "configmaps",
+        "endpoints",
+        "persistentvolumeclaims",
+        "pods",
+        "replicationcontrollers",
+        "replicationcontrollers/scale",
+        "serviceaccounts",
+        "services",
     ];
-    const SEEN: &[&str] = &["events", "limitranges", "namespaces", "pods/log", "pods/status", "resourcequotas", "services/status"];
+    const SEEN: &[&str] = &[
+        "events",
+        "limitranges",
+        "namespaces",
+        "pods/log",
+        "pods/status",
+        "resourcequotas",
+        "services/status",
+    ];
     const APPS: &[&str] = &[
-        "daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale", "statefulsets", "statefulsets/scale",
+        "daemonsets",
+        "deployments",
+        "deployments/scale",
+        "replicasets",
+        "replicasets/scale",
+        "statefulsets",
+        "statefulsets/scale",
     ];
     const OTHERS: &[(&str, &[&str])] = &[
         ("autoscaling", &["horizontalpodautoscalers"]),
@@ -63,35 +85,76 @@ fn roles() -> Vec<(&'static str, Vec<Value>)> {
         ("networking.k8s.io", &["ingresses", "networkpolicies"]),
         ("discovery.k8s.io", &["endpointslices"]),
     ];
-    let others = |verbs: &'static [&'static str]| OTHERS.iter().map(move |(group, resources)| rule(&[group], resources, verbs));
+    let others = |verbs: &'static [&'static str]| {
+        OTHERS.iter().map(move |(group, resources)| rule(&[group], resources, verbs))
+    };
     let mut view = vec![rule(&[""], CORE, READ), rule(&[""], SEEN, READ), rule(&["apps"], APPS, READ)];
     view.extend(others(READ));
     let mut edit = vec![
         rule(&[""], CORE, WRITE),
         rule(&[""], &["secrets"], WRITE),
         rule(&[""], SEEN, READ),
-        rule(&[""], &["pods/attach", "pods/exec", "pods/portforward", "pods/eviction", "pods/proxy", "services/proxy"], &["create", "get"]),
+        rule(
+            &[""],
+            &[
+                "pods/attach",
+                "pods/exec",
+                "pods/portforward",
+                "pods/eviction",
+                "pods/proxy",
+                "services/proxy",
+            ],
+            &["create", "get"],
+        ),
         rule(&["apps"], APPS, WRITE),
     ];
     edit.extend(others(WRITE));
     let mut admin = edit.clone();
     admin.push(rule(&["rbac.authorization.k8s.io"], &["rolebindings", "roles"], WRITE));
     admin.push(rule(&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]));
-    let paths = ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"];
+    let paths = [
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+        "/version/",
+    ];
     vec![
-        ("cluster-admin", vec![rule(&["*"], &["*"], &["*"]), json!({"nonResourceURLs": ["*"], "verbs": ["*"]})]),
+        (
+            "cluster-admin",
+            vec![rule(&["*"], &["*"], &["*"]), json!({"nonResourceURLs": ["*"], "verbs": ["*"]})],
+        ),
         ("admin", admin),
         ("edit", edit),
         ("view", view),
         ("system:discovery", vec![json!({"nonResourceURLs": paths, "verbs": ["get"]})]),
-        ("system:basic-user", vec![
-            rule(&["authorization.k8s.io"], &["selfsubjectaccessreviews", "selfsubjectrulesreviews"], &["create"]),
-            rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
-        ]),
+        (
+            "system:basic-user",
+            vec![
+                rule(
+                    &["authorization.k8s.io"],
+                    &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+                    &["create"],
+                ),
+                rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
+            ],
+        ),
     ]
 }
 
-async fn make(app: &AppState, actor: &Actor, resource: &str, namespace: &str, mut object: Value) -> Result<()> {
+async fn make(
+    app: &AppState,
+    actor: &Actor,
+    resource: &str,
+    namespace: &str,
+    mut object: Value,
+) -> Result<()> {
     let Some(entry) = app.registry.by_resource(resource) else { return Ok(()) };
     if app.store.get(&Key::new(resource, namespace, meta::name(&object))).is_some() {
         return Ok(());

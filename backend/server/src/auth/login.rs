@@ -38,7 +38,9 @@ struct Credentials {
 /// `POST /auth/login`
 pub async fn login(State(state): State<AppState>, headers: HeaderMap, body: Bytes) -> Response {
     match try_login(&state.auth, &headers, &body).await {
-        Ok((cookie, body)) => ([(header::SET_COOKIE, cookie)], reply::json(StatusCode::OK, &body)).into_response(),
+        Ok((cookie, body)) => {
+            ([(header::SET_COOKIE, cookie)], reply::json(StatusCode::OK, &body)).into_response()
+        }
         Err(status) => reply::status(&status),
     }
 }
@@ -49,7 +51,8 @@ async fn try_login(
     body: &[u8],
 ) -> Result<(HeaderValue, serde_json::Value), Status> {
     // A form on another site can send a body, but not this content type.
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !content_type.starts_with("application/json") {
         return Err(Status::new(Reason::UnsupportedMediaType, "the body must be application/json"));
     }
@@ -110,7 +113,8 @@ fn describe(claims: &Claims) -> serde_json::Value {
 fn set_cookie(token: &str, seconds: i64, headers: &HeaderMap) -> Result<HeaderValue, Status> {
     // Browsers keep `Secure` cookies off plain HTTP; that listener is on loopback and marks its requests.
     let secure = if headers.contains_key(crate::listen::PLAIN_HTTP) { "" } else { "; Secure" };
-    let text = format!("{SESSION_COOKIE}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    let text =
+        format!("{SESSION_COOKIE}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
     HeaderValue::from_str(&text).map_err(Status::internal)
 }
 

@@ -48,11 +48,15 @@ impl Nodes {
             ("", "serviceaccounts", "token") if verb == "create" => self.needed(node, wanted),
             ("", "pods", "") if verb == "get" => self.own_pod(node, wanted),
             ("", "pods", "") if reads => own_selector(node, &wanted.field_selector),
-            ("", "pods", "status") if matches!(verb, "get" | "update" | "patch") => self.own_pod(node, wanted),
+            ("", "pods", "status") if matches!(verb, "get" | "update" | "patch") => {
+                self.own_pod(node, wanted)
+            }
             ("", "pods", "") if verb == "delete" => self.own_pod(node, wanted),
             ("", "pods", "eviction") if verb == "create" => self.own_pod(node, wanted),
             ("", "nodes", "") if verb == "create" => Ok(()),
-            ("", "nodes", "" | "status") if matches!(verb, "get" | "update" | "patch") => own(node, &wanted.name),
+            ("", "nodes", "" | "status") if matches!(verb, "get" | "update" | "patch") => {
+                own(node, &wanted.name)
+            }
             ("coordination.k8s.io", "leases", "") if verb != "list" && verb != "watch" => {
                 match wanted.namespace == LEASE_NAMESPACE && (verb == "create" || wanted.name == node) {
                     true => Ok(()),
@@ -65,7 +69,9 @@ impl Nodes {
             ("networking.k8s.io", "networkpolicies", "") if reads => Ok(()),
             ("node.k8s.io", "runtimeclasses", "") | ("storage.k8s.io", "csidrivers", "") if reads => Ok(()),
             ("authentication.k8s.io", "tokenreviews", "") if verb == "create" => Ok(()),
-            ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") if verb == "create" => {
+            ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "")
+                if verb == "create" =>
+            {
                 Ok(())
             }
             _ => Err(""),
@@ -229,7 +235,9 @@ mod tests {
     fn a_node_reads_only_the_secrets_its_pods_name() {
         let nodes = Nodes::default();
         nodes.observe(&pod("a", "n1"));
-        for (resource, name) in [("secrets", "tls"), ("secrets", "db"), ("configmaps", "ca"), ("configmaps", "settings")] {
+        for (resource, name) in
+            [("secrets", "tls"), ("secrets", "db"), ("configmaps", "ca"), ("configmaps", "settings")]
+        {
             assert_eq!(nodes.allows("n1", &wants("get", resource, "shop", name)), Ok(()), "{name}");
             assert!(nodes.allows("n2", &wants("get", resource, "shop", name)).is_err(), "{name}");
         }

@@ -52,7 +52,9 @@ impl PolicyRule {
             resource == "*"
                 || *resource == full
                 || (!wanted.subresource.is_empty()
-                    && resource.strip_prefix("*/").is_some_and(|subresource| subresource == wanted.subresource))
+                    && resource
+                        .strip_prefix("*/")
+                        .is_some_and(|subresource| subresource == wanted.subresource))
         })
     }
 }
@@ -118,12 +120,19 @@ impl Rbac {
 }
 
 impl Index {
-    fn rules_of<'a>(&'a self, actor: &'a Actor, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Vec<PolicyRule>>> {
+    fn rules_of<'a>(
+        &'a self,
+        actor: &'a Actor,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Vec<PolicyRule>>> {
         let user = Subject::User(actor.user.clone());
         let groups = actor.groups.iter().map(|group| Subject::Group(group.clone()));
-        let bindings = std::iter::once(user).chain(groups).filter_map(|subject| self.bindings.get(&subject)).flatten();
+        let bindings =
+            std::iter::once(user).chain(groups).filter_map(|subject| self.bindings.get(&subject)).flatten();
         bindings
-            .filter(move |binding| binding.place.0.is_empty() || (*binding.place.0 == *namespace && !namespace.is_empty()))
+            .filter(move |binding| {
+                binding.place.0.is_empty() || (*binding.place.0 == *namespace && !namespace.is_empty())
+            })
             .filter_map(|binding| self.roles.get(&binding.role))
     }
 
@@ -134,9 +143,11 @@ impl Index {
             let rules = Arc::new(Vec::<PolicyRule>::deserialize(&value["rules"]).unwrap_or_default());
             self.roles.insert(place.clone(), rules.clone());
             if place.0.is_empty() {
-                let selectors = value["aggregationRule"]["clusterRoleSelectors"].as_array().into_iter().flatten();
+                let selectors =
+                    value["aggregationRule"]["clusterRoleSelectors"].as_array().into_iter().flatten();
                 let aggregates = selectors.filter_map(|s| LabelSelector::from_object(s).ok()).collect();
-                self.cluster_roles.insert(place, ClusterRole { labels: object.labels.clone(), rules, aggregates });
+                self.cluster_roles
+                    .insert(place, ClusterRole { labels: object.labels.clone(), rules, aggregates });
                 self.aggregate();
             }
             return;
@@ -149,7 +160,8 @@ impl Index {
             _ => "".into(),
         };
         let binding = Binding { place: place.clone(), role: (namespace, name.into()) };
-        let subjects = value["subjects"].as_array().into_iter().flatten().filter_map(|s| subject(s, &place.0));
+        let subjects =
+            value["subjects"].as_array().into_iter().flatten().filter_map(|s| subject(s, &place.0));
         let subjects: HashSet<Subject> = subjects.collect();
         for subject in &subjects {
             self.bindings.entry(subject.clone()).or_default().push(binding.clone());
@@ -195,7 +207,10 @@ impl Index {
 }
 
 fn is_role(object: &Object) -> bool {
-    matches!(&*object.key.resource, "roles.rbac.authorization.k8s.io" | "clusterroles.rbac.authorization.k8s.io")
+    matches!(
+        &*object.key.resource,
+        "roles.rbac.authorization.k8s.io" | "clusterroles.rbac.authorization.k8s.io"
+    )
 }
 
 fn subject(subject: &Value, namespace: &str) -> Option<Subject> {
@@ -219,10 +234,17 @@ mod tests {
     fn rbac(objects: &[(&str, &str, &str, Value)]) -> Rbac {
         let rbac = Rbac::default();
         for (resource, namespace, name, value) in objects {
-            let key = pilothouse_api::Key::new(format!("{resource}.rbac.authorization.k8s.io"), *namespace, *name);
+            let key =
+                pilothouse_api::Key::new(format!("{resource}.rbac.authorization.k8s.io"), *namespace, *name);
             let bytes = value.to_string().into();
-            let object =
-                Object { key, uid: "1".into(), revision: 1, bytes, labels: Default::default(), fields: Vec::new() };
+            let object = Object {
+                key,
+                uid: "1".into(),
+                revision: 1,
+                bytes,
+                labels: Default::default(),
+                fields: Vec::new(),
+            };
             rbac.observe(&Observation::Put(Arc::new(object)));
         }
         rbac
@@ -252,8 +274,13 @@ mod tests {
     fn a_role_binding_holds_in_its_namespace_only() {
         let rbac = rbac(&[
             ("roles", "shop", "reader", reader()),
-            ("rolebindings", "shop", "b", json!({"roleRef": {"kind": "Role", "name": "reader"},
-                "subjects": [{"kind": "Group", "name": "dev"}]})),
+            (
+                "rolebindings",
+                "shop",
+                "b",
+                json!({"roleRef": {"kind": "Role", "name": "reader"},
+                "subjects": [{"kind": "Group", "name": "dev"}]}),
+            ),
         ]);
         assert!(may(&rbac, "get", "shop", "pods"));
         assert!(may(&rbac, "get", "shop", "pods/log"));
@@ -267,8 +294,13 @@ mod tests {
     fn a_cluster_role_binding_holds_everywhere() {
         let rbac = rbac(&[
             ("clusterroles", "", "reader", reader()),
-            ("clusterrolebindings", "", "b", json!({"roleRef": {"kind": "ClusterRole", "name": "reader"},
-                "subjects": [{"kind": "User", "name": "ann"}]})),
+            (
+                "clusterrolebindings",
+                "",
+                "b",
+                json!({"roleRef": {"kind": "ClusterRole", "name": "reader"},
+                "subjects": [{"kind": "User", "name": "ann"}]}),
+            ),
         ]);
         assert!(may(&rbac, "get", "shop", "pods"));
         assert!(may(&rbac, "list", "", "pods"));
@@ -276,8 +308,10 @@ mod tests {
 
     #[test]
     fn a_binding_that_changed_loses_its_former_subjects() {
-        let binding = |user: &str| json!({"roleRef": {"kind": "ClusterRole", "name": "reader"},
-            "subjects": [{"kind": "User", "name": user}]});
+        let binding = |user: &str| {
+            json!({"roleRef": {"kind": "ClusterRole", "name": "reader"},
+            "subjects": [{"kind": "User", "name": user}]})
+        };
         let rbac = rbac(&[
             ("clusterroles", "", "reader", reader()),
             ("clusterrolebindings", "", "b", binding("ann")),
@@ -289,17 +323,26 @@ mod tests {
     #[test]
     fn names_and_paths_are_matched_as_documented() {
         let rule = |value: Value| PolicyRule::deserialize(&value).unwrap();
-        let one = rule(json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get"], "resourceNames": ["a"]}));
+        let one =
+            rule(json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get"], "resourceNames": ["a"]}));
         let wanted = |name: &str| Attributes {
-            verb: "get".into(), resource: "pods".into(), name: name.into(), ..Default::default()
+            verb: "get".into(),
+            resource: "pods".into(),
+            name: name.into(),
+            ..Default::default()
         };
         assert!(one.allows(&wanted("a")) && !one.allows(&wanted("b")) && !one.allows(&wanted("")));
         let path = rule(json!({"nonResourceURLs": ["/api/*"], "verbs": ["get"]}));
         let at = |path: &str| Attributes { verb: "get".into(), path: path.into(), ..Default::default() };
         assert!(path.allows(&at("/api/v1")) && !path.allows(&at("/apis")));
         let scale = rule(json!({"apiGroups": ["apps"], "resources": ["*/scale"], "verbs": ["*"]}));
-        let mut wanted = Attributes { verb: "patch".into(), group: "apps".into(), resource: "deployments".into(),
-            subresource: "scale".into(), ..Default::default() };
+        let mut wanted = Attributes {
+            verb: "patch".into(),
+            group: "apps".into(),
+            resource: "deployments".into(),
+            subresource: "scale".into(),
+            ..Default::default()
+        };
         assert!(scale.allows(&wanted));
         wanted.subresource.clear();
         assert!(!scale.allows(&wanted));

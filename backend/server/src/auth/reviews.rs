@@ -24,7 +24,12 @@ pub fn answer(call: &Call, object: &Value) -> Result<Option<Value>, Status> {
 }
 
 fn subject(spec: &Value) -> Actor {
-    let groups = spec["groups"].as_array().into_iter().flatten().filter_map(|g| g.as_str().map(str::to_owned)).collect();
+    let groups = spec["groups"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|g| g.as_str().map(str::to_owned))
+        .collect();
     Actor { user: spec["user"].as_str().unwrap_or_default().to_owned(), groups, ..Actor::default() }
 }
 
@@ -32,7 +37,9 @@ fn access(call: &Call, actor: &Actor, spec: &Value) -> Result<Value, Status> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     if resource.is_object() == path.is_object() {
-        return Err(Status::bad_request("exactly one of nonResourceAttributes or resourceAttributes must be specified"));
+        return Err(Status::bad_request(
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ));
     }
     let wanted = if resource.is_object() {
         Attributes {
@@ -79,7 +86,8 @@ fn user_info(actor: &Actor) -> Value {
 }
 
 fn token(call: &Call, spec: &Value) -> Value {
-    let audiences: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let audiences: Vec<&str> =
+        spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let audiences = if audiences.is_empty() { vec![tokens::ISSUER] } else { audiences };
     match call.app.auth.authenticate_token(spec["token"].as_str().unwrap_or_default(), &audiences) {
         Some(actor) => json!({"authenticated": true, "user": user_info(&actor), "audiences": audiences}),

@@ -91,9 +91,13 @@ impl Signer {
     pub fn new(pem: &[u8]) -> Result<Self> {
         let (algorithm, encoding) = match EncodingKey::from_ec_pem(pem) {
             Ok(key) => (Algorithm::ES256, key),
-            Err(_) => (Algorithm::EdDSA, EncodingKey::from_ed_pem(pem).context("the token key is not P-256 or Ed25519")?),
+            Err(_) => (
+                Algorithm::EdDSA,
+                EncodingKey::from_ed_pem(pem).context("the token key is not P-256 or Ed25519")?,
+            ),
         };
-        let jwk = Jwk::from_encoding_key(&encoding, algorithm).context("cannot derive the public token key")?;
+        let jwk =
+            Jwk::from_encoding_key(&encoding, algorithm).context("cannot derive the public token key")?;
         let kid = jwk.thumbprint(ThumbprintHash::SHA256).context("cannot name the token key")?;
         let decoding = DecodingKey::from_jwk(&jwk).context("cannot use the public token key")?;
         let mut public = serde_json::to_value(&jwk)?;
@@ -198,8 +202,10 @@ mod tests {
         let signer = signer();
         let token = signer.sign(&Claims::new("admin", &[], 60)).unwrap();
         let parts: Vec<&str> = token.split('.').collect();
-        let mut claims: Value =
-            serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+        let mut claims: Value = serde_json::from_slice(
+            &base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(parts[1]).unwrap(),
+        )
+        .unwrap();
         claims["groups"] = json!(["system:masters"]);
         let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims.to_string());
         let forged = [parts[0], &claims, parts[2]].join(".");

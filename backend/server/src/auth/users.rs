@@ -54,7 +54,12 @@ impl User {
         let hash = text("password-hash")?;
         Some(Self {
             name: text("username")?,
-            groups: text("groups").unwrap_or_default().split(',').filter(|g| !g.is_empty()).map(Into::into).collect(),
+            groups: text("groups")
+                .unwrap_or_default()
+                .split(',')
+                .filter(|g| !g.is_empty())
+                .map(Into::into)
+                .collect(),
             epoch: epoch(&object.uid, &hash),
             hash,
         })
@@ -141,7 +146,9 @@ pub async fn set(objects: &Objects, user: &str, password: &str, groups: &[&str])
                 new["data"] = secret["data"].clone();
                 Ok(new)
             };
-            objects.update(&actor, &entry, NAMESPACE, &secret_name(user), Part::Spec, &options, change).await?;
+            objects
+                .update(&actor, &entry, NAMESPACE, &secret_name(user), Part::Spec, &options, change)
+                .await?;
         }
         outcome => drop(outcome?),
     }

@@ -27,11 +27,14 @@ pub async fn ready(State(app): State<AppState>) -> Response {
 }
 
 pub async fn version() -> Response {
-    reply::json(StatusCode::OK, &json!({
-        "major": "1", "minor": MINOR, "gitVersion": format!("v1.{MINOR}.0+pilothouse.{}", env!("CARGO_PKG_VERSION")),
-        "gitCommit": "", "gitTreeState": "clean", "buildDate": "", "goVersion": "", "compiler": "rustc",
-        "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
-    }))
+    reply::json(
+        StatusCode::OK,
+        &json!({
+            "major": "1", "minor": MINOR, "gitVersion": format!("v1.{MINOR}.0+pilothouse.{}", env!("CARGO_PKG_VERSION")),
+            "gitCommit": "", "gitTreeState": "clean", "buildDate": "", "goVersion": "", "compiler": "rustc",
+            "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+        }),
+    )
 }
 
 /// Who is not known learns nothing of what there is.
@@ -44,7 +47,9 @@ fn known(app: &AppState, headers: &HeaderMap) -> Result<Arc<Registry>, Response>
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
-    accept.split(',').any(|form| form.contains("as=APIGroupDiscoveryList") && form.contains("v=v2") && !form.contains("v=v2beta1"))
+    accept.split(',').any(|form| {
+        form.contains("as=APIGroupDiscoveryList") && form.contains("v=v2") && !form.contains("v=v2beta1")
+    })
 }
 
 pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap) -> Response {
@@ -55,7 +60,10 @@ pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap) -> Re
     if wants_aggregated(&headers) {
         return aggregated(&registry, true);
     }
-    reply::json(StatusCode::OK, &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}))
+    reply::json(
+        StatusCode::OK,
+        &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+    )
 }
 
 /// Versions of each group but core, the preferred one first.
@@ -74,7 +82,8 @@ fn versions(registry: &Registry) -> BTreeMap<&str, Vec<&str>> {
 }
 
 fn group_json(group: &str, versions: &[&str]) -> Value {
-    let all: Vec<Value> = versions.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
+    let all: Vec<Value> =
+        versions.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
     json!({"name": group, "versions": all, "preferredVersion": all.first()})
 }
 
@@ -86,7 +95,8 @@ pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response
     if wants_aggregated(&headers) {
         return aggregated(&registry, false);
     }
-    let groups: Vec<Value> = versions(&registry).iter().map(|(group, versions)| group_json(group, versions)).collect();
+    let groups: Vec<Value> =
+        versions(&registry).iter().map(|(group, versions)| group_json(group, versions)).collect();
     reply::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
@@ -106,15 +116,27 @@ pub async fn group(State(app): State<AppState>, Path(group): Path<String>, heade
     }
 }
 
-pub async fn core_resources(State(app): State<AppState>, Path(version): Path<String>, headers: HeaderMap) -> Response {
+pub async fn core_resources(
+    State(app): State<AppState>,
+    Path(version): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     resources(&app, "", &version, &headers)
 }
 
-pub async fn group_resources(State(app): State<AppState>, Path((group, version)): Path<(String, String)>, headers: HeaderMap) -> Response {
+pub async fn group_resources(
+    State(app): State<AppState>,
+    Path((group, version)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
     resources(&app, &group, &version, &headers)
 }
 
-fn of<'a>(registry: &'a Registry, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<KindEntry>> {
+fn of<'a>(
+    registry: &'a Registry,
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = &'a Arc<KindEntry>> {
     registry.entries().iter().filter(move |e| e.group == group && e.version == version)
 }
 
@@ -151,19 +173,24 @@ fn resources(app: &AppState, group: &str, version: &str, headers: &HeaderMap) ->
         return reply::status(&routes::not_found());
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    reply::json(StatusCode::OK, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+    reply::json(
+        StatusCode::OK,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}),
+    )
 }
 
 /// Everything in one answer (`apidiscovery.k8s.io/v2`).
 fn aggregated(registry: &Registry, core: bool) -> Response {
-    let groups: Vec<(&str, Vec<&str>)> = if core { vec![("", vec!["v1"])] } else { versions(registry).into_iter().collect() };
+    let groups: Vec<(&str, Vec<&str>)> =
+        if core { vec![("", vec!["v1"])] } else { versions(registry).into_iter().collect() };
     let items: Vec<Value> = groups
         .into_iter()
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .into_iter()
                 .map(|version| {
-                    let resources: Vec<Value> = of(registry, group, version).map(|entry| aggregated_resource(entry)).collect();
+                    let resources: Vec<Value> =
+                        of(registry, group, version).map(|entry| aggregated_resource(entry)).collect();
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
@@ -179,21 +206,28 @@ fn aggregated(registry: &Registry, core: bool) -> Response {
 }
 
 fn aggregated_resource(entry: &KindEntry) -> Value {
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let subresources: Vec<Value> = entry
         .subresources
         .iter()
-        .map(|s| json!({
-            "subresource": s.name, "responseKind": kind(s.group, s.version, s.kind),
-            "verbs": s.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
-        }))
+        .map(|s| {
+            json!({
+                "subresource": s.name, "responseKind": kind(s.group, s.version, s.kind),
+                "verbs": s.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
+            })
+        })
         .collect();
     let mut resource = json!({
         "resource": entry.plural, "responseKind": kind(&entry.group, &entry.version, &entry.kind),
         "scope": if entry.is_namespaced() { "Namespaced" } else { "Cluster" }, "singularResource": entry.singular,
         "verbs": entry.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
     });
-    for (field, values) in [("shortNames", json!(entry.short_names)), ("categories", json!(entry.categories)), ("subresources", subresources.into())] {
+    for (field, values) in [
+        ("shortNames", json!(entry.short_names)),
+        ("categories", json!(entry.categories)),
+        ("subresources", subresources.into()),
+    ] {
         if values.as_array().is_some_and(|v| !v.is_empty()) {
             resource[field] = values;
         }
@@ -226,7 +260,11 @@ pub async fn openapi_v3_index(State(app): State<AppState>, headers: HeaderMap) -
 /// Building a document takes long enough to keep them.
 static DOCUMENTS: std::sync::OnceLock<BTreeMap<String, Value>> = std::sync::OnceLock::new();
 
-pub async fn openapi_v3(State(app): State<AppState>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+pub async fn openapi_v3(
+    State(app): State<AppState>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let registry = match known(&app, &headers) {
         Ok(registry) => registry,
         Err(refused) => return refused,

@@ -70,16 +70,21 @@ pub async fn get(call: &Call) -> Result<Response, Status> {
         call.app.store.fresh().await.map_err(read_failed)?;
     }
     let key = Key::new(call.entry.stored_as.clone(), call.namespace.as_str(), call.name.as_str());
-    let object = call.app.store.get(&key).ok_or_else(|| Status::not_found(&call.entry.resource, &call.name))?;
+    let object =
+        call.app.store.get(&key).ok_or_else(|| Status::not_found(&call.entry.resource, &call.name))?;
     Ok(one(call, StatusCode::OK, &object))
 }
 
 /// One object in the shape the client asked for.
 pub fn one(call: &Call, code: StatusCode, object: &Object) -> Response {
     match Shape::of(call) {
-        Shape::Whole if call.app.objects.is_stored_shape(&call.entry) => reply::bytes(code, object.bytes.clone()),
+        Shape::Whole if call.app.objects.is_stored_shape(&call.entry) => {
+            reply::bytes(code, object.bytes.clone())
+        }
         Shape::Whole => reply::json(code, &call.app.objects.value_of(&call.entry, object)),
-        Shape::Metadata => reply::json(code, &partial_metadata(&call.app.objects.value_of(&call.entry, object))),
+        Shape::Metadata => {
+            reply::json(code, &partial_metadata(&call.app.objects.value_of(&call.entry, object)))
+        }
         Shape::Table(include) => {
             let value = call.app.objects.value_of(&call.entry, object);
             let meta = json!({"resourceVersion": object.revision.to_string()});
@@ -105,14 +110,20 @@ impl Continue {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| broken())?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|_| broken())?;
         let text = |field: &str| value[field].as_str().map(str::to_owned).ok_or_else(broken);
-        Ok(Self { revision: value["rv"].as_u64().ok_or_else(broken)?, namespace: text("ns")?, name: text("n")? })
+        Ok(Self {
+            revision: value["rv"].as_u64().ok_or_else(broken)?,
+            namespace: text("ns")?,
+            name: text("n")?,
+        })
     }
 }
 
 pub async fn list(call: &Call) -> Result<Response, Status> {
     let selectors = Selectors::of(call)?;
     let wanted = call.param("resourceVersion").map(|v| v.parse::<Revision>());
-    let wanted = wanted.transpose().map_err(|_| Status::bad_request("resourceVersion: Invalid value: must be a number"))?;
+    let wanted = wanted
+        .transpose()
+        .map_err(|_| Status::bad_request("resourceVersion: Invalid value: must be a number"))?;
     match wanted {
         Some(0) => {}
         Some(revision) => call.app.store.wait_for(revision).await.map_err(read_failed)?,
@@ -122,7 +133,9 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
     let namespace = Some(call.namespace.as_str()).filter(|n| !n.is_empty());
     let listing = call.app.store.list(&call.entry.stored_as, namespace);
     if call.param("resourceVersionMatch") == Some("Exact") && wanted.is_some_and(|w| w != listing.revision) {
-        return Err(Status::expired("The provided resource version is not available any more: list at the newest one"));
+        return Err(Status::expired(
+            "The provided resource version is not available any more: list at the newest one",
+        ));
     }
     let mut found: Vec<Arc<Object>> = listing.objects.into_iter().filter(|o| selectors.matches(o)).collect();
     let mut revision = listing.revision;
@@ -137,7 +150,11 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
         meta["remainingItemCount"] = (found.len() - limit).into();
         found.truncate(limit);
         if let Some(last) = found.last() {
-            let next = Continue { revision, namespace: last.key.namespace.to_string(), name: last.key.name.to_string() };
+            let next = Continue {
+                revision,
+                namespace: last.key.namespace.to_string(),
+                name: last.key.name.to_string(),
+            };
             meta["continue"] = next.encode().into();
         }
     }
@@ -171,7 +188,9 @@ fn many(call: &Call, objects: &[Arc<Object>], meta: Value) -> Response {
                 }
                 match stored {
                     true => body.put_slice(&object.bytes),
-                    false => body.put_slice(call.app.objects.value_of(&call.entry, object).to_string().as_bytes()),
+                    false => {
+                        body.put_slice(call.app.objects.value_of(&call.entry, object).to_string().as_bytes())
+                    }
                 }
             }
             body.put_slice(b"]}\n");

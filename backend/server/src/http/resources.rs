@@ -63,10 +63,16 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
     let (actor, proof) = app.auth.authenticate(&parts.headers).ok_or_else(Status::unauthorized)?;
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
     if proof == Proof::SessionCookie && !reads && !parts.headers.contains_key(BROWSER_HEADER) {
-        return Err(Status::new(Reason::Forbidden, format!("a browser's request that changes something needs the header {BROWSER_HEADER}")));
+        return Err(Status::new(
+            Reason::Forbidden,
+            format!("a browser's request that changes something needs the header {BROWSER_HEADER}"),
+        ));
     }
     if proof == Proof::SessionCookie && is_foreign_socket(&parts.headers) {
-        return Err(Status::new(Reason::Forbidden, "a WebSocket with the session's cookie must come from the dashboard itself"));
+        return Err(Status::new(
+            Reason::Forbidden,
+            "a WebSocket with the session's cookie must come from the dashboard itself",
+        ));
     }
     let call = take_apart(app, actor, &parts)?;
     let watches = call.flag("watch");
@@ -105,7 +111,8 @@ fn is_foreign_socket(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let origin = text(header::ORIGIN);
     let host = origin.split_once("://").map_or("", |(_, host)| host);
-    headers.contains_key(header::UPGRADE) && (host.is_empty() || !host.eq_ignore_ascii_case(text(header::HOST)))
+    headers.contains_key(header::UPGRADE)
+        && (host.is_empty() || !host.eq_ignore_ascii_case(text(header::HOST)))
 }
 
 /// The body, whole; a longer one than Kubernetes takes is refused.
@@ -114,7 +121,10 @@ pub async fn read_body(body: Body) -> Result<Bytes, Status> {
         use std::error::Error;
         let too_long = error.source().is_some_and(|s| s.is::<http_body_util::LengthLimitError>());
         match too_long {
-            true => Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {BODY_LIMIT}")),
+            true => Status::new(
+                Reason::RequestEntityTooLarge,
+                format!("Request entity too large: limit is {BODY_LIMIT}"),
+            ),
             false => Status::bad_request(format!("the body could not be read: {error}")),
         }
     })
@@ -182,14 +192,21 @@ fn verb(method: &Method, call: &Call, watches: bool) -> Result<&'static str, Sta
         _ => "",
     };
     let has = |verb: &str| match call.subresource.split('/').next().filter(|s| !s.is_empty()) {
-        Some(name) => call.entry.subresource(name).is_some_and(|s| s.verbs.iter().any(|v| v.as_str() == verb)),
+        Some(name) => {
+            call.entry.subresource(name).is_some_and(|s| s.verbs.iter().any(|v| v.as_str() == verb))
+        }
         None => call.entry.verbs.iter().any(|v: &Verb| v.as_str() == verb),
     };
-    let misplaced = call.subresource.is_empty() && (verb == "create") != collection && matches!(verb, "create" | "update" | "patch");
+    let misplaced = call.subresource.is_empty()
+        && (verb == "create") != collection
+        && matches!(verb, "create" | "update" | "patch");
     if has(verb) && !misplaced {
         return Ok(verb);
     }
-    Err(Status::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource"))
+    Err(Status::new(
+        Reason::MethodNotAllowed,
+        "the server does not allow this method on the requested resource",
+    ))
 }
 
 pub fn parse_query(query: &str) -> Vec<(String, String)> {
@@ -206,7 +223,10 @@ pub fn parse_query(query: &str) -> Vec<(String, String)> {
 fn percent_decode(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 16).ok());
+        let digits = after
+            .get(..2)
+            .and_then(|d| std::str::from_utf8(d).ok())
+            .and_then(|d| u8::from_str_radix(d, 16).ok());
         match (first, digits) {
             (b'%', Some(byte)) => {
                 bytes.push(byte);
@@ -229,13 +249,23 @@ mod tests {
     #[test]
     fn a_session_opens_sockets_only_from_the_dashboards_own_pages() {
         let headers = |rows: &[(header::HeaderName, &'static str)]| {
-            rows.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect::<HeaderMap>()
+            rows.iter()
+                .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
+                .collect::<HeaderMap>()
         };
         let socket = (header::UPGRADE, "websocket");
         let host = (header::HOST, "127.0.0.1:6480");
         assert!(!is_foreign_socket(&headers(&[host.clone()])));
-        assert!(!is_foreign_socket(&headers(&[socket.clone(), host.clone(), (header::ORIGIN, "http://127.0.0.1:6480")])));
-        assert!(is_foreign_socket(&headers(&[socket.clone(), host.clone(), (header::ORIGIN, "http://127.0.0.1:3000")])));
+        assert!(!is_foreign_socket(&headers(&[
+            socket.clone(),
+            host.clone(),
+            (header::ORIGIN, "http://127.0.0.1:6480")
+        ])));
+        assert!(is_foreign_socket(&headers(&[
+            socket.clone(),
+            host.clone(),
+            (header::ORIGIN, "http://127.0.0.1:3000")
+        ])));
         assert!(is_foreign_socket(&headers(&[socket, host])));
     }
 }

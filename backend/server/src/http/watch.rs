@@ -31,9 +31,13 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
     let from = call.param("resourceVersion").unwrap_or_default();
     let from: Option<Revision> = match from {
         "" | "0" => None,
-        text => Some(text.parse().map_err(|_| Status::bad_request("resourceVersion: Invalid value: must be a number"))?),
+        text => Some(
+            text.parse()
+                .map_err(|_| Status::bad_request("resourceVersion: Invalid value: must be a number"))?,
+        ),
     };
-    let initial = call.flag("sendInitialEvents") || (from.is_none() && !call.query.contains_key("sendInitialEvents"));
+    let initial =
+        call.flag("sendInitialEvents") || (from.is_none() && !call.query.contains_key("sendInitialEvents"));
     match from {
         Some(from) if !initial => call.app.store.wait_for(from).await.map_err(read_failed)?,
         _ => drop(call.app.store.fresh().await.map_err(read_failed)?),
@@ -55,7 +59,13 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
     let seconds = call.param("timeoutSeconds").and_then(|s| s.parse().ok());
     let seconds = seconds.unwrap_or_else(|| rand::rng().random_range(SHORTEST..LONGEST));
     let shutdown = parts.extensions.get::<CancellationToken>().cloned().unwrap_or_default();
-    let mut encoder = Encoder { shape: Shape::of(&call), headers_sent: false, bookmarks: call.flag("allowWatchBookmarks"), call, selectors };
+    let mut encoder = Encoder {
+        shape: Shape::of(&call),
+        headers_sent: false,
+        bookmarks: call.flag("allowWatchBookmarks"),
+        call,
+        selectors,
+    };
     let mut first = BytesMut::new();
     for object in &state {
         if encoder.selectors.matches(object) {
@@ -70,28 +80,29 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
         true => Some(upgrade(parts).await?),
         false => None,
     };
-    let stream = futures::stream::unfold(
-        Some((watch, encoder, first.freeze())),
-        move |running| {
-            let shutdown = shutdown.clone();
-            async move {
-                let (mut watch, mut encoder, first) = running?;
-                if !first.is_empty() {
-                    return Some((Ok::<_, Infallible>(first), Some((watch, encoder, Bytes::new()))));
-                }
-                let (bytes, goes_on) = tokio::select! {
-                    next = next_lines(&mut watch, &mut encoder) => next,
-                    () = tokio::time::sleep_until(end) => return None,
-                    () = shutdown.cancelled() => return None,
-                };
-                Some((Ok(bytes), goes_on.then_some((watch, encoder, Bytes::new()))))
+    let stream = futures::stream::unfold(Some((watch, encoder, first.freeze())), move |running| {
+        let shutdown = shutdown.clone();
+        async move {
+            let (mut watch, mut encoder, first) = running?;
+            if !first.is_empty() {
+                return Some((Ok::<_, Infallible>(first), Some((watch, encoder, Bytes::new()))));
             }
-        },
-    );
+            let (bytes, goes_on) = tokio::select! {
+                next = next_lines(&mut watch, &mut encoder) => next,
+                () = tokio::time::sleep_until(end) => return None,
+                () = shutdown.cancelled() => return None,
+            };
+            Some((Ok(bytes), goes_on.then_some((watch, encoder, Bytes::new()))))
+        }
+    });
     if let Some(socket) = socket {
         return Ok(socket.on_upgrade(move |socket| tell(socket, stream)));
     }
-    Ok(([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache, private")], Body::from_stream(stream)).into_response())
+    Ok((
+        [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache, private")],
+        Body::from_stream(stream),
+    )
+        .into_response())
 }
 
 /// The same events over a WebSocket, a message each, as Kubernetes offers them: a browser opens few plain connections.
@@ -133,8 +144,11 @@ async fn next_lines(watch: &mut Watch, encoder: &mut Encoder) -> (Bytes, bool) {
                     break;
                 }
                 WatchItem::Lagged => {
-                    let status = Status::expired("too old resource version: the watch fell behind; list again");
-                    lines.put_slice(format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status.to_json()).as_bytes());
+                    let status =
+                        Status::expired("too old resource version: the watch fell behind; list again");
+                    lines.put_slice(
+                        format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status.to_json()).as_bytes(),
+                    );
                     return (lines.freeze(), false);
                 }
             }

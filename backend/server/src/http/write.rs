@@ -23,7 +23,10 @@ pub fn options(call: &Call) -> Result<WriteOptions, Status> {
         None => false,
         Some("All") => true,
         Some(other) => {
-            return Err(Status::new(Reason::Invalid, format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")));
+            return Err(Status::new(
+                Reason::Invalid,
+                format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""),
+            ));
         }
     };
     let agent = call.headers.get(header::USER_AGENT).and_then(|a| a.to_str().ok()).unwrap_or("unknown");
@@ -44,7 +47,9 @@ pub fn object(call: &Call, body: &[u8]) -> Result<(Value, Vec<String>), Status> 
         return Err(Status::bad_request("the body must be an object"));
     }
     decode::check_types(&call.entry, &value)?;
-    let warnings = field_warnings(call, &decoded.duplicate_fields, &value, |errors| decode::strict_status(&call.entry, errors))?;
+    let warnings = field_warnings(call, &decoded.duplicate_fields, &value, |errors| {
+        decode::strict_status(&call.entry, errors)
+    })?;
     decode::prune_nulls(&mut value);
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
@@ -52,7 +57,12 @@ pub fn object(call: &Call, body: &[u8]) -> Result<(Value, Vec<String>), Status> 
     Ok((value, warnings))
 }
 
-fn field_warnings(call: &Call, duplicates: &[String], value: &Value, refuse: impl Fn(&[String]) -> Status) -> Result<Vec<String>, Status> {
+fn field_warnings(
+    call: &Call,
+    duplicates: &[String],
+    value: &Value,
+    refuse: impl Fn(&[String]) -> Status,
+) -> Result<Vec<String>, Status> {
     let mode = call.param("fieldValidation").unwrap_or("Warn");
     if mode == "Ignore" {
         return Ok(Vec::new());
@@ -61,7 +71,9 @@ fn field_warnings(call: &Call, duplicates: &[String], value: &Value, refuse: imp
     match mode {
         "Strict" if !errors.is_empty() => Err(refuse(&errors)),
         "Strict" | "Warn" => Ok(errors),
-        other => Err(Status::bad_request(format!("invalid fieldValidation: {other:?}: must be one of Ignore, Warn, Strict"))),
+        other => Err(Status::bad_request(format!(
+            "invalid fieldValidation: {other:?}: must be one of Ignore, Warn, Strict"
+        ))),
     }
 }
 
@@ -83,7 +95,8 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response, Status> {
     if &*call.entry.resource == "bindings" {
         return super::subresources::bind(call, meta::name(&object), &object).await;
     }
-    let made = call.app.objects.create(&call.actor, &call.entry, &call.namespace, object, &options(call)?).await?;
+    let made =
+        call.app.objects.create(&call.actor, &call.entry, &call.namespace, object, &options(call)?).await?;
     Ok(with_warnings(one(call, StatusCode::CREATED, &made), &warnings))
 }
 
@@ -92,12 +105,17 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response, Status> {
     let part = if call.subresource == "status" { Part::Status } else { Part::Spec };
     let change = |_: &Value| Ok(object.clone());
     let options = options(call)?;
-    let written = call.app.objects.update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change).await?;
+    let written = call
+        .app
+        .objects
+        .update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change)
+        .await?;
     Ok(with_warnings(one(call, StatusCode::OK, &written), &warnings))
 }
 
 pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
-    let kind = call.content_type().and_then(PatchType::from_content_type).ok_or_else(PatchType::unsupported)?;
+    let kind =
+        call.content_type().and_then(PatchType::from_content_type).ok_or_else(PatchType::unsupported)?;
     let decoded = decode::decode(&body, call.content_type())?;
     if kind == PatchType::Apply {
         return apply_patch(call, &decoded.value).await;
@@ -112,7 +130,11 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
         Ok(new)
     };
     let options = options(call)?;
-    let written = call.app.objects.update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, checked).await?;
+    let written = call
+        .app
+        .objects
+        .update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, checked)
+        .await?;
     Ok(one(call, StatusCode::OK, &written))
 }
 
@@ -131,8 +153,10 @@ async fn apply_patch(call: &Call, applied: &Value) -> Result<Response, Status> {
         apply::apply_to_subresource(&call.entry, Some(old), applied, manager, &call.subresource, force, now)
     };
     let objects = &call.app.objects;
-    let updated = objects.update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change).await;
-    let absent = matches!(&updated, Err(status) if status.reason == Reason::NotFound) && call.subresource.is_empty();
+    let updated =
+        objects.update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change).await;
+    let absent =
+        matches!(&updated, Err(status) if status.reason == Reason::NotFound) && call.subresource.is_empty();
     if !absent {
         let updated = updated?;
         return Ok(with_warnings(one(call, StatusCode::OK, &updated), &warnings));
@@ -162,7 +186,11 @@ fn delete_options(call: &Call, body: &[u8]) -> Result<(DeleteOptions, WriteOptio
 
 pub async fn delete(call: &Call, body: Bytes) -> Result<Response, Status> {
     let (delete, write) = delete_options(call, &body)?;
-    let deleted = call.app.objects.delete(&call.actor, &call.entry, &call.namespace, &call.name, &delete, &write).await?;
+    let deleted = call
+        .app
+        .objects
+        .delete(&call.actor, &call.entry, &call.namespace, &call.name, &delete, &write)
+        .await?;
     if !deleted.removed {
         return Ok(one(call, StatusCode::OK, &deleted.object));
     }
@@ -180,19 +208,31 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response, Sta
     let selectors = Selectors::of(call)?;
     call.app.store.fresh().await.map_err(crate::objects::read_failed)?;
     let namespace = Some(call.namespace.as_str()).filter(|n| !n.is_empty());
-    let found = call.app.store.list(&call.entry.stored_as, namespace).objects.into_iter().filter(|o| selectors.matches(o));
+    let found = call
+        .app
+        .store
+        .list(&call.entry.stored_as, namespace)
+        .objects
+        .into_iter()
+        .filter(|o| selectors.matches(o));
     let deletions = found.map(|object| {
         let (delete, write) = (&delete, &write);
         async move {
             let key = &object.key;
-            match call.app.objects.delete(&call.actor, &call.entry, &key.namespace, &key.name, delete, write).await {
+            match call
+                .app
+                .objects
+                .delete(&call.actor, &call.entry, &key.namespace, &key.name, delete, write)
+                .await
+            {
                 Ok(deleted) => Ok(Some(call.app.objects.value_of(&call.entry, &deleted.object))),
                 Err(status) if status.reason == Reason::NotFound => Ok(None),
                 Err(status) => Err(status),
             }
         }
     });
-    let outcomes: Vec<Result<Option<Value>, Status>> = futures::stream::iter(deletions).buffered(DELETIONS).collect().await;
+    let outcomes: Vec<Result<Option<Value>, Status>> =
+        futures::stream::iter(deletions).buffered(DELETIONS).collect().await;
     let items = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
     let items: Vec<Value> = items.into_iter().flatten().collect();
     let meta = json!({"resourceVersion": call.app.store.revision().to_string()});

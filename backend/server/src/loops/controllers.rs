@@ -88,7 +88,8 @@ impl Shell {
             Step::Quiet(revision) => self.cluster.revision = self.cluster.revision.max(revision),
         }
         let reached = self.cluster.revision;
-        let (seen, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.written <= reached);
+        let (seen, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|w| w.written <= reached);
         self.waiting = waiting;
         for outcome in seen {
             self.finish(outcome);
@@ -119,12 +120,20 @@ impl Shell {
             let controller = &self.controllers[task.0];
             let plan = controller.reconcile(&task.1, &self.cluster, now);
             if plan.is_empty() {
-                let outcome = Outcome { task, written: 0, failed: false, check_again_at: plan.check_again_at };
+                let outcome =
+                    Outcome { task, written: 0, failed: false, check_again_at: plan.check_again_at };
                 self.finish(outcome);
                 continue;
             }
             let actor = Actor::system(&format!("controller:{}", controller.name()));
-            let carrying = carry_out(self.objects.clone(), self.events.clone(), actor, controller.name(), task.clone(), plan);
+            let carrying = carry_out(
+                self.objects.clone(),
+                self.events.clone(),
+                actor,
+                controller.name(),
+                task.clone(),
+                plan,
+            );
             let id = self.running.spawn(carrying).id();
             self.tasks.insert(id, task);
         }
@@ -213,12 +222,17 @@ fn expected(status: &Status) -> bool {
 
 async fn carry_out_one(objects: &Objects, actor: &Actor, action: &Action) -> Result<Revision, Status> {
     let entry = |key: &Key| {
-        objects.registry().by_resource(&key.resource).cloned().ok_or_else(|| Status::not_found(&key.resource, &key.name))
+        objects
+            .registry()
+            .by_resource(&key.resource)
+            .cloned()
+            .ok_or_else(|| Status::not_found(&key.resource, &key.name))
     };
     let options = WriteOptions::default();
     match action {
         Action::Create { key, object } => {
-            let written = objects.create(actor, &*entry(key)?, &key.namespace, object.clone(), &options).await?;
+            let written =
+                objects.create(actor, &*entry(key)?, &key.namespace, object.clone(), &options).await?;
             Ok(written.revision)
         }
         Action::Update { key, object, part } => {
@@ -228,11 +242,14 @@ async fn carry_out_one(objects: &Objects, actor: &Actor, action: &Action) -> Res
                 Part::Whole => objects::Part::Whole,
             };
             let change = |_: &Value| Ok(object.clone());
-            let written = objects.update(actor, &*entry(key)?, &key.namespace, &key.name, part, &options, change).await?;
+            let written = objects
+                .update(actor, &*entry(key)?, &key.namespace, &key.name, part, &options, change)
+                .await?;
             Ok(written.revision)
         }
         Action::Delete { key, options: delete } => {
-            let deleted = objects.delete(actor, &*entry(key)?, &key.namespace, &key.name, delete, &options).await;
+            let deleted =
+                objects.delete(actor, &*entry(key)?, &key.namespace, &key.name, delete, &options).await;
             match deleted {
                 Ok(deleted) => Ok(deleted.object.revision),
                 Err(status) if status.reason == Reason::NotFound => Ok(0),
@@ -254,15 +271,25 @@ mod tests {
     /// A write path on an empty memory store with the namespace `default`.
     async fn objects() -> Objects {
         let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
-        let (state, followers) = build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
+        let (state, followers) =
+            build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
         followers.into_iter().for_each(|follower| drop(tokio::spawn(follower)));
-        make(&state.objects, "namespaces", "", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})).await;
+        make(
+            &state.objects,
+            "namespaces",
+            "",
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}),
+        )
+        .await;
         state.objects
     }
 
     async fn make(objects: &Objects, resource: &str, namespace: &str, object: Value) {
         let entry = objects.registry().by_resource(resource).cloned().unwrap();
-        objects.create(&Actor::system("test"), &entry, namespace, object, &WriteOptions::default()).await.unwrap();
+        objects
+            .create(&Actor::system("test"), &entry, namespace, object, &WriteOptions::default())
+            .await
+            .unwrap();
     }
 
     fn shell(objects: &Objects, controller: impl Controller + 'static) -> Shell {
@@ -299,7 +326,8 @@ mod tests {
         fn reconcile(&self, _: &Key, cluster: &Cluster, _: Timestamp) -> Plan {
             let mut plan = Plan::default();
             if cluster.contains(&the_key()) && cluster.keys_in("configmaps", "default").next().is_none() {
-                let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "one-"}});
+                let object =
+                    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "one-"}});
                 plan.actions.push(Action::Create { key: Key::new("configmaps", "default", ""), object });
             }
             plan
@@ -319,7 +347,8 @@ mod tests {
             }
         });
         for n in 0..100 {
-            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("noise-{n}")}});
+            let secret =
+                json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("noise-{n}")}});
             make(&objects, "secrets", "default", secret).await;
         }
         while objects.store().list("configmaps", None).objects.is_empty() {

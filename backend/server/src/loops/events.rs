@@ -79,7 +79,11 @@ async fn write_all(objects: Objects, mut receiver: mpsc::Receiver<Value>, shutdo
     }
 }
 
-async fn write(objects: &Objects, event: Value, written: &mut HashMap<String, (String, Instant)>) -> Result<(), Status> {
+async fn write(
+    objects: &Objects,
+    event: Value,
+    written: &mut HashMap<String, (String, Instant)>,
+) -> Result<(), Status> {
     let Some(entry) = objects.registry().by_resource("events").cloned() else { return Ok(()) };
     let actor = Actor::system("event-recorder");
     let options = WriteOptions::default();
@@ -89,7 +93,10 @@ async fn write(objects: &Objects, event: Value, written: &mut HashMap<String, (S
         namespace => namespace,
     };
     let now = lifecycle::seconds(Timestamp::now());
-    let same = format!("{}|{}|{}|{}|{}", about["uid"], about["fieldPath"], event["reason"], event["message"], event["source"]);
+    let same = format!(
+        "{}|{}|{}|{}|{}",
+        about["uid"], about["fieldPath"], event["reason"], event["message"], event["source"]
+    );
     if let Some((name, _)) = written.get(&same).filter(|(_, at)| at.elapsed() < REPEAT) {
         let change = |old: &Value| {
             let mut new = old.clone();

@@ -42,7 +42,11 @@ impl Feed {
                 WatchItem::Change(change) => {
                     let wanted = self.resources.is_none_or(|r| r.contains(&&*change.object.key.resource));
                     if wanted {
-                        return Step::Change(observed(change.kind, &change.object, change.previous.as_deref()));
+                        return Step::Change(observed(
+                            change.kind,
+                            &change.object,
+                            change.previous.as_deref(),
+                        ));
                     }
                 }
                 WatchItem::Progress(revision) => return Step::Quiet(revision),
@@ -55,7 +59,8 @@ impl Feed {
         let (revision, objects) = self.store.everything();
         self.watch = self.store.watch(None, None, revision).ok();
         self.watch.as_ref()?;
-        let wanted = |object: &&Arc<Object>| self.resources.is_none_or(|r| r.contains(&&*object.key.resource));
+        let wanted =
+            |object: &&Arc<Object>| self.resources.is_none_or(|r| r.contains(&&*object.key.resource));
         let added = |object: &Arc<Object>| observed(ChangeKind::Added, object, None);
         Some(objects.iter().filter(wanted).map(added).collect())
     }
@@ -66,7 +71,19 @@ fn observed(kind: ChangeKind, object: &Object, previous: Option<&Object>) -> Obs
     let before = previous.map(|p| Arc::new(p.value()));
     let key: Key = object.key.clone();
     match kind {
-        ChangeKind::Deleted => Observed { key, revision: object.revision, object: None, previous: before.or(Some(value)), bytes: Default::default() },
-        _ => Observed { key, revision: object.revision, object: Some(value), previous: before, bytes: object.bytes.clone() },
+        ChangeKind::Deleted => Observed {
+            key,
+            revision: object.revision,
+            object: None,
+            previous: before.or(Some(value)),
+            bytes: Default::default(),
+        },
+        _ => Observed {
+            key,
+            revision: object.revision,
+            object: Some(value),
+            previous: before,
+            bytes: object.bytes.clone(),
+        },
     }
 }

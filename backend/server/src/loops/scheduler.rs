@@ -77,7 +77,9 @@ async fn carry_out(objects: Objects, events: EventRecorder, decision: Decision) 
         }
         Decision::Unschedulable { pod, uid, message } => {
             match mark_unschedulable(&objects, &actor, &pod, &uid, &message, None).await {
-                Ok(object) => events.record(reference(&object), "Warning", "FailedScheduling", message, COMPONENT),
+                Ok(object) => {
+                    events.record(reference(&object), "Warning", "FailedScheduling", message, COMPONENT)
+                }
                 Err(error) => tracing::debug!(pod = %pod, %error, "a pod could not be marked unschedulable"),
             }
             None
@@ -98,7 +100,14 @@ async fn carry_out(objects: Objects, events: EventRecorder, decision: Decision) 
 }
 
 /// Sends a pod away for a more important one.
-async fn preempt(objects: &Objects, events: &EventRecorder, actor: &Actor, victim: &Victim, by: &str, node: &str) {
+async fn preempt(
+    objects: &Objects,
+    events: &EventRecorder,
+    actor: &Actor,
+    victim: &Victim,
+    by: &str,
+    node: &str,
+) {
     let Some(entry) = objects.registry().by_resource("pods").cloned() else { return };
     let (namespace, name) = (&victim.pod.namespace, &victim.pod.name);
     let delete = DeleteOptions { uid: Some(victim.uid.clone()), ..DeleteOptions::default() };
@@ -119,7 +128,11 @@ async fn mark_unschedulable(
     message: &str,
     nominated: Option<&str>,
 ) -> Result<Value, Status> {
-    let entry = objects.registry().by_resource("pods").cloned().ok_or_else(|| Status::not_found("pods", &pod.name))?;
+    let entry = objects
+        .registry()
+        .by_resource("pods")
+        .cloned()
+        .ok_or_else(|| Status::not_found("pods", &pod.name))?;
     let now = Timestamp::now();
     let change = |old: &Value| {
         if old["metadata"]["uid"] != uid {
@@ -131,7 +144,8 @@ async fn mark_unschedulable(
         }
         let mut new = old.clone();
         let mut conditions = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let before = conditions.iter().position(|c| c["type"] == "PodScheduled").map(|at| conditions.remove(at));
+        let before =
+            conditions.iter().position(|c| c["type"] == "PodScheduled").map(|at| conditions.remove(at));
         let since = before.filter(|c| c["status"] == "False").map(|c| c["lastTransitionTime"].clone());
         conditions.push(json!({
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
@@ -145,6 +159,7 @@ async fn mark_unschedulable(
         Ok(new)
     };
     let options = WriteOptions::default();
-    let written = objects.update(actor, &entry, &pod.namespace, &pod.name, Part::Status, &options, change).await?;
+    let written =
+        objects.update(actor, &entry, &pod.namespace, &pod.name, Part::Status, &options, change).await?;
     Ok(written.value())
 }

@@ -55,14 +55,23 @@ impl State {
             keys.insert(pod);
             keys.extend(state.pods.get(pod).into_iter().flat_map(|(_, named)| named));
         }
-        let changes = keys.into_iter().filter_map(|key| state.objects.get(key)).map(|object| change(&object.key, Some(object))).collect();
+        let changes = keys
+            .into_iter()
+            .filter_map(|key| state.objects.get(key))
+            .map(|object| change(&object.key, Some(object)))
+            .collect();
         ServerMessage::Objects { full: true, revision: state.revision, changes }
     }
 }
 
 fn change(key: &Key, object: Option<&Arc<Object>>) -> ObjectChange {
     let raw = object.and_then(|o| RawValue::from_string(String::from_utf8_lossy(&o.bytes).into_owned()).ok());
-    ObjectChange { resource: key.resource.clone(), namespace: key.namespace.clone(), name: key.name.clone(), object: raw }
+    ObjectChange {
+        resource: key.resource.clone(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        object: raw,
+    }
 }
 
 /// Follows the store for ever and tells what concerns whom.
@@ -96,7 +105,10 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(&str,
                     let told = state.apply(&key, (!gone).then(|| change.object.clone()));
                     // Under the lock, so that a node that comes now gets the change once: in its full set or here.
                     for (node, changes) in told {
-                        tell(&node, ServerMessage::Objects { full: false, revision: state.revision, changes });
+                        tell(
+                            &node,
+                            ServerMessage::Objects { full: false, revision: state.revision, changes },
+                        );
                     }
                 }
                 WatchItem::Progress(_) => {}
@@ -121,7 +133,11 @@ impl State {
         }
         let line = || change(key, object.as_ref());
         if shared {
-            if object.is_some() { self.shared.insert(key.clone()) } else { self.shared.remove(key) };
+            if object.is_some() {
+                self.shared.insert(key.clone())
+            } else {
+                self.shared.remove(key)
+            };
             for node in self.node_names() {
                 told.entry(node).or_default().push(line());
             }
@@ -141,7 +157,12 @@ impl State {
         self.objects.keys().filter(|key| &*key.resource == "nodes").map(|key| key.name.to_string()).collect()
     }
 
-    fn apply_pod(&mut self, key: &Key, object: Option<&Arc<Object>>, told: &mut BTreeMap<String, Vec<ObjectChange>>) {
+    fn apply_pod(
+        &mut self,
+        key: &Key,
+        object: Option<&Arc<Object>>,
+        told: &mut BTreeMap<String, Vec<ObjectChange>>,
+    ) {
         let before = self.pods.remove(key);
         if let Some((node, named)) = &before {
             if let Some(pods) = self.pods_of.get_mut(node) {
@@ -170,7 +191,10 @@ impl State {
             let users = self.users.entry(name.clone()).or_default().entry(node.clone()).or_default();
             *users += 1;
             // What the pod named before, the node has: a status is no reason to send it again.
-            if *users == 1 && !known.contains(name) && let Some(object) = self.objects.get(name) {
+            if *users == 1
+                && !known.contains(name)
+                && let Some(object) = self.objects.get(name)
+            {
                 changes.push(change(name, Some(object))); // before the pod that needs it
             }
         }
@@ -230,7 +254,9 @@ mod tests {
             fields: Vec::new(),
         };
         let told = state.apply(&object.key.clone(), Some(Arc::new(object)));
-        told.into_iter().flat_map(|(node, changes)| changes.into_iter().map(move |c| (node.clone(), c.name.to_string()))).collect()
+        told.into_iter()
+            .flat_map(|(node, changes)| changes.into_iter().map(move |c| (node.clone(), c.name.to_string())))
+            .collect()
     }
 
     fn pod(node: &str, phase: &str) -> Value {
@@ -240,7 +266,9 @@ mod tests {
     #[test]
     fn what_a_pod_mounts_goes_to_its_node_once_and_again_only_when_it_changes() {
         let mut state = State::default();
-        let to = |node: &str, names: &[&str]| names.iter().map(|n| (node.to_owned(), (*n).to_owned())).collect::<Vec<_>>();
+        let to = |node: &str, names: &[&str]| {
+            names.iter().map(|n| (node.to_owned(), (*n).to_owned())).collect::<Vec<_>>()
+        };
         assert_eq!(put(&mut state, "configmaps", "settings", &json!({})), []);
         assert_eq!(put(&mut state, "pods", "a", &pod("n1", "Pending")), to("n1", &["settings", "a"]));
         assert_eq!(put(&mut state, "pods", "a", &pod("n1", "Running")), to("n1", &["a"]));

@@ -63,7 +63,13 @@ pub struct Hub(Arc<Inner>);
 impl Hub {
     pub fn new(objects: Objects) -> Self {
         let events = EventRecorder::start(objects.clone(), CancellationToken::new());
-        Self(Arc::new(Inner { objects, events, lines: Mutex::default(), streams: Mutex::default(), assignments: Assignments::default() }))
+        Self(Arc::new(Inner {
+            objects,
+            events,
+            lines: Mutex::default(),
+            streams: Mutex::default(),
+            assignments: Assignments::default(),
+        }))
     }
 
     pub fn is_connected(&self, node: &str) -> bool {
@@ -113,7 +119,11 @@ fn node_of(app: &AppState, headers: &HeaderMap) -> Result<(Actor, String), Statu
     match actor.node().map(str::to_owned) {
         Some(node) => Ok((actor, node)),
         None => {
-            let wanted = Attributes { verb: "connect".into(), path: pilothouse_protocol::CONNECT_PATH.into(), ..Attributes::default() };
+            let wanted = Attributes {
+                verb: "connect".into(),
+                path: pilothouse_protocol::CONNECT_PATH.into(),
+                ..Attributes::default()
+            };
             Err(wanted.forbidden(&actor.user, "only nodes connect here"))
         }
     }
@@ -121,12 +131,19 @@ fn node_of(app: &AppState, headers: &HeaderMap) -> Result<(Actor, String), Statu
 
 pub async fn connect(State(app): State<AppState>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
     match node_of(&app, &headers) {
-        Ok((actor, node)) => upgrade.protocols([PROTOCOL]).on_upgrade(move |socket| serve(app.hub.clone(), actor, node, socket)),
+        Ok((actor, node)) => upgrade
+            .protocols([PROTOCOL])
+            .on_upgrade(move |socket| serve(app.hub.clone(), actor, node, socket)),
         Err(status) => reply::status(&status),
     }
 }
 
-pub async fn stream(State(app): State<AppState>, Path(id): Path<String>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+pub async fn stream(
+    State(app): State<AppState>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let node = match node_of(&app, &headers) {
         Ok((_, node)) => node,
         Err(status) => return reply::status(&status),
@@ -210,7 +227,11 @@ impl Hub {
 
     async fn register(&self, actor: &Actor, name: &str, object: Value) -> Result<(), Status> {
         let objects = &self.0.objects;
-        let entry = objects.registry().by_resource("nodes").cloned().ok_or_else(|| Status::not_found("nodes", name))?;
+        let entry = objects
+            .registry()
+            .by_resource("nodes")
+            .cloned()
+            .ok_or_else(|| Status::not_found("nodes", name))?;
         if meta::name(&object) != name {
             return Err(Status::bad_request("a node registers itself only"));
         }
@@ -234,20 +255,31 @@ impl Hub {
 
     async fn node_status(&self, actor: &Actor, name: &str, status: Value) -> Result<(), Status> {
         let objects = &self.0.objects;
-        let entry = objects.registry().by_resource("nodes").cloned().ok_or_else(|| Status::not_found("nodes", name))?;
+        let entry = objects
+            .registry()
+            .by_resource("nodes")
+            .cloned()
+            .ok_or_else(|| Status::not_found("nodes", name))?;
         let change = |old: &Value| {
             let mut new = old.clone();
             new["status"] = status.clone();
             // A condition keeps the time since when it has held.
             for condition in new["status"]["conditions"].as_array_mut().into_iter().flatten() {
-                let before = old["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == condition["type"]);
+                let before = old["status"]["conditions"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .find(|c| c["type"] == condition["type"]);
                 if let Some(before) = before.filter(|b| b["status"] == condition["status"]) {
                     condition["lastTransitionTime"] = before["lastTransitionTime"].clone();
                 }
             }
             Ok(new)
         };
-        objects.update(actor, &entry, "", name, Part::Status, &WriteOptions::default(), change).await.map(drop)
+        objects
+            .update(actor, &entry, "", name, Part::Status, &WriteOptions::default(), change)
+            .await
+            .map(drop)
     }
 
     /// The node's heartbeat.
@@ -263,7 +295,8 @@ impl Hub {
             Ok(new)
         };
         let options = WriteOptions::default();
-        let renewed = objects.update(actor, &entry, LEASE_NAMESPACE, name, Part::Spec, &options, change).await;
+        let renewed =
+            objects.update(actor, &entry, LEASE_NAMESPACE, name, Part::Spec, &options, change).await;
         let outcome = match renewed {
             Err(status) if status.reason == Reason::NotFound => {
                 let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec});
@@ -279,8 +312,12 @@ impl Hub {
     async fn receive(&self, actor: &Actor, node: &str, message: NodeMessage) {
         let outcome = match message {
             NodeMessage::NodeStatus { status } => self.node_status(actor, node, status).await,
-            NodeMessage::PodStatus { namespace, name, uid, status } => self.pod_status(actor, node, &namespace, &name, &uid, status).await,
-            NodeMessage::PodTerminated { namespace, name, uid } => self.pod_terminated(actor, node, &namespace, &name, &uid).await,
+            NodeMessage::PodStatus { namespace, name, uid, status } => {
+                self.pod_status(actor, node, &namespace, &name, &uid, status).await
+            }
+            NodeMessage::PodTerminated { namespace, name, uid } => {
+                self.pod_terminated(actor, node, &namespace, &name, &uid).await
+            }
             NodeMessage::Event { event, .. } => {
                 self.0.events.send(event);
                 Ok(())
@@ -302,9 +339,18 @@ impl Hub {
         }
     }
 
-    async fn pod_status(&self, actor: &Actor, node: &str, namespace: &str, name: &str, uid: &str, status: Value) -> Result<(), Status> {
+    async fn pod_status(
+        &self,
+        actor: &Actor,
+        node: &str,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        status: Value,
+    ) -> Result<(), Status> {
         let objects = &self.0.objects;
-        let entry = objects.registry().by_resource("pods").cloned().ok_or_else(|| Status::not_found("pods", name))?;
+        let entry =
+            objects.registry().by_resource("pods").cloned().ok_or_else(|| Status::not_found("pods", name))?;
         let change = |old: &Value| {
             if meta::uid(old) != uid || old["spec"]["nodeName"] != node {
                 return Err(Status::not_found("pods", name));
@@ -314,26 +360,43 @@ impl Hub {
             // The class follows the spec, which the node does not write; conditions that others set stay.
             fresh["qosClass"] = old["status"]["qosClass"].clone();
             let told: Vec<Value> = fresh["conditions"].as_array().cloned().unwrap_or_default();
-            let mut conditions: Vec<Value> = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            conditions.retain(|c| !told.iter().any(|t| t["type"] == c["type"]) || c["type"] == "PodScheduled");
+            let mut conditions: Vec<Value> =
+                old["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions
+                .retain(|c| !told.iter().any(|t| t["type"] == c["type"]) || c["type"] == "PodScheduled");
             let scheduled = conditions.iter().any(|c| c["type"] == "PodScheduled");
             conditions.extend(told.into_iter().filter(|t| t["type"] != "PodScheduled" || !scheduled));
             fresh["conditions"] = conditions.into();
             new["status"] = fresh;
             Ok(new)
         };
-        objects.update(actor, &entry, namespace, name, Part::Status, &WriteOptions::default(), change).await.map(drop)
+        objects
+            .update(actor, &entry, namespace, name, Part::Status, &WriteOptions::default(), change)
+            .await
+            .map(drop)
     }
 
-    async fn pod_terminated(&self, actor: &Actor, node: &str, namespace: &str, name: &str, uid: &str) -> Result<(), Status> {
+    async fn pod_terminated(
+        &self,
+        actor: &Actor,
+        node: &str,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), Status> {
         let objects = &self.0.objects;
         let key = pilothouse_api::Key::new("pods", namespace, name);
         let own = objects.store().get(&key).is_some_and(|pod| pod.value()["spec"]["nodeName"] == node);
         if !own {
             return Ok(());
         }
-        let entry = objects.registry().by_resource("pods").cloned().ok_or_else(|| Status::not_found("pods", name))?;
-        let delete = DeleteOptions { grace_period_seconds: Some(0), uid: Some(uid.to_owned()), ..DeleteOptions::default() };
+        let entry =
+            objects.registry().by_resource("pods").cloned().ok_or_else(|| Status::not_found("pods", name))?;
+        let delete = DeleteOptions {
+            grace_period_seconds: Some(0),
+            uid: Some(uid.to_owned()),
+            ..DeleteOptions::default()
+        };
         objects.delete(actor, &entry, namespace, name, &delete, &WriteOptions::default()).await.map(drop)
     }
 }

@@ -16,7 +16,8 @@ struct Server {
 
 async fn server() -> Server {
     let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
-    let (app, followers) = build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
+    let (app, followers) =
+        build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
     followers.into_iter().for_each(|follower| drop(tokio::spawn(follower)));
     crate::auth::bootstrap::run(&app).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -42,7 +43,8 @@ impl Server {
     async fn join(&self, node: &str) -> Agent {
         loop {
             let mut agent = self.dial(node, pilothouse_protocol::CONNECT_PATH).await.unwrap();
-            let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "status": {}});
+            let object =
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "status": {}});
             say(&mut agent, &NodeMessage::Register { node: object }).await;
             if let Some(ServerMessage::Objects { full, .. }) = hear(&mut agent).await {
                 assert!(full);
@@ -59,7 +61,9 @@ async fn say(agent: &mut Agent, message: &NodeMessage) {
 /// The next message; None when the line has ended.
 async fn hear(agent: &mut Agent) -> Option<ServerMessage> {
     loop {
-        let frame = tokio::time::timeout(Duration::from_secs(20), agent.next()).await.expect("the line goes on in silence");
+        let frame = tokio::time::timeout(Duration::from_secs(20), agent.next())
+            .await
+            .expect("the line goes on in silence");
         match frame {
             Some(Ok(tungstenite::Message::Text(text))) => return Some(serde_json::from_str(&text).unwrap()),
             Some(Ok(tungstenite::Message::Close(_)) | Err(_)) | None => return None,
@@ -106,7 +110,8 @@ async fn a_stream_is_for_the_node_that_was_asked_and_only_once() {
     let mut agent = server.join("n1").await;
     let pod = pilothouse_protocol::PodRef { namespace: "default".into(), name: "a".into(), uid: "1".into() };
     let hub = server.app.hub.clone();
-    let asking = tokio::spawn(async move { hub.open("n1", StreamRequest::PortForward { pod, port: 80 }).await });
+    let asking =
+        tokio::spawn(async move { hub.open("n1", StreamRequest::PortForward { pod, port: 80 }).await });
     let id = loop {
         if let ServerMessage::OpenStream { id, .. } = hear(&mut agent).await.unwrap() {
             break id;
@@ -141,11 +146,21 @@ async fn a_status_of_an_earlier_or_foreign_pod_changes_nothing() {
         uid: uid.into(),
         status: json!({"phase": "Running"}),
     };
-    let phase = |name: &str| objects.store().get(&pilothouse_api::Key::new("pods", "default", name)).unwrap().value()["status"]["phase"].clone();
+    let phase = |name: &str| {
+        objects.store().get(&pilothouse_api::Key::new("pods", "default", name)).unwrap().value()["status"]["phase"].clone()
+    };
     say(&mut agent, &status("mine", "another-uid")).await;
     say(&mut agent, &status("foreign", &uids[1])).await;
     say(&mut agent, &status("nobody", "x")).await;
-    say(&mut agent, &NodeMessage::PodTerminated { namespace: "default".into(), name: "foreign".into(), uid: uids[1].clone() }).await;
+    say(
+        &mut agent,
+        &NodeMessage::PodTerminated {
+            namespace: "default".into(),
+            name: "foreign".into(),
+            uid: uids[1].clone(),
+        },
+    )
+    .await;
     say(&mut agent, &NodeMessage::Ping).await;
     while !matches!(hear(&mut agent).await.unwrap(), ServerMessage::Pong) {}
     assert_ne!(phase("mine"), "Running");

@@ -42,32 +42,14 @@ pub fn validate(
     match container.image.as_deref() {
         None | Some("") => errors.required(&path.child("image"), ""),
         Some(image) if image.trim() != image => {
-            errors.invalid(
-                &path.child("image"),
-                image,
-                "must not have leading or trailing whitespace",
-            );
+            errors.invalid(&path.child("image"), image, "must not have leading or trailing whitespace");
         }
         Some(_) => {}
     }
-    one_of(
-        container.image_pull_policy.as_deref(),
-        PULL_POLICIES,
-        &path.child("imagePullPolicy"),
-        errors,
-    );
+    one_of(container.image_pull_policy.as_deref(), PULL_POLICIES, &path.child("imagePullPolicy"), errors);
     let policy = path.child("terminationMessagePolicy");
-    one_of(
-        container.termination_message_policy.as_deref(),
-        MESSAGE_POLICIES,
-        &policy,
-        errors,
-    );
-    validate_ports(
-        container.ports.as_deref().unwrap_or_default(),
-        &path.child("ports"),
-        errors,
-    );
+    one_of(container.termination_message_policy.as_deref(), MESSAGE_POLICIES, &policy, errors);
+    validate_ports(container.ports.as_deref().unwrap_or_default(), &path.child("ports"), errors);
     for (i, env) in container.env.iter().flatten().enumerate() {
         validate_env(env, &path.child("env").index(i), errors);
     }
@@ -108,12 +90,7 @@ fn validate_ports(ports: &[ContainerPort], path: &Path, errors: &mut FieldErrors
         if let Some(host) = port.host_port.filter(|p| *p != 0) {
             port_number(host, &path.child("hostPort"), errors);
         }
-        one_of(
-            port.protocol.as_deref(),
-            PROTOCOLS,
-            &path.child("protocol"),
-            errors,
-        );
+        one_of(port.protocol.as_deref(), PROTOCOLS, &path.child("protocol"), errors);
     }
 }
 
@@ -122,10 +99,7 @@ pub fn port_name(name: &str) -> Result<(), String> {
     if name.len() > 15 {
         return Err("must be no more than 15 characters".into());
     }
-    if !name
-        .bytes()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
-    {
+    if !name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-') {
         return Err("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }
     if !name.bytes().any(|c| c.is_ascii_lowercase()) {
@@ -196,14 +170,8 @@ fn validate_env(env: &EnvVar, path: &Path, errors: &mut FieldErrors) {
         _ => errors.invalid(&path, "", "may not have more than one field specified at a time"),
     }
     let keys = [
-        (
-            "secretKeyRef",
-            from.secret_key_ref.as_ref().map(|r| (&r.name, &r.key)),
-        ),
-        (
-            "configMapKeyRef",
-            from.config_map_key_ref.as_ref().map(|r| (&r.name, &r.key)),
-        ),
+        ("secretKeyRef", from.secret_key_ref.as_ref().map(|r| (&r.name, &r.key))),
+        ("configMapKeyRef", from.config_map_key_ref.as_ref().map(|r| (&r.name, &r.key))),
     ];
     for (field, reference) in keys {
         let Some((name, key)) = reference else { continue };
@@ -283,35 +251,20 @@ fn validate_mounts(
             errors.required(&path.child("mountPath"), "");
         }
         if !places.insert(&mount.mount_path) {
-            errors.invalid(
-                &path.child("mountPath"),
-                mount.mount_path.as_str(),
-                "must be unique",
-            );
+            errors.invalid(&path.child("mountPath"), mount.mount_path.as_str(), "must be unique");
         }
-        let inner = [
-            ("subPath", &mount.sub_path),
-            ("subPathExpr", &mount.sub_path_expr),
-        ];
+        let inner = [("subPath", &mount.sub_path), ("subPathExpr", &mount.sub_path_expr)];
         for (field, text) in inner {
             if let Some(text) = text {
                 volume_validation::local_path(text, &path.child(field), errors);
             }
         }
-        if inner
-            .iter()
-            .all(|(_, text)| text.as_deref().is_some_and(|t| !t.is_empty()))
-        {
+        if inner.iter().all(|(_, text)| text.as_deref().is_some_and(|t| !t.is_empty())) {
             let detail = "subPathExpr and subPath are mutually exclusive";
             errors.invalid(&path.child("subPathExpr"), json!(mount.sub_path_expr), detail);
         }
         let propagation = ["Bidirectional", "HostToContainer", "None"];
-        one_of(
-            mount.mount_propagation.as_deref(),
-            &propagation,
-            &path.child("mountPropagation"),
-            errors,
-        );
+        one_of(mount.mount_propagation.as_deref(), &propagation, &path.child("mountPropagation"), errors);
     }
 }
 
@@ -358,11 +311,7 @@ fn validate_resources(resources: &ResourceRequirements, path: &Path, errors: &mu
                     resource.as_str(),
                     "must be a standard resource type or fully qualified",
                 );
-                errors.invalid(
-                    &path,
-                    resource.as_str(),
-                    "must be a standard resource for containers",
-                );
+                errors.invalid(&path, resource.as_str(), "must be a standard resource for containers");
             } else if !plain && amount.milli() % 1000 != 0 {
                 errors.invalid(&path, amount.to_string(), "must be an integer");
             }
@@ -382,10 +331,7 @@ fn validate_resources(resources: &ResourceRequirements, path: &Path, errors: &mu
                 errors.invalid(&path.child("requests"), request.to_string(), detail);
             }
             None if resource.contains('/') || resource.starts_with("hugepages-") => {
-                errors.required(
-                    &path.child("limits"),
-                    "Limit must be set for non overcommitable resources",
-                );
+                errors.required(&path.child("limits"), "Limit must be set for non overcommitable resources");
             }
             _ => {}
         }
@@ -414,12 +360,7 @@ pub fn seccomp(profile: &SeccompProfile, path: &Path, errors: &mut FieldErrors) 
 fn validate_security(context: &SecurityContext, path: &Path, errors: &mut FieldErrors) {
     id(context.run_as_user, &path.child("runAsUser"), errors);
     id(context.run_as_group, &path.child("runAsGroup"), errors);
-    one_of(
-        context.proc_mount.as_deref(),
-        &["Default", "Unmasked"],
-        &path.child("procMount"),
-        errors,
-    );
+    one_of(context.proc_mount.as_deref(), &["Default", "Unmasked"], &path.child("procMount"), errors);
     if let Some(profile) = &context.seccomp_profile {
         seccomp(profile, &path.child("seccompProfile"), errors);
     }

@@ -29,10 +29,8 @@ pub fn validate(selector: &LabelSelector, path: &Path, errors: &mut FieldErrors)
                 errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
             }
             "Exists" | "DoesNotExist" if !empty => {
-                errors.forbidden(
-                    &values,
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                );
+                errors
+                    .forbidden(&values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
@@ -50,12 +48,8 @@ pub fn validate(selector: &LabelSelector, path: &Path, errors: &mut FieldErrors)
 
 /// `app=web,tier in (a,b)`.
 pub fn cell(selector: &LabelSelector) -> Value {
-    let mut parts: Vec<String> = selector
-        .match_labels
-        .iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let mut parts: Vec<String> =
+        selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
     for rule in selector.match_expressions.iter().flatten() {
         let values = rule.values.clone().unwrap_or_default().join(",");
         parts.push(match rule.operator.as_str() {
@@ -65,9 +59,5 @@ pub fn cell(selector: &LabelSelector) -> Value {
             _ => format!("!{}", rule.key),
         });
     }
-    if parts.is_empty() {
-        "<none>".into()
-    } else {
-        parts.join(",").into()
-    }
+    if parts.is_empty() { "<none>".into() } else { parts.join(",").into() }
 }

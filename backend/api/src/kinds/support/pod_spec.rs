@@ -86,12 +86,9 @@ fn is_latest(image: &str) -> bool {
 }
 
 fn default_probe(probe: &mut Value) {
-    for (field, value) in [
-        ("timeoutSeconds", 1),
-        ("periodSeconds", 10),
-        ("successThreshold", 1),
-        ("failureThreshold", 3),
-    ] {
+    for (field, value) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         fill(probe, field, value);
     }
     if probe["httpGet"].is_object() {
@@ -135,16 +132,10 @@ pub fn qos_class(spec: &Value) -> &'static str {
     for container in lists.into_iter().flatten().flatten() {
         for resource in ["cpu", "memory"] {
             let of = |which: &str| {
-                let text = container["resources"][which][resource]
-                    .as_str()
-                    .map(str::to_owned);
-                let text = text.or_else(|| {
-                    container["resources"][which][resource]
-                        .as_number()
-                        .map(ToString::to_string)
-                });
-                text.and_then(|t| crate::quantity::Quantity::parse(&t))
-                    .filter(|q| !q.is_zero())
+                let text = container["resources"][which][resource].as_str().map(str::to_owned);
+                let text = text
+                    .or_else(|| container["resources"][which][resource].as_number().map(ToString::to_string));
+                text.and_then(|t| crate::quantity::Quantity::parse(&t)).filter(|q| !q.is_zero())
             };
             let (request, limit) = (of("requests"), of("limits"));
             any |= request.is_some() || limit.is_some();
@@ -182,10 +173,7 @@ mod tests {
         let class = |resources: Value| qos_class(&json!({"containers": [{"resources": resources}]}));
         assert_eq!(class(json!({})), "BestEffort");
         assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
-        assert_eq!(
-            class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
-            "Guaranteed"
-        );
+        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
     }
 
     #[test]

@@ -49,21 +49,13 @@ pub fn validate(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
         errors,
     );
     validate_containers(spec, &volumes, path, errors);
-    one_of(
-        spec.restart_policy.as_deref(),
-        RESTART_POLICIES,
-        &path.child("restartPolicy"),
-        errors,
-    );
+    one_of(spec.restart_policy.as_deref(), RESTART_POLICIES, &path.child("restartPolicy"), errors);
     validate_dns(spec, path, errors);
     if let Some(seconds) = spec.termination_grace_period_seconds.filter(|s| *s < 0) {
         let path = path.child("terminationGracePeriodSeconds");
         errors.invalid(&path, seconds, "must be greater than or equal to 0");
     }
-    if let Some(seconds) = spec
-        .active_deadline_seconds
-        .filter(|s| !(1..=i64::from(i32::MAX)).contains(s))
-    {
+    if let Some(seconds) = spec.active_deadline_seconds.filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
         let path = path.child("activeDeadlineSeconds");
         errors.invalid(&path, seconds, "must be between 1 and 2147483647, inclusive");
     }
@@ -104,11 +96,7 @@ fn validate_containers(spec: &PodSpec, volumes: &BTreeSet<String>, path: &Path, 
     let mut host_ports = BTreeSet::new();
     let lists = [
         ("containers", Role::Main, spec.containers.as_slice()),
-        (
-            "initContainers",
-            Role::Init,
-            spec.init_containers.as_deref().unwrap_or_default(),
-        ),
+        ("initContainers", Role::Init, spec.init_containers.as_deref().unwrap_or_default()),
     ];
     for (list, role, containers) in lists {
         for (i, container) in containers.iter().enumerate() {
@@ -130,10 +118,7 @@ fn validate_containers(spec: &PodSpec, volumes: &BTreeSet<String>, path: &Path, 
                     );
                 }
                 let protocol = port.protocol.as_deref().unwrap_or("TCP");
-                let place = format!(
-                    "{protocol}/{}/{host}",
-                    port.host_ip.as_deref().unwrap_or_default()
-                );
+                let place = format!("{protocol}/{}/{host}", port.host_ip.as_deref().unwrap_or_default());
                 // Init containers run before the others: they may use the same ports.
                 if role == Role::Main && !host_ports.insert(place.clone()) {
                     errors.duplicate(&path.child("hostPort"), place);
@@ -153,21 +138,13 @@ fn validate_containers(spec: &PodSpec, volumes: &BTreeSet<String>, path: &Path, 
 }
 
 fn validate_dns(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
-    one_of(
-        spec.dns_policy.as_deref(),
-        DNS_POLICIES,
-        &path.child("dnsPolicy"),
-        errors,
-    );
+    one_of(spec.dns_policy.as_deref(), DNS_POLICIES, &path.child("dnsPolicy"), errors);
     let config = spec.dns_config.clone().unwrap_or_default();
     let servers = config.nameservers.unwrap_or_default();
     let path = path.child("dnsConfig");
     if servers.is_empty() && spec.dns_policy.as_deref() == Some("None") {
         let path = path.child("nameservers");
-        errors.required(
-            &path,
-            "must provide at least one DNS nameserver when `dnsPolicy` is None",
-        );
+        errors.required(&path, "must provide at least one DNS nameserver when `dnsPolicy` is None");
     }
     if servers.len() > MAX_NAMESERVERS {
         let detail = format!("must not have more than {MAX_NAMESERVERS} nameservers");
@@ -195,17 +172,9 @@ fn validate_names(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
     let rules: [(&str, &Option<String>, NameRule); 5] = [
         ("hostname", &spec.hostname, meta::dns_label),
         ("subdomain", &spec.subdomain, meta::dns_label),
-        (
-            "serviceAccountName",
-            &spec.service_account_name,
-            meta::dns_subdomain,
-        ),
+        ("serviceAccountName", &spec.service_account_name, meta::dns_subdomain),
         ("nodeName", &spec.node_name, meta::dns_subdomain),
-        (
-            "priorityClassName",
-            &spec.priority_class_name,
-            meta::dns_subdomain,
-        ),
+        ("priorityClassName", &spec.priority_class_name, meta::dns_subdomain),
     ];
     for (field, name, rule) in rules {
         if let Some(name) = name.as_deref().filter(|n| !n.is_empty())
@@ -235,12 +204,7 @@ fn validate_security(context: &PodSecurityContext, path: &Path, errors: &mut Fie
     }
     let policies = ["Always", "OnRootMismatch"];
     let path_of = path.child("fsGroupChangePolicy");
-    one_of(
-        context.fs_group_change_policy.as_deref(),
-        &policies,
-        &path_of,
-        errors,
-    );
+    one_of(context.fs_group_change_policy.as_deref(), &policies, &path_of, errors);
     if let Some(profile) = &context.seccomp_profile {
         container_validation::seccomp(profile, &path.child("seccompProfile"), errors);
     }
@@ -261,18 +225,10 @@ pub fn validate_selected_template(
         label_selector::validate(selector, &spec.child("selector"), errors);
     }
     let path = spec.child("template");
-    let labels = template
-        .metadata
-        .as_ref()
-        .and_then(|m| m.labels.clone())
-        .unwrap_or_default();
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
     if label_selector::is_empty(selector) || label_selector::misses(selector, &labels) {
         let path = path.child("metadata").child("labels");
-        errors.invalid(
-            &path,
-            serde_json::json!(labels),
-            "`selector` does not match template `labels`",
-        );
+        errors.invalid(&path, serde_json::json!(labels), "`selector` does not match template `labels`");
     }
     validate_template(template, restart_policies, &path, errors);
 }

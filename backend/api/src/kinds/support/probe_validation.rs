@@ -12,12 +12,7 @@ pub fn validate(container: &Container, role: Role, path: &Path, errors: &mut Fie
     let may_probe = role == Role::Main || sidecar;
     if role == Role::Init && !sidecar {
         let policies = ["Always", "Never", "OnFailure"];
-        one_of(
-            container.restart_policy.as_deref(),
-            &policies,
-            &path.child("restartPolicy"),
-            errors,
-        );
+        one_of(container.restart_policy.as_deref(), &policies, &path.child("restartPolicy"), errors);
     }
     let probes = [
         ("livenessProbe", &container.liveness_probe),
@@ -40,16 +35,10 @@ pub fn validate(container: &Container, role: Role, path: &Path, errors: &mut Fie
     };
     let path = path.child("lifecycle");
     if !may_probe {
-        errors.forbidden(
-            &path,
-            "may not be set for init containers without restartPolicy=Always",
-        );
+        errors.forbidden(&path, "may not be set for init containers without restartPolicy=Always");
         return;
     }
-    for (field, hook) in [
-        ("postStart", &lifecycle.post_start),
-        ("preStop", &lifecycle.pre_stop),
-    ] {
+    for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
         if let Some(hook) = hook {
             validate_hook(hook, &path.child(field), errors);
         }
@@ -58,10 +47,7 @@ pub fn validate(container: &Container, role: Role, path: &Path, errors: &mut Fie
 
 fn validate_probe(probe: &Probe, name: &str, path: &Path, errors: &mut FieldErrors) {
     validate_handler(
-        probe
-            .exec
-            .as_ref()
-            .map(|e| e.command.as_deref().unwrap_or_default()),
+        probe.exec.as_ref().map(|e| e.command.as_deref().unwrap_or_default()),
         probe.http_get.as_ref(),
         probe.tcp_socket.as_ref().map(|t| &t.port),
         probe.grpc.as_ref().map(|g| g.port),
@@ -79,11 +65,7 @@ fn validate_probe(probe: &Probe, name: &str, path: &Path, errors: &mut FieldErro
         validate_count(value, &path.child(field), errors);
     }
     if name != "readinessProbe" && probe.success_threshold.is_some_and(|t| t > 1) {
-        errors.invalid(
-            &path.child("successThreshold"),
-            json!(probe.success_threshold),
-            "must be 1",
-        );
+        errors.invalid(&path.child("successThreshold"), json!(probe.success_threshold), "must be 1");
     }
     if let Some(seconds) = probe.termination_grace_period_seconds {
         let path = path.child("terminationGracePeriodSeconds");
@@ -98,18 +80,12 @@ fn validate_probe(probe: &Probe, name: &str, path: &Path, errors: &mut FieldErro
 fn validate_hook(hook: &LifecycleHandler, path: &Path, errors: &mut FieldErrors) {
     if let Some(sleep) = &hook.sleep {
         if sleep.seconds < 0 {
-            errors.invalid(
-                &path.child("sleep"),
-                sleep.seconds,
-                "must be greater than or equal to 0",
-            );
+            errors.invalid(&path.child("sleep"), sleep.seconds, "must be greater than or equal to 0");
         }
         return;
     }
     validate_handler(
-        hook.exec
-            .as_ref()
-            .map(|e| e.command.as_deref().unwrap_or_default()),
+        hook.exec.as_ref().map(|e| e.command.as_deref().unwrap_or_default()),
         hook.http_get.as_ref(),
         hook.tcp_socket.as_ref().map(|t| &t.port),
         None,
@@ -149,12 +125,7 @@ fn validate_handler(
             errors.required(&path.child("path"), "");
         }
         port(&http.port, &path.child("port"), errors);
-        one_of(
-            http.scheme.as_deref(),
-            &["HTTP", "HTTPS"],
-            &path.child("scheme"),
-            errors,
-        );
+        one_of(http.scheme.as_deref(), &["HTTP", "HTTPS"], &path.child("scheme"), errors);
     }
     if let Some(number) = tcp {
         port(number, &path.child("tcpSocket").child("port"), errors);

@@ -51,10 +51,8 @@ pub fn validate(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
     if spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty())
         && spec.node_name.as_deref().is_some_and(|n| !n.is_empty())
     {
-        errors.forbidden(
-            &path.child("nodeName"),
-            "cannot be set until all schedulingGates have been cleared",
-        );
+        errors
+            .forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
 }
 
@@ -89,11 +87,7 @@ pub fn validate_toleration(toleration: &Toleration, path: &Path, errors: &mut Fi
             }
         }
         "Exists" if !value.is_empty() => {
-            errors.invalid(
-                &path.child("operator"),
-                value,
-                "value must be empty when `operator` is 'Exists'",
-            );
+            errors.invalid(&path.child("operator"), value, "value must be empty when `operator` is 'Exists'");
         }
         "Exists" => {}
         other => errors.not_supported(&path.child("operator"), other, &["Equal", "Exists"]),
@@ -122,10 +116,7 @@ fn validate_node_affinity(affinity: &NodeAffinity, path: &Path, errors: &mut Fie
             validate_term(term, &path.index(i), errors);
         }
     }
-    let preferred = affinity
-        .preferred_during_scheduling_ignored_during_execution
-        .iter()
-        .flatten();
+    let preferred = affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten();
     for (i, term) in preferred.enumerate() {
         let path = path.child(PREFERRED).index(i);
         validate_weight(term.weight, &path, errors);
@@ -145,11 +136,7 @@ pub fn validate_term(term: &NodeSelectorTerm, path: &Path, errors: &mut FieldErr
     for (i, rule) in term.match_fields.iter().flatten().enumerate() {
         let path = path.child("matchFields").index(i);
         if rule.key != "metadata.name" {
-            errors.invalid(
-                &path.child("key"),
-                rule.key.as_str(),
-                "not a valid field selector key",
-            );
+            errors.invalid(&path.child("key"), rule.key.as_str(), "not a valid field selector key");
         }
         validate_requirement(rule, &path, errors);
     }
@@ -163,16 +150,10 @@ fn validate_requirement(rule: &NodeSelectorRequirement, path: &Path, errors: &mu
             errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
         }
         ("Exists" | "DoesNotExist", 1..) => {
-            errors.forbidden(
-                &values,
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            );
+            errors.forbidden(&values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
         }
         ("Gt" | "Lt", count) if count != 1 => {
-            errors.required(
-                &values,
-                "must be specified single value when `operator` is 'Lt' or 'Gt'",
-            );
+            errors.required(&values, "must be specified single value when `operator` is 'Lt' or 'Gt'");
         }
         ("In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt", _) => {}
         (other, _) => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
@@ -196,10 +177,9 @@ fn validate_pod_affinity(
 }
 
 fn validate_pod_term(term: &PodAffinityTerm, path: &Path, errors: &mut FieldErrors) {
-    for (field, selector) in [
-        ("labelSelector", &term.label_selector),
-        ("namespaceSelector", &term.namespace_selector),
-    ] {
+    for (field, selector) in
+        [("labelSelector", &term.label_selector), ("namespaceSelector", &term.namespace_selector)]
+    {
         if let Some(selector) = selector {
             label_selector::validate(selector, &path.child(field), errors);
         }
@@ -209,12 +189,7 @@ fn validate_pod_term(term: &PodAffinityTerm, path: &Path, errors: &mut FieldErro
             errors.invalid(&path.child("namespaces").index(i), namespace.as_str(), why);
         }
     }
-    topology_key(
-        &term.topology_key,
-        "can not be empty",
-        &path.child("topologyKey"),
-        errors,
-    );
+    topology_key(&term.topology_key, "can not be empty", &path.child("topologyKey"), errors);
 }
 
 fn topology_key(key: &str, when_empty: &str, path: &Path, errors: &mut FieldErrors) {
@@ -232,19 +207,9 @@ fn validate_spreading(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
         if rule.max_skew <= 0 {
             errors.invalid(&path.child("maxSkew"), rule.max_skew, "must be greater than zero");
         }
-        topology_key(
-            &rule.topology_key,
-            "can not be empty",
-            &path.child("topologyKey"),
-            errors,
-        );
+        topology_key(&rule.topology_key, "can not be empty", &path.child("topologyKey"), errors);
         let policies = ["DoNotSchedule", "ScheduleAnyway"];
-        one_of(
-            Some(&rule.when_unsatisfiable),
-            &policies,
-            &path.child("whenUnsatisfiable"),
-            errors,
-        );
+        one_of(Some(&rule.when_unsatisfiable), &policies, &path.child("whenUnsatisfiable"), errors);
         if !seen.insert((&rule.topology_key, &rule.when_unsatisfiable)) {
             let pair = format!("{{{}, {}}}", rule.topology_key, rule.when_unsatisfiable);
             errors.duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), pair);
@@ -262,18 +227,8 @@ fn validate_spreading(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
             }
         }
         let honor = ["Honor", "Ignore"];
-        one_of(
-            rule.node_affinity_policy.as_deref(),
-            &honor,
-            &path.child("nodeAffinityPolicy"),
-            errors,
-        );
-        one_of(
-            rule.node_taints_policy.as_deref(),
-            &honor,
-            &path.child("nodeTaintsPolicy"),
-            errors,
-        );
+        one_of(rule.node_affinity_policy.as_deref(), &honor, &path.child("nodeAffinityPolicy"), errors);
+        one_of(rule.node_taints_policy.as_deref(), &honor, &path.child("nodeTaintsPolicy"), errors);
         if let Some(selector) = &rule.label_selector {
             label_selector::validate(selector, &path.child("labelSelector"), errors);
         }

@@ -5,12 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-const ACCESS_MODES: &[&str] = &[
-    "ReadOnlyMany",
-    "ReadWriteMany",
-    "ReadWriteOnce",
-    "ReadWriteOncePod",
-];
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 pub const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 
 /// `RWO,ROX`, in the order `kubectl` prints them.
@@ -22,11 +17,7 @@ pub fn access_modes_cell(modes: Option<&Vec<String>>) -> Value {
         ("ReadWriteOncePod", "RWOP"),
     ];
     let has = |mode: &str| modes.into_iter().flatten().any(|m| m == mode);
-    let words: Vec<&str> = short
-        .iter()
-        .filter(|(mode, _)| has(mode))
-        .map(|(_, word)| *word)
-        .collect();
+    let words: Vec<&str> = short.iter().filter(|(mode, _)| has(mode)).map(|(_, word)| *word).collect();
     words.join(",").into()
 }
 
@@ -52,8 +43,5 @@ pub fn class_cell(metadata: &ObjectMeta, class: Option<&str>) -> Value {
 }
 
 pub fn storage_cell(capacity: Option<&BTreeMap<String, Quantity>>) -> Value {
-    capacity
-        .and_then(|c| c.get("storage"))
-        .map_or("", |q| q.0.as_str())
-        .into()
+    capacity.and_then(|c| c.get("storage")).map_or("", |q| q.0.as_str()).into()
 }

@@ -5,16 +5,8 @@ use crate::validation::{FieldErrors, Path};
 use k8s_openapi::api::core::v1::{KeyToPath, ProjectedVolumeSource, Volume};
 use std::collections::BTreeSet;
 
-const HOST_PATH_TYPES: &[&str] = &[
-    "",
-    "BlockDevice",
-    "CharDevice",
-    "Directory",
-    "DirectoryOrCreate",
-    "File",
-    "FileOrCreate",
-    "Socket",
-];
+const HOST_PATH_TYPES: &[&str] =
+    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 /// Permission bits and the three above them.
 const MAX_MODE: i32 = 0o777;
 
@@ -66,30 +58,17 @@ fn validate_source(volume: &Volume, path: &Path, errors: &mut FieldErrors) {
         if source.path.split('/').any(|part| part == "..") {
             errors.invalid(&path.child("path"), source.path.as_str(), "must not contain '..'");
         }
-        one_of(
-            source.type_.as_deref(),
-            HOST_PATH_TYPES,
-            &path.child("type"),
-            errors,
-        );
+        one_of(source.type_.as_deref(), HOST_PATH_TYPES, &path.child("type"), errors);
     }
     if let Some(source) = &volume.persistent_volume_claim {
-        required(
-            Some(&source.claim_name),
-            &path.child("persistentVolumeClaim").child("claimName"),
-            errors,
-        );
+        required(Some(&source.claim_name), &path.child("persistentVolumeClaim").child("claimName"), errors);
     }
     if let Some(source) = &volume.nfs {
         let path = path.child("nfs");
         required(Some(&source.server), &path.child("server"), errors);
         required(Some(&source.path), &path.child("path"), errors);
         if !source.path.is_empty() && !source.path.starts_with('/') {
-            errors.invalid(
-                &path.child("path"),
-                source.path.as_str(),
-                "must be an absolute path",
-            );
+            errors.invalid(&path.child("path"), source.path.as_str(), "must be an absolute path");
         }
     }
     if let Some(source) = &volume.empty_dir
@@ -158,10 +137,6 @@ fn required(text: Option<&str>, path: &Path, errors: &mut FieldErrors) {
 
 fn mode(mode: Option<i32>, path: &Path, errors: &mut FieldErrors) {
     if let Some(mode) = mode.filter(|m| !(0..=MAX_MODE).contains(m)) {
-        errors.invalid(
-            path,
-            mode,
-            "must be a number between 0 and 0777 (octal), both inclusive",
-        );
+        errors.invalid(path, mode, "must be a number between 0 and 0777 (octal), both inclusive");
     }
 }

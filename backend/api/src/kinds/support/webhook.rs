@@ -67,35 +67,16 @@ pub fn validate(webhook: &Webhook<'_>, path: &Path, errors: &mut FieldErrors) {
     if webhook.review_versions.is_empty() {
         let detail = "must specify one of v1, v1beta1";
         errors.required(&path.child("admissionReviewVersions"), detail);
-    } else if !webhook
-        .review_versions
-        .iter()
-        .any(|v| v == "v1" || v == "v1beta1")
-    {
+    } else if !webhook.review_versions.iter().any(|v| v == "v1" || v == "v1beta1") {
         errors.invalid(
             &path.child("admissionReviewVersions"),
             webhook.review_versions.to_vec(),
             "must include at least one of v1, v1beta1",
         );
     }
-    one_of(
-        webhook.failure_policy,
-        &["Fail", "Ignore"],
-        &path.child("failurePolicy"),
-        errors,
-    );
-    one_of(
-        webhook.match_policy,
-        &["Equivalent", "Exact"],
-        &path.child("matchPolicy"),
-        errors,
-    );
-    one_of(
-        Some(webhook.side_effects),
-        &["None", "NoneOnDryRun"],
-        &path.child("sideEffects"),
-        errors,
-    );
+    one_of(webhook.failure_policy, &["Fail", "Ignore"], &path.child("failurePolicy"), errors);
+    one_of(webhook.match_policy, &["Equivalent", "Exact"], &path.child("matchPolicy"), errors);
+    one_of(Some(webhook.side_effects), &["None", "NoneOnDryRun"], &path.child("sideEffects"), errors);
     if let Some(seconds) = webhook.timeout_seconds.filter(|s| !(1..=30).contains(s)) {
         let detail = "the timeout value must be between 1 and 30 seconds";
         errors.invalid(&path.child("timeoutSeconds"), seconds, detail);
@@ -147,17 +128,7 @@ fn validate_rule(rule: &RuleWithOperations, path: &Path, errors: &mut FieldError
     }
     for (i, operation) in rule.operations.iter().flatten().enumerate() {
         let known = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-        one_of(
-            Some(operation),
-            &known,
-            &path.child("operations").index(i),
-            errors,
-        );
+        one_of(Some(operation), &known, &path.child("operations").index(i), errors);
     }
-    one_of(
-        rule.scope.as_deref(),
-        &["*", "Cluster", "Namespaced"],
-        &path.child("scope"),
-        errors,
-    );
+    one_of(rule.scope.as_deref(), &["*", "Cluster", "Namespaced"], &path.child("scope"), errors);
 }

@@ -63,7 +63,9 @@ async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Stat
         let wanted = match kind {
             None => decoded.clone(),
             Some(None) => return Err(PatchType::unsupported()),
-            Some(Some(PatchType::Strategic | PatchType::Apply)) => patch::patch(PatchType::Merge, &call.entry, &scale_of(old), &decoded)?,
+            Some(Some(PatchType::Strategic | PatchType::Apply)) => {
+                patch::patch(PatchType::Merge, &call.entry, &scale_of(old), &decoded)?
+            }
             Some(Some(kind)) => patch::patch(kind, &call.entry, &scale_of(old), &decoded)?,
         };
         let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -82,7 +84,11 @@ async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Stat
         Ok(new)
     };
     let options = write::options(call)?;
-    let written = call.app.objects.update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Spec, &options, change).await?;
+    let written = call
+        .app
+        .objects
+        .update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Spec, &options, change)
+        .await?;
     Ok(reply::json(StatusCode::OK, &scale_of(&written.value())))
 }
 
@@ -116,7 +122,8 @@ pub async fn bind(call: &Call, pod: &str, binding: &Value) -> Result<Response, S
     let uid = binding["metadata"]["uid"].as_str().unwrap_or_default();
     let options = write::options(call)?;
     call.app.objects.bind(&call.actor, &call.namespace, pod, uid, node, &options).await?;
-    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let done =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(reply::json(StatusCode::CREATED, &done))
 }
 
@@ -126,7 +133,8 @@ async fn evict(call: &Call, body: Body) -> Result<Response, Status> {
     let delete = DeleteOptions::from_json(&eviction["deleteOptions"]);
     let options = write::options(call)?;
     call.app.objects.delete(&call.actor, &call.entry, &call.namespace, &call.name, &delete, &options).await?;
-    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let done =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(reply::json(StatusCode::CREATED, &done))
 }
 
@@ -138,7 +146,11 @@ async fn finalize(call: &Call, body: Body) -> Result<Response, Status> {
         Ok(new)
     };
     let options = write::options(call)?;
-    let written = call.app.objects.update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Whole, &options, change).await?;
+    let written = call
+        .app
+        .objects
+        .update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Whole, &options, change)
+        .await?;
     Ok(read::one(call, StatusCode::OK, &written))
 }
 
@@ -152,11 +164,18 @@ async fn token(call: &Call, body: Body) -> Result<Response, Status> {
     let spec = &request["spec"];
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(3600);
     if !TOKEN_SECONDS.contains(&seconds) {
-        return Err(Status::bad_request("spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes"));
+        return Err(Status::bad_request(
+            "spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes",
+        ));
     }
     let user = format!("system:serviceaccount:{}:{}", call.namespace, call.name);
     let mut claims = Claims::new(&user, &[], seconds);
-    let audiences: Vec<String> = spec["audiences"].as_array().into_iter().flatten().filter_map(|a| a.as_str().map(str::to_owned)).collect();
+    let audiences: Vec<String> = spec["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|a| a.as_str().map(str::to_owned))
+        .collect();
     if !audiences.is_empty() {
         claims.aud = audiences;
     }

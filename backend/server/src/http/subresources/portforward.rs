@@ -95,7 +95,16 @@ async fn tunnel(client: WebSocket, hub: Hub, node: String, pod: PodRef) {
 }
 
 #[allow(clippy::too_many_arguments)]
-async fn carry(hub: Hub, node: String, pod: PodRef, port: u16, data: u32, error: u32, mut up: mpsc::Receiver<Bytes>, down: mpsc::Sender<Down>) {
+async fn carry(
+    hub: Hub,
+    node: String,
+    pod: PodRef,
+    port: u16,
+    data: u32,
+    error: u32,
+    mut up: mpsc::Receiver<Bytes>,
+    down: mpsc::Sender<Down>,
+) {
     let stream: NodeStream = match hub.open(&node, StreamRequest::PortForward { pod, port }).await {
         Ok(stream) => stream,
         Err(status) => {

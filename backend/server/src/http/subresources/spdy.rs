@@ -22,9 +22,18 @@ const CHUNK: usize = 16 * 1024;
 #[derive(Debug, PartialEq)]
 pub enum Event {
     /// Header names are in lower case.
-    Opened { stream: u32, headers: HashMap<String, String> },
-    Data { stream: u32, bytes: Bytes, last: bool },
-    Reset { stream: u32 },
+    Opened {
+        stream: u32,
+        headers: HashMap<String, String>,
+    },
+    Data {
+        stream: u32,
+        bytes: Bytes,
+        last: bool,
+    },
+    Reset {
+        stream: u32,
+    },
     GoAway,
 }
 
@@ -56,7 +65,9 @@ impl Session {
         self.input.extend_from_slice(bytes);
         let mut events = Vec::new();
         while self.input.len() >= 8 {
-            let length = usize::from(self.input[5]) << 16 | usize::from(self.input[6]) << 8 | usize::from(self.input[7]);
+            let length = usize::from(self.input[5]) << 16
+                | usize::from(self.input[6]) << 8
+                | usize::from(self.input[7]);
             if length > LONGEST_FRAME {
                 return Err(ProtocolError);
             }
@@ -85,8 +96,15 @@ impl Session {
         events.push(Event::Data { stream, bytes, last: flags & FIN != 0 });
     }
 
-    fn control(&mut self, kind: u16, flags: u8, mut frame: Bytes, events: &mut Vec<Event>) -> Result<(), ProtocolError> {
-        let need = |frame: &Bytes, length: usize| if frame.len() < length { Err(ProtocolError) } else { Ok(()) };
+    fn control(
+        &mut self,
+        kind: u16,
+        flags: u8,
+        mut frame: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), ProtocolError> {
+        let need =
+            |frame: &Bytes, length: usize| if frame.len() < length { Err(ProtocolError) } else { Ok(()) };
         match kind {
             SYN_STREAM => {
                 need(&frame, 10)?;
@@ -157,7 +175,9 @@ impl Session {
             self.deflate.set_dictionary(&dictionary()).map_err(|_| ProtocolError)?;
         }
         let mut block = Vec::with_capacity(64);
-        self.deflate.compress_vec(&0_u32.to_be_bytes(), &mut block, FlushCompress::Sync).map_err(|_| ProtocolError)?;
+        self.deflate
+            .compress_vec(&0_u32.to_be_bytes(), &mut block, FlushCompress::Sync)
+            .map_err(|_| ProtocolError)?;
         Ok(block)
     }
 
@@ -219,13 +239,70 @@ fn parse_headers(mut block: &[u8]) -> Result<HashMap<String, String>, ProtocolEr
 /// The compression dictionary of SPDY/3: header names with their lengths, then common values.
 fn dictionary() -> Vec<u8> {
     const NAMES: &[&str] = &[
-        "options", "head", "post", "put", "delete", "trace", "accept", "accept-charset", "accept-encoding", "accept-language",
-        "accept-ranges", "age", "allow", "authorization", "cache-control", "connection", "content-base", "content-encoding",
-        "content-language", "content-length", "content-location", "content-md5", "content-range", "content-type", "date", "etag",
-        "expect", "expires", "from", "host", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since",
-        "last-modified", "location", "max-forwards", "pragma", "proxy-authenticate", "proxy-authorization", "range", "referer",
-        "retry-after", "server", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "vary", "via", "warning",
-        "www-authenticate", "method", "get", "status", "200 OK", "version", "HTTP/1.1", "url", "public", "set-cookie", "keep-alive",
+        "options",
+        "head",
+        "post",
+        "put",
+        "delete",
+        "trace",
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "accept-ranges",
+        "age",
+        "allow",
+        "authorization",
+        "cache-control",
+        "connection",
+        "content-base",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-location",
+        "content-md5",
+        "content-range",
+        "content-type",
+        "date",
+        "etag",
+        "expect",
+        "expires",
+        "from",
+        "host",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "last-modified",
+        "location",
+        "max-forwards",
+        "pragma",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "range",
+        "referer",
+        "retry-after",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "vary",
+        "via",
+        "warning",
+        "www-authenticate",
+        "method",
+        "get",
+        "status",
+        "200 OK",
+        "version",
+        "HTTP/1.1",
+        "url",
+        "public",
+        "set-cookie",
+        "keep-alive",
         "origin",
     ];
     const REST: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505203 \
@@ -288,8 +365,12 @@ mod tests {
             let mut session = Session::default();
             let mut events = Vec::new();
             bytes.chunks(size).for_each(|chunk| events.extend(session.receive(chunk).unwrap()));
-            assert!(matches!(&events[0], Event::Opened { stream: 1, headers } if headers["streamtype"] == "error"));
-            assert!(matches!(&events[1], Event::Opened { stream: 3, headers } if headers["streamtype"] == "data"));
+            assert!(
+                matches!(&events[0], Event::Opened { stream: 1, headers } if headers["streamtype"] == "error")
+            );
+            assert!(
+                matches!(&events[1], Event::Opened { stream: 3, headers } if headers["streamtype"] == "data")
+            );
             assert_eq!(events[2], Event::Data { stream: 3, bytes: "hi".into(), last: true });
             assert!(!session.take_output().is_empty());
         }

@@ -29,7 +29,11 @@ pub async fn target(call: &Call) -> Result<Target, Status> {
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", call.name)));
     }
-    let pod = PodRef { namespace: call.namespace.as_str().into(), name: call.name.as_str().into(), uid: meta::uid(&object).into() };
+    let pod = PodRef {
+        namespace: call.namespace.as_str().into(),
+        name: call.name.as_str().into(),
+        uid: meta::uid(&object).into(),
+    };
     Ok(Target { node, pod, object })
 }
 
@@ -43,10 +47,13 @@ fn container(call: &Call, pod: &Value) -> Result<String, Status> {
     if let Some(asked) = call.param("container") {
         return match lists.iter().any(|list| names(list).iter().any(|n| n == asked)) {
             true => Ok(asked.to_owned()),
-            false => Err(Status::bad_request(format!("container {asked} is not valid for pod {}", call.name))),
+            false => {
+                Err(Status::bad_request(format!("container {asked} is not valid for pod {}", call.name)))
+            }
         };
     }
-    if let Some(default) = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str() {
+    if let Some(default) = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str()
+    {
         return Ok(default.to_owned());
     }
     match &names("containers")[..] {
@@ -65,7 +72,8 @@ fn is_waiting(pod: &Value, container: &str) -> Option<String> {
     match statuses.find(|c| c["name"] == container) {
         None => Some("ContainerCreating".into()),
         Some(status) => {
-            let never = status["lastState"]["terminated"].is_null() && status["restartCount"].as_i64().unwrap_or(0) == 0;
+            let never = status["lastState"]["terminated"].is_null()
+                && status["restartCount"].as_i64().unwrap_or(0) == 0;
             let reason = status["state"]["waiting"]["reason"].as_str().map(str::to_owned);
             reason.filter(|_| never)
         }
@@ -113,7 +121,8 @@ pub async fn exec(call: Call, parts: &mut Parts) -> Result<Response, Status> {
     let request = match call.subresource.as_str() {
         "attach" => StreamRequest::Attach { pod: target.pod, container, stdin, stdout, stderr, tty },
         _ => {
-            let command: Vec<String> = call.query_list.iter().filter(|(k, _)| k == "command").map(|(_, v)| v.clone()).collect();
+            let command: Vec<String> =
+                call.query_list.iter().filter(|(k, _)| k == "command").map(|(_, v)| v.clone()).collect();
             if command.is_empty() {
                 return Err(Status::bad_request("you must specify at least 1 command for the container"));
             }
@@ -125,9 +134,11 @@ pub async fn exec(call: Call, parts: &mut Parts) -> Result<Response, Status> {
 }
 
 pub async fn upgrade(parts: &mut Parts) -> Result<WebSocketUpgrade, Status> {
-    WebSocketUpgrade::from_request_parts(parts, &())
-        .await
-        .map_err(|_| Status::bad_request("this is a stream: upgrade the request to a WebSocket (kubectl 1.31 and newer do)"))
+    WebSocketUpgrade::from_request_parts(parts, &()).await.map_err(|_| {
+        Status::bad_request(
+            "this is a stream: upgrade the request to a WebSocket (kubectl 1.31 and newer do)",
+        )
+    })
 }
 
 /// Frames go through as they are: both sides speak the same protocol. Each direction waits for the other side to read.
@@ -140,9 +151,11 @@ async fn join(client: WebSocket, node: NodeStream) {
         while let Some(Ok(frame)) = from_node.next().await {
             match frame {
                 Message::Binary(bytes) if !v5 && bytes.first() == Some(&channel::CLOSE) => {}
-                Message::Binary(bytes) => if to_client.send(Message::Binary(bytes)).await.is_err() {
-                    return;
-                },
+                Message::Binary(bytes) => {
+                    if to_client.send(Message::Binary(bytes)).await.is_err() {
+                        return;
+                    }
+                }
                 Message::Close(_) => break,
                 _ => {}
             }
@@ -154,9 +167,11 @@ async fn join(client: WebSocket, node: NodeStream) {
     let up = async {
         while let Some(Ok(frame)) = from_client.next().await {
             match frame {
-                Message::Binary(bytes) => if to_node.send(Message::Binary(bytes)).await.is_err() {
-                    break;
-                },
+                Message::Binary(bytes) => {
+                    if to_node.send(Message::Binary(bytes)).await.is_err() {
+                        break;
+                    }
+                }
                 Message::Close(_) => break,
                 _ => {}
             }

@@ -23,11 +23,7 @@ fn errors_of(pointer: &str, value: Value) -> Vec<String> {
     }
     pod_spec::default(&mut spec);
     let mut errors = FieldErrors::default();
-    validate(
-        &serde_json::from_value(spec).unwrap(),
-        &Path::new("spec"),
-        &mut errors,
-    );
+    validate(&serde_json::from_value(spec).unwrap(), &Path::new("spec"), &mut errors);
     errors.as_slice().iter().map(ToString::to_string).collect()
 }
 
@@ -44,17 +40,9 @@ fn every_wrong_field_is_named_with_what_is_wrong() {
     let bad_name = format!("spec.containers[0].name: Invalid value: \"A_\": {label}");
     let rows: &[(&str, Value, &[&str])] = &[
         ("/containers", json!([]), &["spec.containers: Required value"]),
-        (
-            "/containers/0/image",
-            Value::Null,
-            &["spec.containers[0].image: Required value"],
-        ),
+        ("/containers/0/image", Value::Null, &["spec.containers[0].image: Required value"]),
         ("/containers/0/name", "A_".into(), &[&bad_name]),
-        (
-            "/containers/0/name",
-            "b".into(),
-            &["spec.containers[1].name: Duplicate value: \"b\""],
-        ),
+        ("/containers/0/name", "b".into(), &["spec.containers[1].name: Duplicate value: \"b\""]),
         (
             "/containers/0/ports/0/containerPort",
             70000.into(),
