@@ -1,5 +1,6 @@
-//! Bodies of requests: JSON or YAML into a JSON tree, with what `fieldValidation` has to say about them.
+//! Bodies of requests: JSON, YAML or protobuf into a JSON tree, with what `fieldValidation` has to say about them.
 use crate::kind::KindEntry;
+use crate::protobuf;
 use crate::status::{Reason, Status};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -17,7 +18,7 @@ pub struct Decoded {
 /// How deep a body may nest: a deeper one would exhaust the stack of whoever walks it.
 const MAX_DEPTH: usize = 128;
 
-/// Reads JSON or YAML, told apart by the media type; without one, by the first character. Errors: BadRequest for a
+/// Reads JSON, YAML or protobuf, told apart by the media type; without one, by the first character. Errors: BadRequest for a
 /// body that is broken, UnsupportedMediaType.
 pub fn decode(body: &[u8], content_type: Option<&str>) -> Result<Decoded, Status> {
     let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
@@ -28,11 +29,16 @@ pub fn decode(body: &[u8], content_type: Option<&str>) -> Result<Decoded, Status
         "application/yaml" | "application/x-yaml" | "text/yaml" | "application/apply-patch+yaml" => true,
         "application/json" | "text/json" => false,
         other if other.ends_with("+json") => false,
+        "application/vnd.kubernetes.protobuf" => {
+            let value = protobuf::read(body)
+                .map_err(|why| Status::bad_request(format!("couldn't get version/kind; {why}")))?;
+            return Ok(Decoded { value, duplicate_fields: Vec::new() });
+        }
         _ => {
             return Err(Status::new(
                 Reason::UnsupportedMediaType,
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json, application/yaml",
+                 application/json, application/yaml, application/vnd.kubernetes.protobuf",
             ));
         }
     };

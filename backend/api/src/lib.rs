@@ -13,6 +13,7 @@ pub mod meta;
 pub mod observed;
 pub mod patch;
 pub mod placement;
+pub mod protobuf;
 pub mod quantity;
 pub mod registry;
 #[cfg(feature = "schema")]
