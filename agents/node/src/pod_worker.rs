@@ -26,6 +26,9 @@ const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices.discovery.k8s.io";
 /// Behind the runtime's events: a lost one costs at most this.
 const RELIST: Duration = Duration::from_secs(30);
+/// Before a failed step is tried again; doubles with each failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Milliseconds until a step that did not show yet is taken again.
 const STILL_AT_IT: i64 = 200;
 /// Images pulled at the same time.
@@ -290,14 +293,19 @@ impl Agent {
 /// One pod, until nothing is left of it.
 async fn work(agent: Arc<Agent>, worker: Arc<Worker>) {
     let mut probing: HashMap<String, tokio::task::AbortHandle> = HashMap::new();
+    let mut pause = FIRST_PAUSE;
     loop {
         let (again_at, finished) = match turn(&agent, &worker, &mut probing).await {
             Ok(outcome) => outcome,
             Err(error) => {
-                tracing::warn!(pod = %worker.uid, error = format!("{error:#}"), "a pod's step failed; it is tried again");
-                (Some(Timestamp::now() + 1.seconds()), false)
+                tracing::warn!(pod = %worker.uid, error = format!("{error:#}"), again_in = ?pause, "a pod's step failed");
+                // Not cut short by a wake: whatever changes about the pod, the step would most likely fail again.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
             }
         };
+        pause = FIRST_PAUSE;
         if finished {
             probing.into_values().for_each(|probe| probe.abort());
             let _ = std::fs::remove_dir_all(agent.pod_dir(&worker.uid));
@@ -366,6 +374,10 @@ async fn turn(
         if decision.steps.is_empty() {
             refresh_volumes(agent, &pod, &observed);
             return Ok((decision.check_again_at, false));
+        }
+        let networked = pod["spec"]["hostNetwork"] != true;
+        if networked && decision.steps.contains(&Step::CreateSandbox) && agent.addresses.lock().is_none() {
+            return Ok((None, false)); // `refresh_network` wakes every pod once the node has its range
         }
         if decision.steps == last_steps {
             // A process takes its time to die.
