@@ -269,31 +269,35 @@ async fn connect_inside(pid: i64, port: u16) -> Result<tokio::net::TcpStream> {
     Ok(tokio::net::TcpStream::from_std(outcome.await??)?)
 }
 
+/// Each side's end is told to the other, which may go on speaking.
 async fn forward(socket: Socket, stream: tokio::net::TcpStream) -> Result<()> {
     let (mut reader, mut writer) = stream.into_split();
     let (mut sink, mut frames) = socket.split();
     let outgoing = async {
         let mut buffer = vec![0; 32 * 1024];
         loop {
-            match reader.read(&mut buffer).await? {
-                0 => break,
-                length => sink.send(Message::binary(buffer[..length].to_vec())).await?,
+            // Empty at the end, which is how the end is told.
+            let length = reader.read(&mut buffer).await?;
+            sink.send(Message::binary(buffer[..length].to_vec())).await?;
+            if length == 0 {
+                return anyhow::Ok(());
             }
         }
-        sink.close().await?;
-        Ok(())
     };
     let incoming = async {
         loop {
             match frames.next().await {
+                Some(Ok(Message::Binary(bytes))) if bytes == pilothouse_protocol::END_OF_INPUT => {
+                    writer.shutdown().await?;
+                    return anyhow::Ok(());
+                }
                 Some(Ok(Message::Binary(bytes))) => writer.write_all(&bytes).await?,
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                _ => return Ok(()),
+                _ => bail!("the client left"),
             }
         }
     };
-    tokio::select! {
-        ended = outgoing => ended,
-        left = incoming => left,
-    }
+    tokio::try_join!(outgoing, incoming)?;
+    sink.close().await?;
+    Ok(())
 }

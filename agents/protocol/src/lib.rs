@@ -66,6 +66,9 @@ pub enum NodeMessage {
     StreamFailed { id: String, code: u16, message: String },
 }
 
+/// A frame that ends one direction of a port-forward.
+pub const END_OF_INPUT: &[u8] = &[];
+
 /// What a stream is for. Pods are named with their UID.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
@@ -86,8 +89,8 @@ pub enum StreamRequest {
     },
     #[serde(rename_all = "camelCase")]
     Attach { pod: PodRef, container: String, stdin: bool, stdout: bool, stderr: bool, tty: bool },
-    /// Binary frames without channel byte: the bytes of one TCP connection to `port` inside the pod. The agent closes
-    /// with reason text when the connection is refused.
+    /// Binary frames without channel byte: the bytes of one TCP connection to `port` inside the pod. Each side's
+    /// [`END_OF_INPUT`] says that no more will come from it, while the other may go on.
     #[serde(rename_all = "camelCase")]
     PortForward { pod: PodRef, port: u16 },
 }

@@ -36,7 +36,7 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
         ("finalize", &Method::PUT) => finalize(&call, body).await,
         ("token", &Method::POST) => token(&call, body).await,
         ("ephemeralcontainers" | "resize", &Method::GET) => read::get(&call).await,
-        ("log", &Method::GET) => streams::log(&call).await,
+        ("log", &Method::GET) => streams::log(&call, parts).await,
         ("exec" | "attach", _) => streams::exec(call, parts).await,
         ("portforward", _) => portforward::handle(call, parts).await,
         _ => Err(routes::not_found()),

@@ -1,20 +1,30 @@
 //! Logs, exec and attach: the client's stream, joined to one that the pod's node opens.
 use super::super::resources::Call;
 use super::parent;
-use crate::node_hub::NodeStream;
+use super::spdy::{self, Accepted};
+use crate::node_hub::{Hub, NodeStream};
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use pilothouse_api::{Status, meta};
 use pilothouse_protocol::{LogOptions, PodRef, StreamRequest, channel};
 use serde_json::Value;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
 
-/// In the order of preference.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// Of `exec` and `attach`, in the order of preference. The first version ends without an exit status.
+const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", V4, "channel.k8s.io"];
+const V4: &str = "v4.channel.k8s.io";
+/// Of logs that a browser reads.
+const LOG_PROTOCOLS: [&str; 1] = ["binary.k8s.io"];
+/// How long a client may take to open the streams it asked for.
+const STREAMS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pod that runs somewhere, with the node to ask.
 pub struct Target {
@@ -80,7 +90,7 @@ fn is_waiting(pod: &Value, container: &str) -> Option<String> {
     }
 }
 
-pub async fn log(call: &Call) -> Result<Response, Status> {
+pub async fn log(call: &Call, parts: &mut Parts) -> Result<Response, Status> {
     let target = target(call).await?;
     let container = container(call, &target.object)?;
     if let Some(reason) = is_waiting(&target.object, &container) {
@@ -98,6 +108,10 @@ pub async fn log(call: &Call) -> Result<Response, Status> {
         limit_bytes: number("limitBytes"),
     };
     let request = StreamRequest::Logs { pod: target.pod, container, options };
+    let socket = match parts.headers.contains_key(header::UPGRADE) {
+        true => Some(negotiate(parts, &LOG_PROTOCOLS).await?.0),
+        false => None,
+    };
     let stream = call.app.hub.open(&target.node, request).await?;
     let bytes = futures::stream::unfold(stream, |mut stream| async move {
         loop {
@@ -109,7 +123,18 @@ pub async fn log(call: &Call) -> Result<Response, Status> {
             }
         }
     });
-    Ok(([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(bytes)).into_response())
+    Ok(match socket {
+        Some(socket) => socket.on_upgrade(|mut client| async move {
+            let mut bytes = std::pin::pin!(bytes);
+            while let Some(Ok(chunk)) = bytes.next().await {
+                if client.send(Message::Binary(chunk)).await.is_err() {
+                    return;
+                }
+            }
+            let _ = client.send(normal_end()).await;
+        }),
+        None => ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(bytes)).into_response(),
+    })
 }
 
 pub async fn exec(call: Call, parts: &mut Parts) -> Result<Response, Status> {
@@ -117,7 +142,6 @@ pub async fn exec(call: Call, parts: &mut Parts) -> Result<Response, Status> {
     let container = container(&call, &target.object)?;
     let (stdin, tty) = (call.flag("stdin"), call.flag("tty"));
     let (stdout, stderr) = (call.flag("stdout"), call.flag("stderr"));
-    let upgrade = upgrade(parts).await?;
     let request = match call.subresource.as_str() {
         "attach" => StreamRequest::Attach { pod: target.pod, container, stdin, stdout, stderr, tty },
         _ => {
@@ -129,8 +153,24 @@ pub async fn exec(call: Call, parts: &mut Parts) -> Result<Response, Status> {
             StreamRequest::Exec { pod: target.pod, container, command, stdin, stdout, stderr, tty }
         }
     };
+    // Asked for before the node is, so that a client that cannot upgrade starts nothing.
+    if spdy::is_asked(parts) {
+        let wanted = [
+            ("error", true),
+            ("stdin", stdin),
+            ("stdout", stdout),
+            ("stderr", stderr && !tty),
+            ("resize", tty),
+        ];
+        let wanted = wanted.into_iter().filter(|(_, asked)| *asked).map(|(kind, _)| kind).collect();
+        let (hub, node) = (call.app.hub.clone(), target.node);
+        return spdy::upgrade(parts, &[V4], move |transport| {
+            spdy::session(transport, move |streams| bridge(streams, wanted, hub, node, request))
+        });
+    }
+    let (upgrade, protocol) = negotiate(parts, &PROTOCOLS).await?;
     let node = call.app.hub.open(&target.node, request).await?;
-    Ok(upgrade.protocols(PROTOCOLS).on_upgrade(move |client| join(client, node)))
+    Ok(upgrade.on_upgrade(move |client| join(client, node, protocol)))
 }
 
 pub async fn upgrade(parts: &mut Parts) -> Result<WebSocketUpgrade, Status> {
@@ -141,17 +181,37 @@ pub async fn upgrade(parts: &mut Parts) -> Result<WebSocketUpgrade, Status> {
     })
 }
 
+/// A WebSocket that speaks one of `protocols`; a client that names none gets the last.
+pub async fn negotiate(
+    parts: &mut Parts,
+    protocols: &[&'static str],
+) -> Result<(WebSocketUpgrade, &'static str), Status> {
+    let silent = !parts.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let upgrade = upgrade(parts).await?.protocols(protocols.to_vec());
+    let selected = upgrade.selected_protocol();
+    let chosen = protocols.iter().find(|known| selected.is_some_and(|chosen| chosen == **known));
+    match chosen.or_else(|| protocols.last().filter(|_| silent)) {
+        Some(protocol) => Ok((upgrade, protocol)),
+        None => Err(Status::bad_request(format!(
+            "unable to upgrade: unable to negotiate protocol: the server accepts {protocols:?}"
+        ))),
+    }
+}
+
+/// Without a code clients take the end for a failure.
+fn normal_end() -> Message {
+    Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))
+}
+
 /// Frames go through as they are: both sides speak the same protocol. Each direction waits for the other side to read.
-async fn join(client: WebSocket, node: NodeStream) {
-    // Version 4 has no frame that closes one channel.
-    let v5 = client.protocol().is_some_and(|p| p.as_bytes() == PROTOCOLS[0].as_bytes());
+async fn join(client: WebSocket, node: NodeStream, protocol: &str) {
     let (mut to_client, mut from_client) = client.split();
     let (mut to_node, mut from_node) = node.split();
     let down = async {
         while let Some(Ok(frame)) = from_node.next().await {
             match frame {
-                Message::Binary(bytes) if !v5 && bytes.first() == Some(&channel::CLOSE) => {}
                 Message::Binary(bytes) => {
+                    let Some(bytes) = as_spoken(protocol, bytes) else { continue };
                     if to_client.send(Message::Binary(bytes)).await.is_err() {
                         return;
                     }
@@ -160,9 +220,7 @@ async fn join(client: WebSocket, node: NodeStream) {
                 _ => {}
             }
         }
-        // Without a code clients take the end for a failure.
-        let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
-        let _ = to_client.send(Message::Close(Some(frame))).await;
+        let _ = to_client.send(normal_end()).await;
     };
     let up = async {
         while let Some(Ok(frame)) = from_client.next().await {
@@ -181,4 +239,120 @@ async fn join(client: WebSocket, node: NodeStream) {
         std::future::pending::<()>().await;
     };
     tokio::select! { () = down => {}, () = up => {} }
+}
+
+/// A node's frame as an older protocol has it: only version 5 closes single channels, version 1 has failures as text.
+fn as_spoken(protocol: &str, frame: Bytes) -> Option<Bytes> {
+    let newest = protocol == PROTOCOLS[0];
+    match frame.first() {
+        Some(&channel::CLOSE) if !newest => None,
+        Some(&channel::ERROR) if !newest && protocol != V4 => {
+            let status: Value = serde_json::from_slice(&frame[1..]).unwrap_or_default();
+            let message = status["message"].as_str()?;
+            Some([&[channel::ERROR], message.as_bytes()].concat().into())
+        }
+        _ => Some(frame),
+    }
+}
+
+/// Exec and attach over SPDY: each stream of the client's is a channel of the node's.
+async fn bridge(
+    mut streams: mpsc::Receiver<Accepted>,
+    wanted: Vec<&'static str>,
+    hub: Hub,
+    node: String,
+    request: StreamRequest,
+) {
+    let mut opened: HashMap<&'static str, Accepted> = HashMap::new();
+    let collecting = async {
+        while opened.len() < wanted.len() {
+            let stream = streams.recv().await?;
+            let kind = stream.headers.get("streamtype").map(String::as_str).unwrap_or_default();
+            if let Some(kind) = wanted.iter().find(|wanted| **wanted == kind) {
+                opened.insert(kind, stream);
+            }
+        }
+        Some(())
+    };
+    let Ok(Some(())) = tokio::time::timeout(STREAMS_TIMEOUT, collecting).await else { return };
+    let Some(error) = opened.remove("error") else { return };
+    let node = match hub.open(&node, request).await {
+        Ok(stream) => stream,
+        Err(status) => {
+            let _ = error.to_client.send(status.to_json().to_string().into()).await;
+            return error.to_client.end().await;
+        }
+    };
+    let (mut to_node, mut from_node) = node.split();
+    let mut input = |kind| {
+        opened.get_mut(kind).map(|s: &mut Accepted| std::mem::replace(&mut s.from_client, mpsc::channel(1).1))
+    };
+    let (mut stdin, mut resize) = (input("stdin"), input("resize"));
+    let up = async {
+        let mut sizes = Vec::new();
+        loop {
+            let frames: Vec<Bytes> = tokio::select! {
+                bytes = next_of(&mut stdin) => match bytes {
+                    Some(bytes) => vec![[&[channel::STDIN], &bytes[..]].concat().into()],
+                    None => vec![vec![channel::CLOSE, channel::STDIN].into()],
+                },
+                Some(bytes) = next_of(&mut resize) => {
+                    sizes.extend_from_slice(&bytes);
+                    take_values(&mut sizes).iter().map(|size| [&[channel::RESIZE], size.to_string().as_bytes()].concat().into()).collect()
+                }
+            };
+            for frame in frames {
+                if to_node.send(Message::Binary(frame)).await.is_err() {
+                    // The other direction tells how it ended.
+                    return std::future::pending().await;
+                }
+            }
+        }
+    };
+    let down = async {
+        while let Some(Ok(frame)) = from_node.next().await {
+            let Message::Binary(mut bytes) = frame else { continue };
+            if bytes.is_empty() {
+                continue;
+            }
+            let to = match bytes.split_to(1)[0] {
+                channel::STDOUT => opened.get("stdout").map(|s| &s.to_client),
+                channel::STDERR => opened.get("stderr").map(|s| &s.to_client),
+                channel::ERROR => Some(&error.to_client),
+                _ => None,
+            };
+            if let Some(to) = to
+                && to.send(bytes).await.is_err()
+            {
+                return;
+            }
+        }
+        for stream in opened.values().chain([&error]) {
+            stream.to_client.end().await;
+        }
+    };
+    tokio::select! { () = up => {}, () = down => {} }
+}
+
+/// The next chunk; never, where there is no such stream or it has ended before.
+async fn next_of(stream: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+    match stream {
+        None => std::future::pending().await,
+        Some(open) => {
+            let next = open.recv().await;
+            if next.is_none() {
+                *stream = None;
+            }
+            next
+        }
+    }
+}
+
+/// Takes the whole JSON values from the front of what has come.
+fn take_values(bytes: &mut Vec<u8>) -> Vec<Value> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
+    let whole: Vec<Value> = values.by_ref().map_while(Result::ok).collect();
+    let read = values.byte_offset();
+    bytes.drain(..read);
+    whole
 }
