@@ -116,6 +116,11 @@ impl Connection {
         Ok(Self { dialer, outbox, events: receiver.into() })
     }
 
+    /// The server's `host:port`.
+    pub fn server_address(&self) -> String {
+        self.dialer.address.clone()
+    }
+
     pub fn outbox(&self) -> Outbox {
         self.outbox.clone()
     }

@@ -40,6 +40,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
     let runtime = runtime::docker::Docker::connect(&options.docker_host).await?;
     runtime.ensure_pause_image().await.context("cannot import the sandbox image")?;
     let connection = connection::Connection::new(&options)?;
+    let server = connection.server_address();
     let agent = Arc::new(pod_worker::Agent::new(
         options.node_name.clone(),
         options.data_dir,
@@ -52,6 +53,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         () = connection.run(agent.clone(), status, shutdown.clone()) => {}
         () = agent.clone().follow_runtime() => {}
         () = agent.clone().serve_network() => {}
+        () = network::api_proxy::serve(server) => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

@@ -1,4 +1,5 @@
 //! The pods' network on this node: a bridge, a cable to each pod, and rules that turn service addresses into pods'.
+pub mod api_proxy;
 pub mod dns;
 pub mod rules;
 
@@ -11,6 +12,8 @@ use tokio::process::Command;
 
 pub const BRIDGE: &str = "ph0";
 pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// The service `default/kubernetes`.
+pub const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const POD_NETWORK: &str = "10.244.0.0/16";
 const SERVICE_NETWORK: &str = "10.96.0.0/16";
 
@@ -69,7 +72,7 @@ pub async fn set_up(cidr: &str, gateway: Ipv4Addr) -> Result<()> {
     let prefix = cidr.split_once('/').map_or("24", |(_, prefix)| prefix);
     // The route to the services is for machines without a default route: the rules look at a packet only if it can leave.
     ip(&format!(
-        "addr replace {gateway}/{prefix} dev {BRIDGE}\naddr replace {DNS_ADDRESS}/32 dev {BRIDGE}\nlink set {BRIDGE} up\n\
+        "addr replace {gateway}/{prefix} dev {BRIDGE}\naddr replace {DNS_ADDRESS}/32 dev {BRIDGE}\naddr replace {API_ADDRESS}/32 dev {BRIDGE}\nlink set {BRIDGE} up\n\
          route replace {SERVICE_NETWORK} dev {BRIDGE} src {gateway}\n"
     ))
     .await?;

@@ -1,6 +1,6 @@
 //! The command line: subcommands and their options.
 use clap::{Args, Parser, Subcommand};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 #[derive(Parser)]
@@ -45,6 +45,9 @@ pub struct ControlPlaneOptions {
     /// Further names or addresses for the generated certificate
     #[arg(long = "tls-san", value_name = "NAME")]
     pub tls_san: Vec<String>,
+    /// Address at which other machines reach this server [default: the one of --listen, else this machine's first]
+    #[arg(long, value_name = "IP")]
+    pub advertise_address: Option<Ipv4Addr>,
 }
 
 #[derive(Args, Clone)]

@@ -5,7 +5,7 @@ use crate::{kubeconfig, pki, postgres::Postgres};
 use anyhow::{Context, Result, bail};
 use pilothouse_server::RunningServer;
 use rand::RngExt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use tokio::signal::unix::{SignalKind, signal};
 
 const ADMIN: &str = "admin";
@@ -61,9 +61,11 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
     })
     .await
     .context("cannot open the database")?;
+    let advertise = advertised(options, listener.local_addr()?);
     let server = pilothouse_server::start(pilothouse_server::ServerOptions {
         listener,
         dashboard_listener: Some(dashboard_listener),
+        advertise,
         tls: keys.tls,
         ca_pem: keys.ca_pem.clone(),
         store,
@@ -140,6 +142,21 @@ impl ControlPlane {
             database.stop().await;
         }
     }
+}
+
+/// Where other machines reach the API: as told, else where it listens, else this machine's first address.
+fn advertised(options: &ControlPlaneOptions, listening: SocketAddr) -> Option<SocketAddrV4> {
+    let usable = |ip: &Ipv4Addr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_link_local();
+    let listens = match listening.ip() {
+        IpAddr::V4(ip) => Some(ip).filter(usable),
+        IpAddr::V6(_) => None,
+    };
+    let of_machine = || {
+        let links = nix::ifaddrs::getifaddrs().ok()?;
+        links.filter_map(|link| Some(link.address?.as_sockaddr_in()?.ip())).find(usable)
+    };
+    let ip = options.advertise_address.or(listens).or_else(of_machine)?;
+    Some(SocketAddrV4::new(ip, listening.port()))
 }
 
 async fn bind(addr: SocketAddr, option: &str) -> Result<tokio::net::TcpListener> {

@@ -19,7 +19,7 @@ use auth::{Auth, Claims};
 use objects::Objects;
 use pilothouse_api::{Key, Registry};
 use pilothouse_store::{OpenError, PostgresOptions, Store};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -34,6 +34,8 @@ pub struct ServerOptions {
     pub listener: TcpListener,
     /// Where the dashboard is also served in plain HTTP; loopback only.
     pub dashboard_listener: Option<TcpListener>,
+    /// Where other machines reach the TLS listener: what the service `kubernetes` names as its endpoint.
+    pub advertise: Option<SocketAddrV4>,
     pub tls: rustls::ServerConfig,
     pub ca_pem: String,
     pub store: ClusterStore,
@@ -100,7 +102,9 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
             tokio::select! { () = follower => {}, () = stop.cancelled() => {} }
         });
     }
-    auth::bootstrap::run(&state).await.context("cannot make the objects that every cluster has")?;
+    auth::bootstrap::run(&state, options.advertise)
+        .await
+        .context("cannot make the objects that every cluster has")?;
     let addr = options.listener.local_addr()?;
     let dashboard_addr = options.dashboard_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let app = routes::router(state.clone(), shutdown.clone());
@@ -109,7 +113,8 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
         tasks.spawn(listen::plain(listener, app, shutdown.clone()));
     }
     tasks.spawn(state.hub.clone().run(shutdown.clone()));
-    tasks.spawn(loops::run(state.objects.clone(), shutdown.clone()));
+    let settings = pilothouse_controllers::Settings { root_ca: options.ca_pem.into() };
+    tasks.spawn(loops::run(state.objects.clone(), settings, shutdown.clone()));
     Ok(RunningServer { addr, dashboard_addr, state, shutdown, tasks })
 }
 

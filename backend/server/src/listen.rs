@@ -13,10 +13,8 @@ use tokio_util::sync::CancellationToken;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Marks requests that came without TLS: their cookie cannot be `Secure`.
-#[derive(Clone, Copy, Debug)]
-pub struct PlainHttp;
-/// The header the plain listener adds, which nobody outside can send: it is removed from every request first.
+/// The header that marks requests without TLS, whose cookie cannot be `Secure`. Nobody outside can send it: it is removed
+/// from every request first.
 pub const PLAIN_HTTP: &str = "x-pilothouse-plain-http";
 
 pub async fn tls(

@@ -1,5 +1,5 @@
 //! Services as nftables rules: one pure function from services and their endpoints to a script.
-use super::{BRIDGE, POD_NETWORK};
+use super::{API_ADDRESS, BRIDGE, POD_NETWORK};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -125,7 +125,8 @@ fn targets(services: &[Arc<Value>], slices: &[Arc<Value>]) -> Vec<Target> {
         let (namespace, name) =
             (meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default());
         let ip = spec["clusterIP"].as_str().unwrap_or_default();
-        if matches!(ip, "" | "None") {
+        // The API's address is this node's own: see `api_proxy`.
+        if matches!(ip, "" | "None") || ip == API_ADDRESS.to_string() {
             continue;
         }
         let behind = by_service.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default();

@@ -1,16 +1,17 @@
 //! What every cluster has from its first moment: namespaces, the service of the API itself, the usual roles.
-use crate::objects::{Actor, WriteOptions};
+use crate::objects::{Actor, Part, WriteOptions};
 use crate::state::AppState;
 use anyhow::Result;
 use pilothouse_api::{Key, Reason, meta};
 use serde_json::{Value, json};
+use std::net::SocketAddrV4;
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// Makes what is missing; what an administrator changed stays.
-pub async fn run(app: &AppState) -> Result<()> {
+pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> {
     let actor = Actor::system("bootstrap");
     for namespace in NAMESPACES {
         make(app, &actor, "namespaces", "", json!({"metadata": {"name": namespace}})).await?;
@@ -21,6 +22,9 @@ pub async fn run(app: &AppState) -> Result<()> {
         "spec": {"clusterIP": format!("{a}.{b}.0.1"), "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]},
     });
     make(app, &actor, "services", "default", service).await?;
+    if let Some(address) = advertise {
+        advertise_api(app, &actor, address).await?;
+    }
     for (name, rules) in roles() {
         let labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
         let role = json!({"metadata": {"name": name, "labels": labels}, "rules": rules});
@@ -40,6 +44,34 @@ pub async fn run(app: &AppState) -> Result<()> {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}, "subjects": subjects,
         });
         make(app, &actor, "clusterrolebindings.rbac.authorization.k8s.io", "", binding).await?;
+    }
+    Ok(())
+}
+
+/// The service has no selector, so what is behind it is written here, and again at each start.
+async fn advertise_api(app: &AppState, actor: &Actor, address: SocketAddrV4) -> Result<()> {
+    let (ip, port) =
+        (address.ip().to_string(), json!({"name": "https", "port": address.port(), "protocol": "TCP"}));
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": &ip}], "ports": [&port]}],
+    });
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": [&ip], "conditions": {"ready": true}}], "ports": [&port],
+    });
+    for (resource, object) in [("endpoints", endpoints), ("endpointslices.discovery.k8s.io", slice)] {
+        make(app, actor, resource, "default", object.clone()).await?;
+        let Some(entry) = app.registry.by_resource(resource) else { continue };
+        let renew = |old: &Value| {
+            let mut new = old.clone();
+            for field in ["subsets", "endpoints", "ports"].into_iter().filter(|f| !object[f].is_null()) {
+                new[field] = object[field].clone();
+            }
+            Ok(new)
+        };
+        let options = WriteOptions::default();
+        app.objects.update(actor, &entry, "default", "kubernetes", Part::Spec, &options, renew).await?;
     }
     Ok(())
 }

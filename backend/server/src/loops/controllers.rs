@@ -6,7 +6,7 @@ use super::work_queue::{Task, WorkQueue};
 use crate::objects::{self, Actor, Objects, WriteOptions};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed, Reason, Revision, Status};
-use pilothouse_controllers::{Action, Cluster, Controller, Part, Plan};
+use pilothouse_controllers::{Action, Cluster, Controller, Part, Plan, Settings};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ const CONCURRENCY: usize = 64;
 /// Every key is visited at least so often, whatever was missed.
 const RESYNC: Duration = Duration::from_secs(300);
 
-pub async fn run(objects: Objects, events: EventRecorder, shutdown: CancellationToken) {
+pub async fn run(objects: Objects, settings: Settings, events: EventRecorder, shutdown: CancellationToken) {
     let mut shell = Shell {
         controllers: pilothouse_controllers::all().into_iter().map(Arc::from).collect(),
         feed: Feed::new(objects.store().clone(), None),
-        cluster: Cluster::default(),
+        cluster: Cluster::new(settings),
         queue: WorkQueue::default(),
         running: JoinSet::new(),
         tasks: HashMap::new(),
@@ -77,7 +77,7 @@ impl Shell {
     fn observe(&mut self, step: Step) {
         match step {
             Step::Snapshot(state) => {
-                self.cluster = Cluster::default();
+                self.cluster = Cluster::new(self.cluster.settings.clone());
                 let now = Timestamp::now();
                 for change in &state {
                     self.cluster.apply(change, now);

@@ -8,10 +8,11 @@ mod work_queue;
 pub use events::EventRecorder;
 
 use crate::objects::Objects;
+use pilothouse_controllers::Settings;
 use tokio_util::sync::CancellationToken;
 
 /// Waits for the leadership, runs all loops while it lasts, and starts over; ends with `shutdown`.
-pub async fn run(objects: Objects, shutdown: CancellationToken) {
+pub async fn run(objects: Objects, settings: Settings, shutdown: CancellationToken) {
     let mut lock = objects.store().leader_lock();
     while !shutdown.is_cancelled() {
         tokio::select! {
@@ -23,7 +24,7 @@ pub async fn run(objects: Objects, shutdown: CancellationToken) {
         let events = EventRecorder::start(objects.clone(), term.clone());
         let loops = async {
             tokio::join!(
-                controllers::run(objects.clone(), events.clone(), term.clone()),
+                controllers::run(objects.clone(), settings.clone(), events.clone(), term.clone()),
                 scheduler::run(objects.clone(), events.clone(), term.clone()),
             );
         };
