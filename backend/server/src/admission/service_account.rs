@@ -31,10 +31,10 @@ impl ServiceAccount {
         let has_secrets =
             spec.get("imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
         let account = account.map(|account| account.value()).unwrap_or_default();
-        if let (false, Some(secrets)) = (has_secrets, account["imagePullSecrets"].as_array()) {
-            if !secrets.is_empty() {
-                spec.insert("imagePullSecrets".into(), secrets.clone().into());
-            }
+        if let (false, Some(secrets)) = (has_secrets, account["imagePullSecrets"].as_array())
+            && !secrets.is_empty()
+        {
+            spec.insert("imagePullSecrets".into(), secrets.clone().into());
         }
         spec.insert("serviceAccountName".into(), name.clone().into());
         spec.insert("serviceAccount".into(), name.into());

@@ -14,11 +14,13 @@ const READ: &[&str] = &["get", "list", "watch"];
 
 /// One object a pod needs: resource, namespace, name.
 type Need = (&'static str, String, String);
+/// Namespace and name.
+type PodName = (Arc<str>, Arc<str>);
 
 #[derive(Default)]
 struct Index {
-    /// By the pod's namespace and name: its node and what it needs there.
-    pods: HashMap<(Arc<str>, Arc<str>), (String, Vec<Need>)>,
+    /// A pod's node and what it needs there.
+    pods: HashMap<PodName, (String, Vec<Need>)>,
     /// How many pods of a node need an object.
     needs: HashMap<String, HashMap<Need, usize>>,
 }

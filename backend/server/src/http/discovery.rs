@@ -38,11 +38,8 @@ pub async fn version() -> Response {
 }
 
 /// Who is not known learns nothing of what there is.
-fn known(app: &AppState, headers: &HeaderMap) -> Result<Arc<Registry>, Response> {
-    match app.auth.authenticate(headers) {
-        Some(_) => Ok(app.registry.load()),
-        None => Err(reply::status(&Status::unauthorized())),
-    }
+fn known(app: &AppState, headers: &HeaderMap) -> Result<Arc<Registry>, Status> {
+    app.auth.authenticate(headers).map(|_| app.registry.load()).ok_or_else(Status::unauthorized)
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
@@ -55,7 +52,7 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
 pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let registry = match known(&app, &headers) {
         Ok(registry) => registry,
-        Err(refused) => return refused,
+        Err(refused) => return reply::status(&refused),
     };
     if wants_aggregated(&headers) {
         return aggregated(&registry, true);
@@ -90,7 +87,7 @@ fn group_json(group: &str, versions: &[&str]) -> Value {
 pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let registry = match known(&app, &headers) {
         Ok(registry) => registry,
-        Err(refused) => return refused,
+        Err(refused) => return reply::status(&refused),
     };
     if wants_aggregated(&headers) {
         return aggregated(&registry, false);
@@ -103,7 +100,7 @@ pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response
 pub async fn group(State(app): State<AppState>, Path(group): Path<String>, headers: HeaderMap) -> Response {
     let registry = match known(&app, &headers) {
         Ok(registry) => registry,
-        Err(refused) => return refused,
+        Err(refused) => return reply::status(&refused),
     };
     match versions(&registry).get(group.as_str()) {
         Some(versions) => {
@@ -143,7 +140,7 @@ fn of<'a>(
 fn resources(app: &AppState, group: &str, version: &str, headers: &HeaderMap) -> Response {
     let registry = match known(app, headers) {
         Ok(registry) => registry,
-        Err(refused) => return refused,
+        Err(refused) => return reply::status(&refused),
     };
     let mut list = Vec::new();
     for entry in of(&registry, group, version) {
@@ -238,14 +235,14 @@ fn aggregated_resource(entry: &KindEntry) -> Value {
 pub async fn openapi_v2(State(app): State<AppState>, headers: HeaderMap) -> Response {
     match known(&app, &headers) {
         Ok(registry) => reply::json(StatusCode::OK, &schema::v2(&registry)),
-        Err(refused) => refused,
+        Err(refused) => reply::status(&refused),
     }
 }
 
 pub async fn openapi_v3_index(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let registry = match known(&app, &headers) {
         Ok(registry) => registry,
-        Err(refused) => return refused,
+        Err(refused) => return reply::status(&refused),
     };
     let paths: serde_json::Map<String, Value> = schema::group_versions(&registry)
         .into_iter()
@@ -267,7 +264,7 @@ pub async fn openapi_v3(
 ) -> Response {
     let registry = match known(&app, &headers) {
         Ok(registry) => registry,
-        Err(refused) => return refused,
+        Err(refused) => return reply::status(&refused),
     };
     match DOCUMENTS.get_or_init(|| schema::v3(&registry)).get(&path) {
         Some(document) => reply::json(StatusCode::OK, document),

@@ -157,12 +157,13 @@ fn take_apart(app: AppState, actor: Actor, parts: &Parts) -> Result<Call, Status
     let (name, subresource) = match rest {
         [] => ("", String::new()),
         [name] => (*name, String::new()),
-        [name, below @ ..] => (*name, below.join("/")),
+        [name, subresource] => (*name, (*subresource).to_owned()),
+        // Its path goes on in what is proxied.
+        [name, "proxy", ..] => (*name, "proxy".to_owned()),
+        _ => return Err(routes::not_found()),
     };
     let query_list = parse_query(parts.uri.query().unwrap_or_default());
-    if let Some(first) = subresource.split('/').next().filter(|s| !s.is_empty())
-        && entry.subresource(first).is_none()
-    {
+    if !subresource.is_empty() && entry.subresource(&subresource).is_none() {
         return Err(routes::not_found());
     }
     Ok(Call {
@@ -191,11 +192,9 @@ fn verb(method: &Method, call: &Call, watches: bool) -> Result<&'static str, Sta
         Method::DELETE => "delete",
         _ => "",
     };
-    let has = |verb: &str| match call.subresource.split('/').next().filter(|s| !s.is_empty()) {
-        Some(name) => {
-            call.entry.subresource(name).is_some_and(|s| s.verbs.iter().any(|v| v.as_str() == verb))
-        }
-        None => call.entry.verbs.iter().any(|v: &Verb| v.as_str() == verb),
+    let has = |verb: &str| match call.subresource.as_str() {
+        "" => call.entry.verbs.iter().any(|v: &Verb| v.as_str() == verb),
+        name => call.entry.subresource(name).is_some_and(|s| s.verbs.iter().any(|v| v.as_str() == verb)),
     };
     let misplaced = call.subresource.is_empty()
         && (verb == "create") != collection

@@ -19,7 +19,7 @@ async fn server() -> Server {
     let (app, followers) =
         build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
     followers.into_iter().for_each(|follower| drop(tokio::spawn(follower)));
-    crate::auth::bootstrap::run(&app).await.unwrap();
+    crate::auth::bootstrap::run(&app, None).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let router = routes::router(app.clone(), CancellationToken::new());

@@ -1,5 +1,6 @@
 //! Subresources: parts of objects with doors of their own.
 mod portforward;
+mod proxy;
 mod spdy;
 mod streams;
 
@@ -39,6 +40,7 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
         ("log", &Method::GET) => streams::log(&call, parts).await,
         ("exec" | "attach", _) => streams::exec(call, parts).await,
         ("portforward", _) => portforward::handle(call, parts).await,
+        ("proxy", _) => proxy::handle(call, parts, body).await,
         _ => Err(routes::not_found()),
     }
 }

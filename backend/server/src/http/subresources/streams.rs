@@ -34,7 +34,11 @@ pub struct Target {
 }
 
 pub async fn target(call: &Call) -> Result<Target, Status> {
-    let object = parent(call).await?.value();
+    target_of(call, parent(call).await?.value())
+}
+
+/// `object` is the pod that `call` names.
+pub fn target_of(call: &Call, object: Value) -> Result<Target, Status> {
     let node = object["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", call.name)));

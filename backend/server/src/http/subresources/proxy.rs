@@ -1,0 +1,253 @@
+//! `pods/proxy` and `services/proxy`: an HTTP request, passed on to a port of a pod over its node's line.
+use super::super::resources::Call;
+use super::parent;
+use super::streams::{Target, target_of};
+use crate::node_hub::NodeStream;
+use axum::body::Body;
+use axum::extract::ws::Message;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use pilothouse_api::{Key, Reason, Status};
+use pilothouse_protocol::{END_OF_INPUT, StreamRequest};
+use serde_json::Value;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+/// What may be under way between the two sides.
+const BUFFER: usize = 64 * 1024;
+/// How long a pod may think before it answers; the answer itself may take as long as it likes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// About one connection, so not for the next one. `upgrade` is added again where it is asked for.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Response, Status> {
+    let path = path_below(parts.uri.path(), &call);
+    if path.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
+        // So that the page's relative links lead below it.
+        let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+        let to = format!("{}/{query}", parts.uri.path());
+        return Ok((StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, to)]).into_response());
+    }
+    let backend = Backend::named(&call.name)?;
+    let hub = call.app.hub.clone();
+    let (target, port) = match call.entry.kind.as_str() {
+        "Pod" => of_pod(call, &backend).await?,
+        "Service" => of_service(call, &backend).await?,
+        _ => return Err(crate::routes::not_found()),
+    };
+    let stream = hub.open(&target.node, StreamRequest::PortForward { pod: target.pod, port }).await?;
+    let (ours, theirs) = tokio::io::duplex(BUFFER);
+    tokio::spawn(pump(theirs, stream));
+    exchange(ours, parts, &path, body).await
+}
+
+/// `[SCHEME:]NAME[:PORT]`.
+struct Backend {
+    name: String,
+    port: String,
+}
+
+impl Backend {
+    fn named(text: &str) -> Result<Self, Status> {
+        let (name, port) = match text.split(':').collect::<Vec<_>>()[..] {
+            [name] => (name, ""),
+            [name, port] if !matches!(name, "http" | "https") => (name, port),
+            ["http", name] => (name, ""),
+            ["http" | "", name, port] => (name, port),
+            ["https", ..] => {
+                return Err(Status::bad_request(
+                    "https is not spoken to what is proxied: leave the scheme away",
+                ));
+            }
+            _ => {
+                return Err(Status::bad_request(format!(
+                    "invalid request {text:?}: expected NAME or NAME:PORT"
+                )));
+            }
+        };
+        Ok(Self { name: name.to_owned(), port: port.to_owned() })
+    }
+}
+
+async fn of_pod(mut call: Call, backend: &Backend) -> Result<(Target, u16), Status> {
+    call.name.clone_from(&backend.name);
+    let object = parent(&call).await?.value();
+    let ports = || {
+        let containers = object["spec"]["containers"].as_array().into_iter().flatten();
+        containers.flat_map(|c| c["ports"].as_array().into_iter().flatten())
+    };
+    let port = match backend.port.as_str() {
+        "" => ports().find_map(|p| p["containerPort"].as_u64()).unwrap_or(80),
+        text => match text.parse() {
+            Ok(number) => number,
+            Err(_) => {
+                ports().find(|p| p["name"] == text).and_then(|p| p["containerPort"].as_u64()).unwrap_or(0)
+            }
+        },
+    };
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
+    let port =
+        port.ok_or_else(|| unavailable(format!("pod {:?} has no port {:?}", backend.name, backend.port)))?;
+    Ok((target_of(&call, object)?, port))
+}
+
+/// A ready pod of the service, any of them.
+async fn of_service(mut call: Call, backend: &Backend) -> Result<(Target, u16), Status> {
+    call.name.clone_from(&backend.name);
+    let service = parent(&call).await?.value();
+    let wanted = |port: &&Value| match backend.port.as_str() {
+        "" => true,
+        text => {
+            port["name"] == text || port["port"].as_u64().is_some_and(|number| number.to_string() == text)
+        }
+    };
+    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let port = ports.iter().find(wanted);
+    let port = port.ok_or_else(|| {
+        unavailable(format!("no service port {:?} found for service {:?}", backend.port, backend.name))
+    })?;
+    let slices = call.app.store.list("endpointslices.discovery.k8s.io", Some(&call.namespace)).objects;
+    let mut ready = Vec::new();
+    for slice in slices.iter().map(|slice| slice.value()) {
+        let of_service = slice["metadata"]["labels"]["kubernetes.io/service-name"] == backend.name.as_str();
+        let name = port["name"].as_str().unwrap_or_default();
+        let numbers = slice["ports"].as_array().into_iter().flatten();
+        let number = numbers
+            .filter(|p| p["name"].as_str().unwrap_or_default() == name)
+            .find_map(|p| p["port"].as_u64());
+        let Some(number) = number.and_then(|n| u16::try_from(n).ok()).filter(|_| of_service) else {
+            continue;
+        };
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            let pod = &endpoint["targetRef"];
+            if endpoint["conditions"]["ready"] != false && pod["kind"] == "Pod" {
+                ready.extend(pod["name"].as_str().map(|name| (name.to_owned(), number)));
+            }
+        }
+    }
+    if ready.is_empty() {
+        return Err(unavailable(format!("no endpoints available for service {:?}", backend.name)));
+    }
+    let (name, number) = ready.swap_remove(rand::random_range(0..ready.len()));
+    let key = Key::new("pods", call.namespace.as_str(), name.as_str());
+    let pod = call.app.store.get(&key).ok_or_else(|| Status::not_found("pods", &name))?.value();
+    call.name = name;
+    Ok((target_of(&call, pod)?, number))
+}
+
+fn unavailable(message: String) -> Status {
+    Status::new(Reason::ServiceUnavailable, message)
+}
+
+/// What follows `…/proxy`, as it was sent.
+fn path_below(path: &str, call: &Call) -> String {
+    let before = if call.namespace.is_empty() { 6 } else { 8 };
+    let core = if call.entry.group.is_empty() { 0 } else { 1 };
+    let rest = path.splitn(before + core, '/').nth(before + core - 1);
+    rest.map(|rest| format!("/{rest}")).unwrap_or_default()
+}
+
+/// Joins the request's side with the node's until one of them is gone.
+async fn pump(side: DuplexStream, node: NodeStream) {
+    let (mut reader, mut writer) = tokio::io::split(side);
+    let (mut to_node, mut from_node) = node.split();
+    let up = async {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(length) = reader.read(&mut buffer).await {
+            // Empty at the end, which is how the end is told.
+            let frame = Message::Binary(Bytes::copy_from_slice(&buffer[..length]));
+            if to_node.send(frame).await.is_err() || length == 0 {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let down = async {
+        while let Some(Ok(message)) = from_node.next().await {
+            match message {
+                Message::Binary(bytes) if bytes == END_OF_INPUT => break,
+                Message::Binary(bytes) => {
+                    if writer.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+                Message::Close(_) => break,
+                _ => {}
+            }
+        }
+        let _ = writer.shutdown().await;
+    };
+    tokio::select! { () = up => {}, () = down => {} }
+}
+
+async fn exchange(side: DuplexStream, parts: &mut Parts, path: &str, body: Body) -> Result<Response, Status> {
+    let failed = |error: hyper::Error| unavailable(format!("error trying to reach the pod: {error}"));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(side)).await.map_err(failed)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a proxied connection ended");
+        }
+    });
+    let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let upgrade = parts.headers.get(header::UPGRADE).cloned();
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() =
+        format!("{path}{query}").parse::<Uri>().map_err(|e| Status::bad_request(e.to_string()))?;
+    let host = parts.headers.get(header::HOST).cloned();
+    let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    let mut headers = passed_on(&parts.headers, upgrade.as_ref());
+    // The caller's credential is for us alone.
+    headers.remove(header::AUTHORIZATION);
+    headers.remove(header::COOKIE);
+    if let Some(host) = host.or_else(authority) {
+        headers.insert(header::HOST, host);
+    }
+    *request.headers_mut() = headers;
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+    let mut answer = answer
+        .map_err(|_| Status::new(Reason::Timeout, "the pod did not answer in time"))?
+        .map_err(failed)?;
+    let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = passed_on(answer.headers(), upgrade.as_ref().filter(|_| switching));
+    if switching && let Some(client) = parts.extensions.remove::<hyper::upgrade::OnUpgrade>() {
+        let pod = hyper::upgrade::on(&mut answer);
+        tokio::spawn(async move {
+            if let (Ok(client), Ok(pod)) = tokio::join!(client, pod) {
+                let _ =
+                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(pod)).await;
+            }
+        });
+        return Ok(response);
+    }
+    *response.body_mut() = Body::new(answer.into_body());
+    Ok(response)
+}
+
+fn passed_on(headers: &HeaderMap, upgrade: Option<&HeaderValue>) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
+    headers
+}
