@@ -151,9 +151,14 @@ fn advertised(options: &ControlPlaneOptions, listening: SocketAddr) -> Option<So
         IpAddr::V4(ip) => Some(ip).filter(usable),
         IpAddr::V6(_) => None,
     };
+    // The address that packets to the outside would leave with; choosing it sends none.
     let of_machine = || {
-        let links = nix::ifaddrs::getifaddrs().ok()?;
-        links.filter_map(|link| Some(link.address?.as_sockaddr_in()?.ip())).find(usable)
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+        match socket.local_addr().ok()?.ip() {
+            IpAddr::V4(ip) => Some(ip).filter(usable),
+            IpAddr::V6(_) => None,
+        }
     };
     let ip = options.advertise_address.or(listens).or_else(of_machine)?;
     Some(SocketAddrV4::new(ip, listening.port()))

@@ -34,7 +34,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Response, Status> {
-    let path = path_below(parts.uri.path(), &call);
+    let path = path_below(parts.uri.path(), !call.namespace.is_empty());
     if path.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
         // So that the page's relative links lead below it.
         let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
@@ -153,11 +153,10 @@ fn unavailable(message: String) -> Status {
 }
 
 /// What follows `…/proxy`, as it was sent.
-fn path_below(path: &str, call: &Call) -> String {
-    let before = if call.namespace.is_empty() { 6 } else { 8 };
-    let core = if call.entry.group.is_empty() { 0 } else { 1 };
-    let rest = path.splitn(before + core, '/').nth(before + core - 1);
-    rest.map(|rest| format!("/{rest}")).unwrap_or_default()
+fn path_below(path: &str, is_namespaced: bool) -> String {
+    // "", api, version, [namespaces, name,] resource, name, proxy: all proxied kinds are of the core group.
+    let before = if is_namespaced { 8 } else { 6 };
+    path.splitn(before + 1, '/').nth(before).map(|rest| format!("/{rest}")).unwrap_or_default()
 }
 
 /// Joins the request's side with the node's until one of them is gone.
@@ -250,4 +249,28 @@ fn passed_on(headers: &HeaderMap, upgrade: Option<&HeaderValue>) -> HeaderMap {
         headers.insert(header::UPGRADE, protocol.clone());
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_below_goes_on_as_it_was_sent() {
+        let pod = "/api/v1/namespaces/a/pods/p:80/proxy";
+        assert_eq!(path_below(pod, true), "");
+        assert_eq!(path_below(&format!("{pod}/"), true), "/");
+        assert_eq!(path_below(&format!("{pod}/a%2Fb/proxy/"), true), "/a%2Fb/proxy/");
+        assert_eq!(path_below("/api/v1/nodes/n/proxy/x", false), "/x");
+    }
+
+    #[test]
+    fn a_backend_is_named_with_scheme_and_port_or_without() {
+        let read = |text| Backend::named(text).map(|b| (b.name, b.port)).ok();
+        let named = |name: &str, port: &str| Some((name.to_owned(), port.to_owned()));
+        assert_eq!(read("web"), named("web", ""));
+        assert_eq!(read("web:http"), named("web", "http"));
+        assert_eq!(read("http:web:80"), named("web", "80"));
+        assert_eq!(read("https:web:443"), None);
+    }
 }
