@@ -14,11 +14,13 @@ use std::sync::Arc;
 pub const PODS: &str = "pods";
 pub const NODES: &str = "nodes";
 pub const REPLICA_SETS: &str = "replicasets.apps";
+pub const CONTROLLER_REVISIONS: &str = "controllerrevisions.apps";
+pub const CLAIMS: &str = "persistentvolumeclaims";
 pub const LEASES: &str = "leases.coordination.k8s.io";
 pub const NODE_LEASES: &str = "kube-node-lease";
 
 /// Of what one controller may take over from another.
-const ADOPTABLE: [&str; 2] = [PODS, REPLICA_SETS];
+const ADOPTABLE: [&str; 3] = [PODS, REPLICA_SETS, CONTROLLER_REVISIONS];
 
 /// Two names; of an object its namespace and name.
 type Address = (Arc<str>, Arc<str>);
@@ -234,6 +236,11 @@ impl Cluster {
 
     pub fn uid(&self, key: &Key) -> Option<&Arc<str>> {
         Some(&self.find_entry(key)?.uid)
+    }
+
+    /// The UIDs of the objects it names as its owners.
+    pub fn owner_uids(&self, key: &Key) -> &[Arc<str>] {
+        self.find_entry(key).map_or(&[], |entry| &entry.owners)
     }
 
     pub fn is_deleting(&self, key: &Key) -> bool {

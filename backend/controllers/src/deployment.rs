@@ -6,6 +6,7 @@ mod tests;
 
 use crate::cluster::{Cluster, PODS, REPLICA_SETS};
 use crate::object::*;
+use crate::workload::owner_keys;
 use crate::{Controller, Part, Plan};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed};
@@ -32,19 +33,7 @@ impl Controller for Deployments {
     fn keys(&self, change: &Observed, cluster: &Cluster) -> Vec<Key> {
         match &*change.key.resource {
             DEPLOYMENTS => vec![change.key.clone()],
-            REPLICA_SETS => {
-                let states = [&change.object, &change.previous].into_iter().flatten();
-                let owners =
-                    states.filter_map(|set| controller_of(set)).filter(|owner| owner["kind"] == "Deployment");
-                let key =
-                    |owner: &Value| Key::new(DEPLOYMENTS, change.key.namespace.clone(), text(owner, "name"));
-                let mut keys: Vec<Key> = owners.map(key).collect();
-                keys.dedup();
-                if let Some(orphan) = change.object.as_deref().filter(|set| controller_of(set).is_none()) {
-                    keys.extend(cluster.selecting(DEPLOYMENTS, &change.key.namespace, &labels(orphan)));
-                }
-                keys
-            }
+            REPLICA_SETS => owner_keys(change, "Deployment", DEPLOYMENTS, cluster),
             // Recreate waits for the last old pod.
             PODS if change.object.as_deref().is_none_or(is_terminal) => {
                 let labels = change.latest().map(labels).unwrap_or_default();
@@ -137,17 +126,6 @@ fn bare_template(template: &Value) -> Value {
         metadata.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty()));
     }
     bare
-}
-
-/// `25%` or a number, of `total`.
-fn bound(value: &Value, total: i64, round_up: bool) -> i64 {
-    match value {
-        Value::String(text) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            (total * percent + if round_up { 99 } else { 0 }) / 100
-        }
-        other => count(other),
-    }
 }
 
 struct Rollout<'a> {

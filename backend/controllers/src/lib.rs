@@ -9,6 +9,7 @@ pub mod pod;
 mod deployment;
 mod endpoint_slice;
 mod garbage_collection;
+mod history;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -19,6 +20,8 @@ mod properties;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod stateful_set;
+mod workload;
 #[cfg(test)]
 mod world;
 
@@ -52,5 +55,6 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(pod_garbage_collection::PodGarbageCollection),
         Box::new(root_ca::RootCa),
         Box::new(service_account::ServiceAccounts),
+        Box::new(stateful_set::StatefulSets),
     ]
 }

@@ -75,6 +75,17 @@ pub fn later(at: Timestamp, seconds: i64) -> Timestamp {
     at.checked_add(seconds.seconds()).unwrap_or(at)
 }
 
+/// `25%` or a number, of `total`.
+pub fn bound(value: &Value, total: i64, round_up: bool) -> i64 {
+    match value {
+        Value::String(text) => {
+            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
+            (total * percent + if round_up { 99 } else { 0 }) / 100
+        }
+        other => count(other),
+    }
+}
+
 /// RFC 3339 in whole seconds, as the API writes times.
 pub fn stamp(now: Timestamp) -> Value {
     Timestamp::from_second(now.as_second()).unwrap_or(now).to_string().into()

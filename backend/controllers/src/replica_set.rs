@@ -2,21 +2,15 @@
 use crate::cluster::{Cluster, PODS, REPLICA_SETS};
 use crate::object::*;
 use crate::pod::{Phase, Pod};
+use crate::workload::{BURST, claim, is_available, new_names, owner_keys, pod_from_template};
 use crate::{Controller, Part, Plan};
 use pilothouse_api::jiff::Timestamp;
-use pilothouse_api::selector::LabelSelector;
 use pilothouse_api::{Key, Observed};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 pub struct ReplicaSets;
-
-/// The most pods one plan creates or deletes: the rest follows once these are seen.
-const BURST: usize = 500;
-/// Room for the suffix in a name of at most 63 letters, which the pod's host name needs.
-const LONGEST_PREFIX: usize = 57;
-const SUFFIX_LENGTH: usize = 5;
 
 impl Controller for ReplicaSets {
     fn name(&self) -> &'static str {
@@ -26,7 +20,7 @@ impl Controller for ReplicaSets {
     fn keys(&self, change: &Observed, cluster: &Cluster) -> Vec<Key> {
         match &*change.key.resource {
             REPLICA_SETS => vec![change.key.clone()],
-            PODS => pod_keys(change, cluster),
+            PODS => owner_keys(change, "ReplicaSet", REPLICA_SETS, cluster),
             _ => Vec::new(),
         }
     }
@@ -41,7 +35,7 @@ impl Controller for ReplicaSets {
         let Some(selector) = cluster.selector(key) else {
             return plan;
         };
-        let pods = claim(&set, selector, cluster, &mut plan);
+        let pods = claim(&set, selector, cluster, &mut plan, |_, pod| pod.is_active());
         if !is_deleting(&set) {
             scale(key, &set, &pods, cluster, &mut plan);
         }
@@ -52,52 +46,10 @@ impl Controller for ReplicaSets {
     }
 }
 
-/// The sets that a pod's change concerns: its controller now and before, or those that might adopt it.
-fn pod_keys(change: &Observed, cluster: &Cluster) -> Vec<Key> {
-    let states = [&change.object, &change.previous].into_iter().flatten();
-    let owners = states.filter_map(|pod| controller_of(pod)).filter(|owner| owner["kind"] == "ReplicaSet");
-    let mut keys: Vec<Key> = owners
-        .map(|owner| Key::new(REPLICA_SETS, change.key.namespace.clone(), text(owner, "name")))
-        .collect();
-    keys.dedup();
-    if let Some(pod) = cluster.pod(&change.key).filter(|pod| pod.controller.is_none()) {
-        keys.extend(cluster.selecting(REPLICA_SETS, &change.key.namespace, &pod.labels));
-    }
-    keys
-}
-
-/// The set's active pods. Pods that match and have no controller are adopted, those that match no longer are let go.
-fn claim<'a>(
-    set: &Value,
-    selector: &LabelSelector,
-    cluster: &'a Cluster,
-    plan: &mut Plan,
-) -> Vec<(&'a Key, &'a Pod)> {
-    let mut claimed = Vec::new();
-    for (key, pod) in cluster.controlled_pods(uid(set)).filter(|(_, pod)| pod.is_active()) {
-        if selector.matches(&pod.labels) {
-            claimed.push((key, pod));
-        } else if let Some(object) = cluster.get(key) {
-            plan.update(key.clone(), released(&object, uid(set)), Part::Spec);
-        }
-    }
-    if is_deleting(set) {
-        return claimed;
-    }
-    for key in cluster.orphans(PODS, text(&set["metadata"], "namespace")) {
-        let pod = cluster.pod(key).filter(|pod| pod.is_active() && selector.matches(&pod.labels));
-        if let Some((pod, object)) = pod.zip(cluster.get(key)) {
-            plan.update(key.clone(), adopted(&object, set), Part::Spec);
-            claimed.push((key, pod));
-        }
-    }
-    claimed
-}
-
 fn scale(key: &Key, set: &Value, pods: &[(&Key, &Pod)], cluster: &Cluster, plan: &mut Plan) {
     let desired = usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0);
     if pods.len() < desired {
-        for pod_name in new_names(key, set, cluster, (desired - pods.len()).min(BURST)) {
+        for pod_name in new_names(name(set), set, cluster, (desired - pods.len()).min(BURST)) {
             let pod = pod_from_template(set, &pod_name);
             plan.create(Key::new(PODS, key.namespace.clone(), pod_name.as_str()), pod);
             plan.event(set, "Normal", "SuccessfulCreate", format!("Created pod: {pod_name}"));
@@ -124,34 +76,6 @@ fn scale(key: &Key, set: &Value, pods: &[(&Key, &Pod)], cluster: &Cluster, plan:
         plan.delete(pod_key.clone(), &pod);
         plan.event(set, "Normal", "SuccessfulDelete", format!("Deleted pod: {}", pod_key.name));
     }
-}
-
-/// Names for new pods. They follow from what is seen of the set and its pods: two plans on the same view, or one plan on
-/// a view that lags, name the same pods, so that a repeat is refused by the store instead of doubled.
-fn new_names(key: &Key, set: &Value, cluster: &Cluster, count: usize) -> Vec<String> {
-    let seen = cluster.dependents(uid(set)).fold(0_u64, |seen, key| seen ^ hash(&[&key.name]));
-    let salt = format!("{}/{}/{seen}", uid(set), text(&set["metadata"], "resourceVersion"));
-    let prefix = name(set).get(..LONGEST_PREFIX).unwrap_or(name(set));
-    let candidates =
-        (0_u64..).map(|i| format!("{prefix}-{}", letters(hash(&[&salt, &i.to_string()]), SUFFIX_LENGTH)));
-    let mut names = BTreeSet::new();
-    let free = candidates.filter(|candidate| {
-        !cluster.contains(&Key::new(PODS, key.namespace.clone(), candidate.as_str()))
-            && names.insert(candidate.clone())
-    });
-    free.take(count).collect()
-}
-
-/// A pod of the owner's template, controlled by the owner.
-pub fn pod_from_template(owner: &Value, name: &str) -> Value {
-    let template = &owner["spec"]["template"];
-    let mut metadata = template["metadata"].as_object().cloned().unwrap_or_default();
-    metadata.remove("creationTimestamp");
-    metadata.insert("name".into(), name.into());
-    metadata.insert("generateName".into(), format!("{}-", self::name(owner)).into());
-    metadata.insert("namespace".into(), owner["metadata"]["namespace"].clone());
-    metadata.insert("ownerReferences".into(), json!([controller_reference(owner)]));
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
 }
 
 /// Whom to delete first, smallest first: those that give least (`ActivePodsWithRanks` of Kubernetes' controllers).
@@ -186,14 +110,8 @@ fn status(set: &Value, pods: &[(&Key, &Pod)], now: Timestamp, plan: &mut Plan) -
     let (mut labeled, mut ready, mut available) = (0, 0, 0);
     for (_, pod) in pods {
         labeled += i64::from(template.iter().all(|(key, value)| pod.labels.get(key) == Some(value)));
-        let Some(since) = pod.ready_since else { continue };
-        ready += 1;
-        let available_at = if min_ready > 0 { later(since, min_ready) } else { now };
-        if available_at <= now {
-            available += 1;
-        } else {
-            plan.check_again(available_at);
-        }
+        ready += i64::from(pod.is_ready());
+        available += i64::from(is_available(pod, min_ready, now, plan));
     }
     let mut status = json!({"replicas": pods.len(), "observedGeneration": set["metadata"]["generation"]});
     for (field, value) in
