@@ -1,12 +1,11 @@
 //! The line to the server: dialled by the agent, dialled again when it breaks, and never in the pods' way.
 use crate::AgentOptions;
-use crate::pod_worker::Agent;
+use crate::agent::Agent;
 use anyhow::{Context, Result, bail};
 use futures::{SinkExt, StreamExt};
 use pilothouse_protocol::{CONNECT_PATH, NodeMessage, PROTOCOL, STREAM_PATH, ServerMessage};
 use rand::RngExt;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,30 +22,40 @@ const SILENCE: Duration = Duration::from_secs(35);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Events that may wait for the server; more are dropped.
-const EVENTS: usize = 1024;
+/// Events and requests that may wait for the server; more are dropped.
+const OTHERS: usize = 1024;
 
 pub type Socket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
 
 /// What waits to be told to the server: of each pod only its newest status, whatever the length of an outage.
 #[derive(Clone)]
 pub struct Outbox {
-    statuses: Arc<parking_lot::Mutex<HashMap<String, NodeMessage>>>,
+    statuses: Arc<parking_lot::Mutex<HashMap<String, Vec<NodeMessage>>>>,
     changed: Arc<Notify>,
-    events: mpsc::Sender<NodeMessage>,
+    others: mpsc::Sender<NodeMessage>,
 }
 
 impl Outbox {
-    /// `uid` is the pod's; a later message about it replaces an earlier one.
+    /// `uid` is the pod's, or the node's name; a later message of one sort about it replaces an earlier one. The end of a pod
+    /// does not replace its last status: who waits for it reads there how it ended.
     pub fn tell(&self, uid: &str, message: NodeMessage) {
-        self.statuses.lock().insert(uid.to_owned(), message);
+        let mut statuses = self.statuses.lock();
+        let waiting = statuses.entry(uid.to_owned()).or_default();
+        waiting.retain(|old| std::mem::discriminant(old) != std::mem::discriminant(&message));
+        waiting.push(message);
+        drop(statuses);
         self.changed.notify_one();
     }
 
-    pub fn event(&self, message: NodeMessage) {
-        if self.events.try_send(message).is_err() {
+    /// What is no status: events, requests, failures of streams.
+    pub fn send(&self, message: NodeMessage) {
+        if self.others.try_send(message).is_err() {
             tracing::debug!("an event was dropped: the server is away for long");
         }
+    }
+
+    fn take(&self) -> Vec<NodeMessage> {
+        self.statuses.lock().drain().flat_map(|(_, messages)| messages).collect()
     }
 }
 
@@ -88,7 +97,7 @@ impl Dialer {
 pub struct Connection {
     dialer: Dialer,
     outbox: Outbox,
-    events: tokio::sync::Mutex<mpsc::Receiver<NodeMessage>>,
+    others: tokio::sync::Mutex<mpsc::Receiver<NodeMessage>>,
 }
 
 impl Connection {
@@ -109,11 +118,11 @@ impl Connection {
                 .with_safe_default_protocol_versions()?
                 .with_root_certificates(roots)
                 .with_no_client_auth();
-        let (sender, receiver) = mpsc::channel(EVENTS);
-        let outbox = Outbox { statuses: Arc::default(), changed: Arc::default(), events: sender };
+        let (sender, receiver) = mpsc::channel(OTHERS);
+        let outbox = Outbox { statuses: Arc::default(), changed: Arc::default(), others: sender };
         let dialer =
             Dialer { host, address, credential: options.credential.clone(), tls: Arc::new(tls).into() };
-        Ok(Self { dialer, outbox, events: receiver.into() })
+        Ok(Self { dialer, outbox, others: receiver.into() })
     }
 
     /// The server's `host:port`.
@@ -126,11 +135,11 @@ impl Connection {
     }
 
     /// Keeps a line to the server until `shutdown`.
-    pub async fn run(&self, agent: Arc<Agent>, node: Value, shutdown: CancellationToken) {
+    pub async fn run(&self, agent: Arc<Agent>, shutdown: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         while !shutdown.is_cancelled() {
             let begun = tokio::time::Instant::now();
-            match self.talk(&agent, &node).await {
+            match self.talk(&agent).await {
                 Ok(()) => tracing::info!("the server closed the line"),
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "no line to the server; pods go on")
@@ -143,13 +152,14 @@ impl Connection {
         }
     }
 
-    async fn talk(&self, agent: &Arc<Agent>, node: &Value) -> Result<()> {
+    async fn talk(&self, agent: &Arc<Agent>) -> Result<()> {
         let socket = self.dialer.dial(CONNECT_PATH).await?;
         let (mut sink, mut incoming) = socket.split();
-        send(&mut sink, &NodeMessage::Register { node: node.clone() }).await?;
+        let node = agent.node_object.lock().clone();
+        send(&mut sink, &NodeMessage::Register { node }).await?;
         // The server may have lost what it was told last: every pod tells its status again.
         agent.tell_everything();
-        let mut events = self.events.lock().await;
+        let mut others = self.others.lock().await;
         let mut ping = tokio::time::interval(PING_EVERY);
         let mut heard = tokio::time::Instant::now();
         loop {
@@ -164,12 +174,11 @@ impl Connection {
                     }
                 }
                 () = self.outbox.changed.notified() => {
-                    let waiting: Vec<NodeMessage> = self.outbox.statuses.lock().drain().map(|(_, message)| message).collect();
-                    for message in waiting {
+                    for message in self.outbox.take() {
                         send(&mut sink, &message).await?;
                     }
                 }
-                Some(event) = events.recv() => send(&mut sink, &event).await?,
+                Some(message) = others.recv() => send(&mut sink, &message).await?,
                 _ = ping.tick() => {
                     if heard.elapsed() > SILENCE {
                         bail!("nothing was heard for {SILENCE:?}");
@@ -184,6 +193,7 @@ impl Connection {
         match serde_json::from_str(text).context("the server speaks another protocol")? {
             ServerMessage::Pong => {}
             ServerMessage::Objects { full, changes, .. } => agent.clone().assign(full, changes),
+            ServerMessage::Token { id, outcome } => agent.tokens.answered(&id, outcome),
             ServerMessage::OpenStream { id, request } => {
                 let (agent, dialer, outbox) = (agent.clone(), self.dialer.clone(), self.outbox.clone());
                 tokio::spawn(async move {
@@ -191,7 +201,7 @@ impl Connection {
                         let message = format!("{error:#}");
                         tracing::debug!(stream = %id, error = %message, "a stream failed");
                         let code = if error.is::<crate::streams::Refused>() { 400 } else { 500 };
-                        outbox.event(NodeMessage::StreamFailed { id, code, message });
+                        outbox.send(NodeMessage::StreamFailed { id, code, message });
                     }
                 });
             }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub struct Sources<'a> {
     /// `configmaps` or `secrets`, and a name in the pod's namespace.
     pub find: &'a dyn Fn(&str, &str) -> Option<Arc<Value>>,
+    /// A service account token by audience and seconds, if it is there.
+    pub token: &'a dyn Fn(&str, i64) -> Option<String>,
     pub services: &'a [Arc<Value>],
     pub pod_ip: &'a str,
     pub host_ip: &'a str,
@@ -18,12 +20,10 @@ pub struct Sources<'a> {
 /// The variables in order; an error is a `CreateContainerConfigError`.
 pub fn build(pod: &Value, container: &Value, sources: &Sources<'_>) -> Result<Vec<(String, String)>, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
-    if pod["spec"]["enableServiceLinks"] != false {
-        all.extend(service_links(
-            sources.services,
-            pod["metadata"]["namespace"].as_str().unwrap_or_default(),
-        ));
-    }
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+    // Without links only the API is named.
+    let namespace = if pod["spec"]["enableServiceLinks"] == false { "" } else { namespace };
+    all.extend(service_links(sources.services, namespace));
     for source in container["envFrom"].as_array().into_iter().flatten() {
         let prefix = source["prefix"].as_str().unwrap_or_default();
         for (field, resource) in [("configMapRef", "configmaps"), ("secretRef", "secrets")] {
@@ -164,10 +164,14 @@ pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     result + rest
 }
 
-/// `WEB_SERVICE_HOST` and its like for every service of the namespace.
+/// `WEB_SERVICE_HOST` and its like for every service of the namespace, and for the API.
 fn service_links(services: &[Arc<Value>], namespace: &str) -> BTreeMap<String, String> {
     let mut links = BTreeMap::new();
-    for service in services.iter().filter(|s| s["metadata"]["namespace"] == namespace) {
+    let seen = |s: &&Arc<Value>| {
+        let meta = &s["metadata"];
+        meta["namespace"] == namespace || (meta["namespace"] == "default" && meta["name"] == "kubernetes")
+    };
+    for service in services.iter().filter(seen) {
         let ip = service["spec"]["clusterIP"].as_str().unwrap_or_default();
         let (Some(name), false) = (service["metadata"]["name"].as_str(), matches!(ip, "" | "None")) else {
             continue;
@@ -213,6 +217,7 @@ mod tests {
         };
         let sources = Sources {
             find: &find,
+            token: &|_, _| None,
             services: &[],
             pod_ip: "10.0.0.2",
             host_ip: "1.2.3.4",

@@ -1,7 +1,11 @@
 //! A node's agent: dials the server, runs the pods it is assigned through Docker, and tells how they are.
+mod agent;
 mod assigned;
 mod connection;
+mod containers;
 mod environment;
+mod health;
+mod hooks;
 mod network;
 mod node_status;
 mod pod_sync;
@@ -9,6 +13,8 @@ mod pod_worker;
 mod probes;
 mod runtime;
 mod streams;
+mod termination;
+mod tokens;
 mod volumes;
 
 use anyhow::{Context, Result, bail};
@@ -41,19 +47,20 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
     runtime.ensure_pause_image().await.context("cannot import the sandbox image")?;
     let connection = connection::Connection::new(&options)?;
     let server = connection.server_address();
-    let agent = Arc::new(pod_worker::Agent::new(
+    let agent = Arc::new(agent::Agent::new(
         options.node_name.clone(),
         options.data_dir,
         runtime,
         connection.outbox(),
     ));
-    let status = node_status::collect(&agent.runtime, &options.node_name).await?;
+    node_status::take(&agent).await;
     tracing::info!(node = %options.node_name, "the agent runs");
     tokio::select! {
-        () = connection.run(agent.clone(), status, shutdown.clone()) => {}
+        () = connection.run(agent.clone(), shutdown.clone()) => {}
         () = agent.clone().follow_runtime() => {}
-        () = agent.clone().serve_network() => {}
+        () = network::serve(agent.clone()) => {}
         () = network::api_proxy::serve(server) => {}
+        () = node_status::follow(agent.clone()) => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

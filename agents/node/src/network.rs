@@ -1,14 +1,20 @@
 //! The pods' network on this node: a bridge, a cable to each pod, and rules that turn service addresses into pods'.
 pub mod api_proxy;
 pub mod dns;
-pub mod rules;
+mod keeper;
+mod rules;
+
+pub use keeper::serve;
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
+use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio::sync::Notify;
 
 pub const BRIDGE: &str = "ph0";
 pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -16,6 +22,25 @@ pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const POD_NETWORK: &str = "10.244.0.0/16";
 const SERVICE_NETWORK: &str = "10.96.0.0/16";
+
+/// The network as the rest of the agent sees it.
+#[derive(Default)]
+pub struct Network {
+    /// None until the node's range is known and the bridge stands.
+    pub addresses: Mutex<Option<Addresses>>,
+    /// Services, endpoints or the node's range.
+    pub changed: Notify,
+    /// What names resolve to.
+    pub zone: Mutex<Arc<dns::Zone>>,
+    /// Why the network is not as it should be.
+    pub trouble: Mutex<Option<String>>,
+}
+
+impl Network {
+    pub fn is_up(&self) -> bool {
+        self.addresses.lock().is_some()
+    }
+}
 
 /// A node's range of pod addresses and who holds which.
 pub struct Addresses {
@@ -168,13 +193,6 @@ async fn feed(mut command: Command, input: &str) -> Result<()> {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
-}
-
-/// Replaces all rules of ours in one transaction of the kernel.
-pub async fn apply_rules(rules: &str) -> Result<()> {
-    let mut command = Command::new("nft");
-    command.args(["-f", "-"]);
-    feed(command, rules).await.context("the kernel refused the service rules")
 }
 
 #[cfg(test)]

@@ -1,14 +1,30 @@
-//! Probes: whether a container has started, lives, and may be sent requests.
+//! What probes and hooks do: a command in the container, a request to it, a connection, a pause.
 use crate::runtime::docker::Docker;
-use bollard::exec::{CreateExecOptions, StartExecResults};
-use futures::StreamExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// What probes read of an answer at most.
+/// What is read of an answer at most.
 const READ_LIMIT: usize = 10 * 1024;
+/// A hook's request; its other acts may take what they take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+
+/// The running container that is acted on.
+pub struct Target<'a> {
+    pub docker: &'a Docker,
+    /// Its spec.
+    pub container: &'a Value,
+    pub id: &'a str,
+    /// The pod's.
+    pub address: &'a str,
+}
 
 fn seconds(probe: &Value, field: &str, default: u64) -> Duration {
     Duration::from_secs(probe[field].as_u64().unwrap_or(default))
@@ -26,39 +42,57 @@ pub fn threshold(probe: &Value, field: &str, default: u64) -> u64 {
     probe[field].as_u64().unwrap_or(default).max(1)
 }
 
-/// One try; the error is what the event says.
-pub async fn probe(
-    docker: &Docker,
-    container: &Value,
-    id: &str,
-    pod_ip: &str,
-    probe: &Value,
-) -> Result<(), String> {
+/// One try of a probe; the error is what the event says.
+pub async fn probe(target: &Target<'_>, probe: &Value) -> Result<(), String> {
     let timeout = seconds(probe, "timeoutSeconds", 1).max(Duration::from_secs(1));
-    let trying = async {
-        if probe["exec"].is_object() {
-            exec(docker, id, &probe["exec"]["command"]).await
-        } else if probe["httpGet"].is_object() {
-            http(container, pod_ip, &probe["httpGet"]).await
-        } else if probe["tcpSocket"].is_object() {
-            let socket = &probe["tcpSocket"];
-            let host = socket["host"].as_str().unwrap_or(pod_ip);
-            let port = port(container, &socket["port"]).ok_or("unknown port")?;
-            TcpStream::connect((host, port))
-                .await
-                .map(drop)
-                .map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+    match tokio::time::timeout(timeout, act(target, probe)).await {
+        Ok(outcome) => outcome,
+        Err(_) if probe["exec"].is_object() => Err(format!(
+            "command timed out: {:?} timed out after {timeout:?}",
+            words(&probe["exec"]).join(" ")
+        )),
+        Err(_) => Err(format!("context deadline exceeded: no answer within {timeout:?}")),
+    }
+}
+
+/// Does what a probe or a hook says.
+pub async fn act(target: &Target<'_>, handler: &Value) -> Result<(), String> {
+    if handler["exec"].is_object() {
+        return exec(target, &words(&handler["exec"])).await;
+    }
+    if handler["sleep"].is_object() {
+        tokio::time::sleep(seconds(&handler["sleep"], "seconds", 0)).await;
+        return Ok(());
+    }
+    let request = async {
+        if handler["httpGet"].is_object() {
+            http(target, &handler["httpGet"]).await
+        } else if handler["grpc"].is_object() {
+            grpc(target, &handler["grpc"]).await
+        } else if handler["tcpSocket"].is_object() {
+            let (host, port) = place(target, &handler["tcpSocket"])?;
+            dial(&host, port).await.map(drop)
         } else {
-            Err("this kind of probe is not supported yet".into())
+            Err("missing probe handler".into())
         }
     };
-    tokio::time::timeout(timeout, trying)
-        .await
-        .unwrap_or_else(|_| Err(format!("timed out after {timeout:?}")))
+    tokio::time::timeout(REQUEST_TIMEOUT, request).await.unwrap_or_else(|_| Err("no answer in time".into()))
+}
+
+fn words(exec: &Value) -> Vec<String> {
+    let words = exec["command"].as_array().into_iter().flatten();
+    words.filter_map(|w| w.as_str().map(str::to_owned)).collect()
+}
+
+/// Host and port of an action, which are the pod's own where it does not say.
+fn place(target: &Target<'_>, action: &Value) -> Result<(String, u16), String> {
+    let host = action["host"].as_str().filter(|host| !host.is_empty()).unwrap_or(target.address);
+    let port = port(target.container, &action["port"]);
+    Ok((host.to_owned(), port.ok_or_else(|| format!("couldn't find port: {}", action["port"]))?))
 }
 
 /// A number, or the name of one of the container's ports.
-pub fn port(container: &Value, port: &Value) -> Option<u16> {
+fn port(container: &Value, port: &Value) -> Option<u16> {
     let number = match port {
         Value::Number(number) => number.as_u64()?,
         Value::String(name) => match name.parse() {
@@ -70,71 +104,227 @@ pub fn port(container: &Value, port: &Value) -> Option<u16> {
         },
         _ => return None,
     };
-    u16::try_from(number).ok()
+    u16::try_from(number).ok().filter(|port| *port > 0)
 }
 
-async fn http(container: &Value, pod_ip: &str, get: &Value) -> Result<(), String> {
-    let host = get["host"].as_str().unwrap_or(pod_ip);
-    let port = port(container, &get["port"]).ok_or("unknown port")?;
-    let path = get["path"].as_str().unwrap_or("/");
-    let fail = |e: std::io::Error| format!("Get \"http://{host}:{port}{path}\": {e}");
-    if get["scheme"] == "HTTPS" {
-        return Err("HTTPS probes are not supported yet".into());
-    }
-    let mut headers = String::new();
-    let mut named_host = false;
+async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+    TcpStream::connect((host, port)).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::ConnectionRefused => {
+            format!("dial tcp {host}:{port}: connect: connection refused")
+        }
+        _ => format!("dial tcp {host}:{port}: {e}"),
+    })
+}
+
+async fn http(target: &Target<'_>, get: &Value) -> Result<(), String> {
+    let (host, port) = place(target, get)?;
+    let path = get["path"].as_str().filter(|path| !path.is_empty()).unwrap_or("/");
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let tls = get["scheme"].as_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("HTTPS"));
+    let url = format!("{}://{host}:{port}{path}", if tls { "https" } else { "http" });
+    let fail = |why: String| format!("Get {url:?}: {why}");
+    let mut request = Request::get(path.as_str());
+    let (mut named_host, mut named_agent) = (false, false);
     for header in get["httpHeaders"].as_array().into_iter().flatten() {
-        let (name, value) =
-            (header["name"].as_str().unwrap_or_default(), header["value"].as_str().unwrap_or_default());
-        named_host |= name.eq_ignore_ascii_case("host");
-        headers.push_str(&format!("{name}: {value}\r\n"));
+        let text = |field: &str| header[field].as_str().unwrap_or_default();
+        named_host |= text("name").eq_ignore_ascii_case("host");
+        named_agent |= text("name").eq_ignore_ascii_case("user-agent");
+        request = request.header(text("name"), text("value"));
     }
     if !named_host {
-        headers.push_str(&format!("Host: {host}:{port}\r\n"));
+        request = request.header("host", format!("{host}:{port}"));
     }
-    let mut stream = TcpStream::connect((host, port)).await.map_err(fail)?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\n{headers}User-Agent: kube-probe/1.36\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.map_err(fail)?;
-    let mut answer = Vec::new();
-    stream.take(READ_LIMIT as u64).read_to_end(&mut answer).await.map_err(fail)?;
-    let line = String::from_utf8_lossy(&answer);
-    let code = line.split_whitespace().nth(1).and_then(|code| code.parse::<u16>().ok());
+    if !named_agent {
+        request = request.header("user-agent", "kube-probe/1.36");
+    }
+    let request = request.header("accept", "*/*").header("connection", "close");
+    let request = request.body(Full::default()).map_err(|e| fail(e.to_string()))?;
+    let stream = dial(&host, port).await.map_err(fail)?;
+    let response = match tls {
+        true => exchange(encrypt(stream, &host).await.map_err(fail)?, request).await,
+        false => exchange(stream, request).await,
+    };
+    let code = response.map_err(fail)?.status().as_u16();
     match code {
-        Some(200..400) => Ok(()),
-        Some(code) => Err(format!("HTTP probe failed with statuscode: {code}")),
-        None => Err("the answer was not HTTP".into()),
+        200..400 => Ok(()),
+        code => Err(format!("HTTP probe failed with statuscode: {code}")),
     }
 }
 
-async fn exec(docker: &Docker, id: &str, command: &Value) -> Result<(), String> {
-    let command: Vec<String> =
-        command.as_array().into_iter().flatten().filter_map(|w| w.as_str().map(str::to_owned)).collect();
-    let options = CreateExecOptions {
-        cmd: Some(command),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        ..CreateExecOptions::default()
-    };
-    let client = &docker.client;
-    let exec = client.create_exec(id, options).await.map_err(|e| e.to_string())?.id;
-    let mut said = Vec::new();
-    if let StartExecResults::Attached { mut output, .. } =
-        client.start_exec(&exec, None).await.map_err(|e| e.to_string())?
-    {
-        while let Some(Ok(part)) = output.next().await {
-            if said.len() < READ_LIMIT {
-                said.extend_from_slice(&part.into_bytes());
-            }
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<hyper::body::Incoming>, String> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    // Ends with the sender.
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(|e| e.to_string())
+}
+
+/// TLS without a look at the certificate: a probe asks whether the container answers, not who it is.
+async fn encrypt(
+    stream: TcpStream,
+    host: &str,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect(name, stream).await.map_err(|e| e.to_string())
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// `grpc.health.v1.Health/Check`, whose two messages are small enough to be written by hand.
+async fn grpc(target: &Target<'_>, action: &Value) -> Result<(), String> {
+    let (host, port) = place(target, action)?;
+    let service = action["service"].as_str().unwrap_or_default();
+    let fail = |why: String| format!("error: health rpc failed: {why}");
+    let stream = dial(&host, port)
+        .await
+        .map_err(|why| format!("timeout: failed to connect service \"{host}:{port}\": {why}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|e| fail(e.to_string()))?;
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://{host}:{port}{HEALTH_CHECK}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", "kube-probe/1.36")
+        .body(Full::new(Bytes::from(health_request(service))))
+        .map_err(|e| fail(e.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|e| fail(e.to_string()))?;
+    let (head, body) = response.into_parts();
+    let body = http_body_util::Limited::new(body, READ_LIMIT);
+    let body = body.collect().await.map_err(|e| fail(e.to_string()))?;
+    let code =
+        |headers: &hyper::HeaderMap| headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
+    let code: Option<u32> = body.trailers().and_then(code).or_else(|| code(&head.headers));
+    match (code, health_of(&body.to_bytes())) {
+        (Some(0), Some(1)) => Ok(()),
+        (Some(0), status) => {
+            let words = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
+            let word = status.and_then(|s| words.get(usize::from(s))).unwrap_or(&"UNKNOWN");
+            Err(format!("service unhealthy (responded with {word:?})"))
+        }
+        (Some(12), _) => {
+            Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                .into())
+        }
+        (code, _) => Err(fail(format!("code {}", code.map_or_else(|| "unknown".into(), |c| c.to_string())))),
+    }
+}
+
+/// A frame with `HealthCheckRequest { service = 1 }`.
+fn health_request(service: &str) -> Vec<u8> {
+    let mut message = Vec::new();
+    if !service.is_empty() {
+        message.push(0x0a);
+        let mut length = service.len();
+        while length > 0x7f {
+            message.push(u8::try_from(length & 0x7f).unwrap_or(0) | 0x80);
+            length >>= 7;
+        }
+        message.push(u8::try_from(length).unwrap_or(0));
+        message.extend(service.as_bytes());
+    }
+    let length = u32::try_from(message.len()).unwrap_or(0);
+    [&[0], &length.to_be_bytes()[..], &message].concat()
+}
+
+/// The `status` of a frame with `HealthCheckResponse { status = 1 }`; 0 is not sent.
+fn health_of(frame: &[u8]) -> Option<u8> {
+    let message = frame.get(5..)?;
+    match message {
+        [] => Some(0),
+        [0x08, status, ..] => Some(*status),
+        _ => None,
+    }
+}
+
+async fn exec(target: &Target<'_>, command: &[String]) -> Result<(), String> {
+    let (code, said) = target.docker.exec(target.id, command, READ_LIMIT).await.map_err(|e| e.to_string())?;
+    match code {
+        0 => Ok(()),
+        code => {
+            let said = String::from_utf8_lossy(&said);
+            let said = said.trim();
+            Err(if said.is_empty() { format!("command exited with {code}") } else { said.to_owned() })
         }
     }
-    match client.inspect_exec(&exec).await.map_err(|e| e.to_string())?.exit_code {
-        Some(0) => Ok(()),
-        code => Err(format!(
-            "command exited with {}: {}",
-            code.unwrap_or(-1),
-            String::from_utf8_lossy(&said).trim()
-        )),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_port_is_a_number_or_the_name_of_one_of_the_containers_own() {
+        let container = json!({"ports": [{"name": "web", "containerPort": 8080}]});
+        let rows = [
+            (json!(80), Some(80)),
+            (json!("81"), Some(81)),
+            (json!("web"), Some(8080)),
+            (json!("no"), None),
+            (json!(0), None),
+        ];
+        for (given, expected) in rows {
+            assert_eq!(port(&container, &given), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn health_messages_are_framed_as_grpc_does() {
+        assert_eq!(health_request(""), [0, 0, 0, 0, 0]);
+        assert_eq!(health_request("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        assert_eq!(health_of(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
+        assert_eq!(health_of(&[0, 0, 0, 0, 0]), Some(0));
+        assert_eq!(health_of(&[]), None);
     }
 }

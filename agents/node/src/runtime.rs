@@ -1,5 +1,7 @@
 //! The container runtime as the agent sees it.
 pub mod docker;
+#[cfg(test)]
+pub mod fake;
 mod pause;
 
 use pilothouse_api::jiff::Timestamp;
@@ -13,23 +15,32 @@ pub mod label {
     pub const NODE: &str = "pilothouse.io/node";
     pub const ATTEMPT: &str = "pilothouse.io/attempt";
     pub const ADDRESS: &str = "pilothouse.io/address";
+    /// The sandbox whose namespaces a container shares.
+    pub const SANDBOX_ID: &str = "pilothouse.io/sandbox";
+    /// How often in a row the container crashed before this attempt.
+    pub const CRASHES: &str = "pilothouse.io/crashes";
     /// The container name of sandboxes.
     pub const SANDBOX: &str = "POD";
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
+    #[default]
     Created,
     Running,
     Exited,
 }
 
 /// One container as the runtime tells it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Container {
     pub id: String,
     pub name: String,
     pub attempt: u32,
+    /// How often in a row it crashed before this attempt: what the back-off doubles by.
+    pub crashes: u32,
+    /// The sandbox it was made for.
+    pub sandbox: String,
     pub state: State,
     pub exit_code: i64,
     pub oom_killed: bool,
@@ -41,6 +52,8 @@ pub struct Container {
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub pid: i64,
+    /// What asks it to end, where that is not SIGTERM.
+    pub stop_signal: String,
     /// Of sandboxes: the pod's address, as it was given at creation.
     pub address: String,
 }

@@ -1,222 +1,176 @@
-//! Volumes: directories on the node that containers mount. What comes from objects is written whole and swapped in at
-//! once, and follows its object.
-use crate::environment::{Sources, field, resource_field};
+//! Volumes: directories on the node that containers mount.
+mod empty_dir;
+mod ownership;
+mod projected;
+
+pub use empty_dir::Sizes;
+
+use crate::environment::{self, Sources};
 use anyhow::{Context, Result, bail};
-use base64::Engine;
+use bollard::models::{Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-const DEFAULT_MODE: i64 = 0o644;
+/// A volume on the node.
+#[derive(Debug)]
+pub struct Volume {
+    path: PathBuf,
+    /// Its files are the node's to write.
+    read_only: bool,
+}
 
-/// A file of a projected volume: contents and permission bits.
-type Files = BTreeMap<String, (Vec<u8>, u32)>;
+/// A pod's volumes by name.
+pub type Paths = BTreeMap<String, Volume>;
 
-/// Makes every volume of a pod; the host path of each by name. An error keeps the pod waiting, and says why.
-pub fn prepare(pod: &Value, pod_dir: &Path, sources: &Sources<'_>) -> Result<BTreeMap<String, PathBuf>> {
-    let mut paths = BTreeMap::new();
+/// A volume that could not be made, in the words of the event.
+#[derive(Debug, thiserror::Error)]
+#[error("MountVolume.SetUp failed for volume {volume:?} : {why}")]
+pub struct Failed {
+    volume: String,
+    why: String,
+}
+
+impl Failed {
+    /// The volumes that need it wait for a token.
+    pub fn token(pod: &Value, why: String) -> Self {
+        let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+        let holder = volumes.find(|volume| {
+            let sources = volume["projected"]["sources"].as_array();
+            sources.into_iter().flatten().any(|source| source["serviceAccountToken"].is_object())
+        });
+        let name = holder.and_then(|volume| volume["name"].as_str()).unwrap_or_default();
+        Self { volume: name.to_owned(), why }
+    }
+}
+
+fn dir_of(pod_dir: &Path, volume: &str) -> PathBuf {
+    pod_dir.join("volumes").join(volume)
+}
+
+/// Makes every volume of a pod, or brings it up to date. An error keeps the pod waiting, and says why.
+pub fn prepare(pod: &Value, pod_dir: &Path, sources: &Sources<'_>) -> Result<Paths, Failed> {
+    let mut paths = Paths::new();
     for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
         let name = volume["name"].as_str().unwrap_or_default();
-        let dir = pod_dir.join("volumes").join(name);
-        let path = if volume["hostPath"].is_object() {
-            host_path(&volume["hostPath"])?
-        } else if let Some(files) =
-            projected_files(pod, volume, sources).with_context(|| format!("volume {name:?}"))?
-        {
-            write_files(&dir, &files)?;
-            dir
-        } else if volume["emptyDir"].is_object() {
-            fs::create_dir_all(&dir)?;
-            fs::set_permissions(&dir, fs::Permissions::from_mode(0o777))?;
-            dir
-        } else {
-            bail!("volume {name:?}: this kind of volume is not supported yet");
-        };
-        paths.insert(name.to_owned(), path);
+        let made = make(pod, volume, &dir_of(pod_dir, name), sources);
+        let made = made.map_err(|error| Failed { volume: name.to_owned(), why: format!("{error:#}") })?;
+        paths.insert(name.to_owned(), made);
     }
     Ok(paths)
 }
 
+fn make(pod: &Value, volume: &Value, dir: &Path, sources: &Sources<'_>) -> Result<Volume> {
+    if volume["hostPath"].is_object() {
+        return Ok(Volume { path: host_path(&volume["hostPath"])?, read_only: false });
+    }
+    if let Some(files) = projected::files(pod, volume, sources)? {
+        projected::write(dir, &files, ownership::Owner::of(pod))?;
+        return Ok(Volume { path: dir.to_owned(), read_only: true });
+    }
+    if volume["emptyDir"].is_object() {
+        empty_dir::prepare(pod, &volume["emptyDir"], dir)?;
+        return Ok(Volume { path: dir.to_owned(), read_only: false });
+    }
+    bail!("this kind of volume is not supported yet")
+}
+
 fn host_path(source: &Value) -> Result<PathBuf> {
     let path = PathBuf::from(source["path"].as_str().unwrap_or_default());
-    match source["type"].as_str().unwrap_or_default() {
-        "DirectoryOrCreate" => fs::create_dir_all(&path)?,
-        "FileOrCreate" if !path.exists() => drop(fs::File::create(&path)?),
-        "Directory" if !path.is_dir() => {
-            bail!("hostPath type check failed: {} is not a directory", path.display())
-        }
-        "File" if !path.is_file() => bail!("hostPath type check failed: {} is not a file", path.display()),
+    let kind = source["type"].as_str().unwrap_or_default();
+    let found = fs::metadata(&path).map(|meta| meta.file_type()).ok();
+    let is = |wanted: fn(&fs::FileType) -> bool| found.as_ref().is_some_and(wanted);
+    let wrong = |what: &str| bail!("hostPath type check failed: {} is not a {what}", path.display());
+    match kind {
+        "DirectoryOrCreate" if found.is_none() => fs::create_dir_all(&path)?,
+        "FileOrCreate" if found.is_none() => drop(fs::File::create(&path)?),
+        "Directory" | "DirectoryOrCreate" if !is(fs::FileType::is_dir) => return wrong("directory"),
+        "File" | "FileOrCreate" if !is(fs::FileType::is_file) => return wrong("file"),
+        "Socket" if !is(FileTypeExt::is_socket) => return wrong("socket"),
+        "CharDevice" if !is(FileTypeExt::is_char_device) => return wrong("character device"),
+        "BlockDevice" if !is(FileTypeExt::is_block_device) => return wrong("block device"),
+        // Docker makes no directories for mounts; Kubernetes' runtimes do.
+        "" if found.is_none() => fs::create_dir_all(&path)?,
         _ => {}
     }
     Ok(path)
 }
 
-/// The files of a volume that comes from objects; None for other kinds.
-fn projected_files(pod: &Value, volume: &Value, sources: &Sources<'_>) -> Result<Option<Files>> {
-    let mut files = Files::new();
-    if volume["configMap"].is_object() {
-        let source = &volume["configMap"];
-        add_object(&mut files, "configmaps", source["name"].as_str(), source, mode_of(source), sources)?;
-    } else if volume["secret"].is_object() {
-        let source = &volume["secret"];
-        add_object(&mut files, "secrets", source["secretName"].as_str(), source, mode_of(source), sources)?;
-    } else if volume["downwardAPI"].is_object() {
-        add_fields(&mut files, pod, &volume["downwardAPI"], mode_of(&volume["downwardAPI"]), sources)?;
-    } else if volume["projected"].is_object() {
-        let mode = mode_of(&volume["projected"]);
-        for source in volume["projected"]["sources"].as_array().into_iter().flatten() {
-            let (map, secret) = (&source["configMap"], &source["secret"]);
-            if map.is_object() {
-                add_object(&mut files, "configmaps", map["name"].as_str(), map, mode, sources)?;
-            } else if secret.is_object() {
-                add_object(&mut files, "secrets", secret["name"].as_str(), secret, mode, sources)?;
-            } else if source["downwardAPI"].is_object() {
-                add_fields(&mut files, pod, &source["downwardAPI"], mode, sources)?;
-            }
-        }
-    } else {
-        return Ok(None);
-    }
-    Ok(Some(files))
-}
-
-fn mode_of(source: &Value) -> i64 {
-    source["defaultMode"].as_i64().unwrap_or(DEFAULT_MODE)
-}
-
-fn bits(mode: i64) -> u32 {
-    u32::try_from(mode & 0o777).unwrap_or(0o644)
-}
-
-fn add_object(
-    files: &mut Files,
-    resource: &str,
-    name: Option<&str>,
-    source: &Value,
-    mode: i64,
-    sources: &Sources<'_>,
-) -> Result<()> {
-    let name = name.unwrap_or_default();
-    let kind = resource.trim_end_matches('s');
-    let Some(object) = (sources.find)(resource, name) else {
-        if source["optional"] == true {
-            return Ok(());
-        }
-        bail!("{kind} {name:?} not found");
-    };
-    let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
-    let mut data: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
-    for (key, value) in object["data"].as_object().into_iter().flatten() {
-        let text = value.as_str().unwrap_or_default();
-        data.insert(key, if resource == "secrets" { decode(text) } else { text.as_bytes().to_vec() });
-    }
-    for (key, value) in object["binaryData"].as_object().into_iter().flatten() {
-        data.insert(key, decode(value.as_str().unwrap_or_default()));
-    }
-    let Some(items) = source["items"].as_array() else {
-        files.extend(data.into_iter().map(|(key, bytes)| (key.to_owned(), (bytes, bits(mode)))));
-        return Ok(());
-    };
-    for item in items {
-        let key = item["key"].as_str().unwrap_or_default();
-        match data.get(key) {
-            Some(bytes) => {
-                let path = safe_path(item["path"].as_str().unwrap_or(key))?;
-                files.insert(path, (bytes.clone(), bits(item["mode"].as_i64().unwrap_or(mode))));
-            }
-            None if source["optional"] == true => {}
-            None => bail!("references non-existent {kind} key: {key}"),
-        }
-    }
-    Ok(())
-}
-
-fn add_fields(
-    files: &mut Files,
-    pod: &Value,
-    source: &Value,
-    mode: i64,
-    sources: &Sources<'_>,
-) -> Result<()> {
-    for item in source["items"].as_array().into_iter().flatten() {
-        let value = match item["fieldRef"]["fieldPath"].as_str() {
-            Some(path) => field(pod, path, sources),
-            None => resource_field(pod, &Value::Null, &item["resourceFieldRef"], sources.node),
+/// A container's mounts. `env` is for paths that name variables.
+pub fn mounts(spec: &Value, paths: &Paths, env: &[(String, String)]) -> Result<Vec<Mount>> {
+    let known: BTreeMap<String, String> = env.iter().cloned().collect();
+    let mut mounts = Vec::new();
+    for wanted in spec["volumeMounts"].as_array().into_iter().flatten() {
+        let text = |field: &str| wanted[field].as_str().filter(|text| !text.is_empty());
+        let name = text("name").unwrap_or_default();
+        let volume = paths.get(name).with_context(|| format!("the pod has no volume {name:?}"))?;
+        let sub = match (text("subPath"), text("subPathExpr")) {
+            (Some(path), _) => Some(path.to_owned()),
+            (None, Some(path)) => Some(environment::expand(path, &known)),
+            (None, None) => None,
         };
-        let path = safe_path(item["path"].as_str().unwrap_or_default())?;
-        files.insert(
-            path,
-            (value.unwrap_or_default().into_bytes(), bits(item["mode"].as_i64().unwrap_or(mode))),
-        );
+        let source = match sub {
+            Some(sub) => below(&volume.path, &sub)
+                .with_context(|| format!("failed to prepare subPath for volumeMount {name:?}"))?,
+            None => volume.path.clone(),
+        };
+        let read_only = volume.read_only || wanted["readOnly"] == true;
+        let mut mount = bind(&source, text("mountPath").unwrap_or_default(), read_only);
+        let propagation = match text("mountPropagation") {
+            Some("HostToContainer") => Some(MountBindOptionsPropagationEnum::RSLAVE),
+            Some("Bidirectional") => Some(MountBindOptionsPropagationEnum::RSHARED),
+            _ => None,
+        };
+        if propagation.is_some() {
+            mount.bind_options = Some(MountBindOptions { propagation, ..MountBindOptions::default() });
+        }
+        mounts.push(mount);
     }
-    Ok(())
+    Ok(mounts)
 }
 
-/// A path that stays inside its volume.
-fn safe_path(path: &str) -> Result<String> {
-    let inside = !path.is_empty()
-        && !path.starts_with('/')
-        && path.split('/').all(|part| !matches!(part, ".." | "" | "."));
-    if inside { Ok(path.to_owned()) } else { bail!("path {path:?} leads out of the volume") }
+pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        source: Some(source.to_string_lossy().into_owned()),
+        typ: Some(MountType::BIND),
+        read_only: Some(read_only),
+        ..Mount::default()
+    }
 }
 
-/// Kubernetes' atomic writer: files live in a directory of their own that `..data` points to; one rename of that link
-/// changes them all at once.
-fn write_files(dir: &Path, files: &Files) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let current = dir.join("..data");
-    if same(&current, files) {
-        return Ok(());
-    }
-    let stamp =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-    let fresh = format!("..{stamp:x}");
-    for (path, (bytes, mode)) in files {
-        let file = dir.join(&fresh).join(path);
-        if let Some(parent) = file.parent() {
-            fs::create_dir_all(parent)?;
+/// A path inside a volume, with what is missing made as directories. A link that a container placed there may not lead out.
+fn below(volume: &Path, path: &str) -> Result<PathBuf> {
+    let root = volume.canonicalize()?;
+    let mut at = root.clone();
+    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        if part == ".." {
+            bail!("{path:?} leads out of the volume");
         }
-        fs::write(&file, bytes)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(*mode))?;
-    }
-    fs::create_dir_all(dir.join(&fresh))?;
-    let old = fs::read_link(&current).ok();
-    let next = dir.join("..data_tmp");
-    let _ = fs::remove_file(&next);
-    symlink(&fresh, &next)?;
-    fs::rename(&next, &current)?;
-    let tops: std::collections::BTreeSet<&str> =
-        files.keys().filter_map(|path| path.split('/').next()).collect();
-    for top in &tops {
-        let link = dir.join(top);
-        if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new("..data").join(top), &link)?;
+        let next = at.join(part);
+        if fs::symlink_metadata(&next).is_err() {
+            fs::DirBuilder::new().mode(0o755).create(&next)?;
+        }
+        at = next.canonicalize()?;
+        if !at.starts_with(&root) {
+            bail!("{path:?} leads out of the volume");
         }
     }
-    for entry in fs::read_dir(dir)?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with("..") && !tops.contains(name.as_str()) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    if let Some(old) = old.filter(|old| old.as_os_str() != fresh.as_str()) {
-        let _ = fs::remove_dir_all(dir.join(old));
-    }
-    Ok(())
+    Ok(at)
 }
 
-fn same(current: &Path, files: &Files) -> bool {
-    fn count(dir: &Path) -> usize {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.map(|e| if e.path().is_dir() { count(&e.path()) } else { 1 }).sum()
+/// Takes away what a pod had on disk and in memory.
+pub fn tear_down(pod_dir: &Path) {
+    for volume in fs::read_dir(pod_dir.join("volumes")).into_iter().flatten().flatten() {
+        empty_dir::unmount(&volume.path());
     }
-    current.exists()
-        && count(current) == files.len()
-        && files
-            .iter()
-            .all(|(path, (bytes, _))| fs::read(current.join(path)).is_ok_and(|found| found == *bytes))
+    if let Err(error) = fs::remove_dir_all(pod_dir)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(dir = %pod_dir.display(), %error, "a pod's files could not be removed");
+    }
 }
 
 #[cfg(test)]
@@ -224,21 +178,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_change_all_at_once_and_those_gone_disappear() {
-        let dir = std::env::temp_dir().join(format!("pilothouse-volume-{}", std::process::id()));
+    fn a_sub_path_stays_inside_its_volume_whatever_links_lie_there() {
+        let dir = std::env::temp_dir().join(format!("pilothouse-below-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
-        let files = |pairs: &[(&str, &str)]| -> Files {
-            pairs.iter().map(|(p, c)| ((*p).to_owned(), (c.as_bytes().to_vec(), 0o600))).collect()
-        };
-        write_files(&dir, &files(&[("a", "1"), ("sub/b", "2")])).unwrap();
-        assert_eq!(fs::read_to_string(dir.join("sub/b")).unwrap(), "2");
-        let before = fs::read_link(dir.join("..data")).unwrap();
-        write_files(&dir, &files(&[("a", "1"), ("sub/b", "2")])).unwrap();
-        assert_eq!(fs::read_link(dir.join("..data")).unwrap(), before, "nothing changed");
-        write_files(&dir, &files(&[("a", "3")])).unwrap();
-        assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "3");
-        assert!(!dir.join("sub").exists() && !dir.join(before).exists());
+        fs::create_dir_all(dir.join("volume/in")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.join("volume/out")).unwrap();
+        std::os::unix::fs::symlink("in", dir.join("volume/link")).unwrap();
+        let volume = dir.join("volume");
+        assert!(below(&volume, "made/here").unwrap().is_dir());
+        assert_eq!(below(&volume, "link").unwrap(), volume.canonicalize().unwrap().join("in"));
+        assert!(below(&volume, "out").is_err() && below(&volume, "../x").is_err());
         fs::remove_dir_all(dir).unwrap();
-        assert!(safe_path("../x").is_err() && safe_path("/x").is_err() && safe_path("a/b").is_ok());
     }
 }

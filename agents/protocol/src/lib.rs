@@ -4,6 +4,8 @@
 //! [`NodeMessage`]s; the server answers with [`ServerMessage`]s. Byte streams (logs, exec, attach, port-forward) do not
 //! share that connection: the server asks for one with [`ServerMessage::OpenStream`], and the agent dials
 //! `GET /node/v1/streams/{id}` for it alone, so that TCP's own back-pressure holds each stream apart from the others.
+pub mod needs;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -26,6 +28,9 @@ pub enum ServerMessage {
     /// Dial [`STREAM_PATH`]`/{id}` and serve `request` there.
     #[serde(rename_all = "camelCase")]
     OpenStream { id: String, request: StreamRequest },
+    /// Answers [`NodeMessage::TokenRequest`]: the token, or why there is none.
+    #[serde(rename_all = "camelCase")]
+    Token { id: String, outcome: Result<IssuedToken, String> },
     /// Answers [`NodeMessage::Ping`].
     Pong,
 }
@@ -62,8 +67,19 @@ pub enum NodeMessage {
     /// A core/v1 Event about a pod or the node, without metadata: `involvedObject`, `reason`, `message`, `type`,
     /// `source`. The server fills in name and times, and counts repeats.
     Event { namespace: Arc<str>, event: Value },
+    /// A token of the pod's service account, bound to the pod. No audiences: for the API itself.
+    #[serde(rename_all = "camelCase")]
+    TokenRequest { id: String, pod: PodRef, audiences: Vec<String>, expiration_seconds: i64 },
     /// The stream cannot be served: no such container, not running.
     StreamFailed { id: String, code: u16, message: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuedToken {
+    pub token: String,
+    /// RFC 3339.
+    pub expires_at: String,
 }
 
 /// A frame that ends one direction of a port-forward.

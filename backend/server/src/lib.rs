@@ -85,7 +85,7 @@ pub fn build(
     let context = admission::Context { store: store.clone(), registry: registry.clone() };
     let admission = Admission::new(&context, &network, addresses);
     let objects = Objects::new(store.clone(), registry.clone(), admission);
-    let hub = node_hub::Hub::new(objects.clone());
+    let hub = node_hub::Hub::new(objects.clone(), auth.clone());
     let state =
         AppState { store, registry, objects, auth, hub, network: Arc::new(network), ca_pem: ca_pem.into() };
     Ok((state, followers))

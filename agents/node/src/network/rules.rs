@@ -1,118 +1,268 @@
-//! Services as nftables rules: one pure function from services and their endpoints to a script.
-use super::{API_ADDRESS, BRIDGE, POD_NETWORK};
+//! Services as nftables rules: a pure function from services and their endpoints to a table, and from one table to the next.
+use super::{API_ADDRESS, BRIDGE, POD_NETWORK, feed};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::process::Command;
 
 /// Packets with this mark leave with the node's address.
 const MASQUERADE: &str = "0x4000";
+/// Where a service wants a client to come back to the same pod and does not say for how long.
+const DEFAULT_AFFINITY_SECONDS: i64 = 10_800;
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The table: chains by name with what stands in them, and sets by name with what they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    chains: BTreeMap<String, String>,
+    /// Who came when: they outlive a change of the rules.
+    sets: BTreeMap<String, String>,
+}
+
+/// The table as the kernel has it.
+#[derive(Default)]
+pub struct Kept(Option<Table>);
+
+impl Kept {
+    /// Makes the kernel's table this one, in one transaction.
+    pub async fn apply(&mut self, table: Table) -> Result<()> {
+        if self.0.as_ref() == Some(&table) {
+            return Ok(());
+        }
+        // What a failed transaction left is not known: the next one starts over.
+        let script = table.script(self.0.take().as_ref());
+        let mut command = Command::new("nft");
+        command.args(["-f", "-"]);
+        feed(command, &script).await.context("the kernel refused the service rules")?;
+        self.0 = Some(table);
+        Ok(())
+    }
+}
+
+/// Whether the rules are still in the kernel.
+pub async fn stand() -> bool {
+    let mut command = Command::new("nft");
+    command.args(["list", "chain", "ip", "pilothouse", "postrouting"]);
+    command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(LOOK_TIMEOUT, command.output()).await {
+        Ok(Ok(output)) => output.stdout.windows(10).any(|words| words == b"masquerade"),
+        // Not knowing is no reason to tear down what may stand.
+        _ => true,
+    }
+}
+
+impl Table {
+    fn chain(&mut self, name: impl Into<String>, rules: impl Into<String>) {
+        self.chains.insert(name.into(), rules.into());
+    }
+
+    /// What turns `before` into this table; None: whatever is there.
+    fn script(&self, before: Option<&Self>) -> String {
+        let mut script = match before {
+            None => "table ip pilothouse {}\ndelete table ip pilothouse\n".to_owned(),
+            Some(_) => "flush table ip pilothouse\n".to_owned(),
+        };
+        if let Some(before) = before {
+            for chain in before.chains.keys().filter(|chain| !self.chains.contains_key(*chain)) {
+                let _ = writeln!(script, "delete chain ip pilothouse {chain}");
+            }
+            for (set, _) in before.sets.iter().filter(|(set, what)| self.sets.get(*set) != Some(what)) {
+                let _ = writeln!(script, "delete set ip pilothouse {set}");
+            }
+        }
+        script.push_str("table ip pilothouse {\n");
+        for (name, what) in &self.sets {
+            let _ = writeln!(script, "  set {name} {{ {what} }}");
+        }
+        // All chains are there before the first rule that goes to one.
+        for name in self.chains.keys().filter(|name| !BASE.iter().any(|(base, _)| base == name)) {
+            let _ = writeln!(script, "  chain {name} {{}}");
+        }
+        for (name, rules) in &self.chains {
+            let hook = BASE.iter().find(|(base, _)| base == name).map_or("", |(_, hook)| hook);
+            let _ = writeln!(script, "  chain {name} {{\n{hook}{rules}  }}");
+        }
+        script.push_str("}\n");
+        script
+    }
+}
+
+/// The chains that packets come through. Priorities are numbers: older nft knows fewer names for them.
+const BASE: &[(&str, &str)] = &[
+    ("prerouting", "    type nat hook prerouting priority -101; policy accept;\n"),
+    ("output", "    type nat hook output priority -101; policy accept;\n"),
+    ("forward", "    type filter hook forward priority -1; policy accept;\n"),
+    ("input", "    type filter hook input priority -1; policy accept;\n"),
+    ("reject_output", "    type filter hook output priority -1; policy accept;\n"),
+    ("postrouting", "    type nat hook postrouting priority 99; policy accept;\n"),
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Endpoint {
+    ip: String,
+    port: i64,
+    /// On this node.
+    local: bool,
+}
 
 /// One port of one service.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 struct Target {
     chain: String,
-    addresses: Vec<String>,
+    cluster_ip: String,
+    /// Addresses of other machines that lead here.
+    external_ips: Vec<String>,
+    balancer_ips: Vec<String>,
+    /// Whom the load balancer's addresses serve; empty: everybody.
+    balancer_sources: Vec<String>,
     port: i64,
     node_port: i64,
     protocol: String,
-    sticky_seconds: Option<i64>,
-    /// Ready pods: address and port.
-    endpoints: Vec<(String, i64)>,
+    affinity_seconds: Option<i64>,
+    /// Who comes from outside, or from inside, is served by this node's pods only.
+    external_local: bool,
+    internal_local: bool,
+    endpoints: Vec<Endpoint>,
 }
 
-/// The whole table, replacing what was there.
-pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>]) -> String {
-    let targets = targets(services, slices);
-    let mut chains = String::new();
-    let mut by_address = Vec::new();
-    let mut by_node_port = Vec::new();
-    let mut nobody = Vec::new();
+impl Target {
+    fn at(&self, address: &str) -> String {
+        format!("{address} . {} . {}", self.protocol, self.port)
+    }
+
+    fn external(&self) -> impl Iterator<Item = &String> {
+        self.external_ips.iter().chain(&self.balancer_ips)
+    }
+}
+
+/// The table for what is served now. `node` is this node's name.
+pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Table {
+    let mut table = Table::default();
+    let (mut by_address, mut by_node_port) = (Vec::new(), Vec::new());
+    let (mut nobody, mut nobody_at_port) = (Vec::new(), Vec::new());
     let mut hairpins = BTreeSet::new();
-    for target in &targets {
+    for target in targets(services, slices, node) {
+        let node_port = format!("{} . {}", target.protocol, target.node_port);
         if target.endpoints.is_empty() {
-            nobody.extend(
-                target.addresses.iter().map(|a| format!("{a} . {} . {}", target.protocol, target.port)),
-            );
+            nobody.push(target.at(&target.cluster_ip));
+            nobody.extend(target.external().map(|address| target.at(address)));
+            if target.node_port > 0 {
+                nobody_at_port.push(node_port);
+            }
             continue;
         }
-        hairpins.extend(target.endpoints.iter().map(|(ip, _)| format!("{ip} . {ip}")));
-        chain(&mut chains, target);
-        let goto = format!("goto {}", target.chain);
-        by_address.extend(
-            target.addresses.iter().map(|a| format!("{a} . {} . {} : {goto}", target.protocol, target.port)),
-        );
-        if target.node_port > 0 {
-            by_node_port
-                .push(format!("{} . {} : goto {}_ext", target.protocol, target.node_port, target.chain));
-            let _ = write!(
-                chains,
-                "  chain {0}_ext {{\n    meta mark set {MASQUERADE}\n    goto {0}\n  }}\n",
-                target.chain
+        hairpins.extend(target.endpoints.iter().map(|e| format!("{0} . {0}", e.ip)));
+        let chain = &target.chain;
+        balance(&mut table, chain, &target, &target.endpoints);
+        let local: Vec<Endpoint> = target.endpoints.iter().filter(|e| e.local).cloned().collect();
+        if target.internal_local || target.external_local {
+            balance(&mut table, &format!("{chain}_local"), &target, &local);
+        }
+        let inside = if target.internal_local { format!("{chain}_local") } else { chain.clone() };
+        by_address.push(format!("{} : goto {inside}", target.at(&target.cluster_ip)));
+        if target.node_port == 0 && target.external().next().is_none() {
+            continue;
+        }
+        table.chain(format!("{chain}_ext"), from_outside(&target));
+        by_address.extend(target.external_ips.iter().map(|a| format!("{} : goto {chain}_ext", target.at(a))));
+        let door = if target.balancer_sources.is_empty() { "ext" } else { "lb" };
+        by_address
+            .extend(target.balancer_ips.iter().map(|a| format!("{} : goto {chain}_{door}", target.at(a))));
+        if door == "lb" {
+            let sources = target.balancer_sources.join(", ");
+            table.chain(
+                format!("{chain}_lb"),
+                format!("    ip saddr != {{ {sources} }} drop\n    goto {chain}_ext\n"),
             );
         }
+        if target.node_port > 0 {
+            by_node_port.push(format!("{node_port} : goto {chain}_ext"));
+        }
     }
-    let services_chain = verdict_rules(&by_address, &by_node_port);
-    let reject = match nobody.is_empty() {
-        true => String::new(),
-        false => format!("    ip daddr . meta l4proto . th dport {{ {} }} reject\n", nobody.join(", ")),
+    let mut services = String::new();
+    let line = |list: &[String], match_: &str, verdict: &str, chain: &mut String| {
+        if !list.is_empty() {
+            let _ = writeln!(chain, "    {match_}{{ {} }}{verdict}", list.join(", "));
+        }
     };
-    let hairpin = match hairpins.is_empty() {
-        true => String::new(),
-        false => format!(
-            "    ip saddr . ip daddr {{ {} }} masquerade\n",
-            hairpins.into_iter().collect::<Vec<_>>().join(", ")
-        ),
-    };
+    line(&by_address, "ip daddr . meta l4proto . th dport vmap ", "", &mut services);
+    line(&by_node_port, "fib daddr type local meta l4proto . th dport vmap ", "", &mut services);
+    let mut refused = String::new();
+    line(&nobody, "ip daddr . meta l4proto . th dport ", " reject", &mut refused);
+    line(&nobody_at_port, "fib daddr type local meta l4proto . th dport ", " reject", &mut refused);
+    let hairpins: Vec<String> = hairpins.into_iter().collect();
+    let mut leaving = format!("    meta mark & {MASQUERADE} == {MASQUERADE} masquerade\n");
+    line(&hairpins, "ip saddr . ip daddr ", " masquerade", &mut leaving);
+    let _ = write!(
+        leaving,
+        "    ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade\n\
+         \x20   ip saddr {POD_NETWORK} ip daddr != {POD_NETWORK} oifname != \"{BRIDGE}\" masquerade\n"
+    );
+    table.chain("services", services);
+    table.chain("nobody", refused);
+    table.chain("prerouting", "    jump services\n");
+    table.chain("output", "    jump services\n");
+    table.chain("forward", "    jump nobody\n");
+    table.chain("input", "    jump nobody\n");
+    table.chain("reject_output", "    jump nobody\n");
+    table.chain("postrouting", leaving);
+    table
+}
+
+/// What comes to a node port or an address from outside.
+fn from_outside(target: &Target) -> String {
+    let chain = &target.chain;
+    if !target.external_local {
+        return format!("    meta mark set {MASQUERADE}\n    goto {chain}\n");
+    }
+    // The client's address is kept, so only this node's pods can answer; who is inside has the choice of all.
     format!(
-        "table ip pilothouse {{}}\ndelete table ip pilothouse\ntable ip pilothouse {{\n{chains}\
-  chain services {{\n{services_chain}  }}\n\
-  chain prerouting {{\n    type nat hook prerouting priority -101; policy accept;\n    jump services\n  }}\n\
-  chain output {{\n    type nat hook output priority -101; policy accept;\n    jump services\n  }}\n\
-  chain nobody {{\n{reject}  }}\n\
-  chain forward {{\n    type filter hook forward priority -1; policy accept;\n    jump nobody\n  }}\n\
-  chain reject_output {{\n    type filter hook output priority -1; policy accept;\n    jump nobody\n  }}\n\
-  chain postrouting {{\n    type nat hook postrouting priority 99; policy accept;\n\
-    meta mark & {MASQUERADE} == {MASQUERADE} masquerade\n{hairpin}\
-    ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade\n\
-    ip saddr {POD_NETWORK} ip daddr != {POD_NETWORK} oifname != \"{BRIDGE}\" masquerade\n  }}\n}}\n"
+        "    ip saddr {POD_NETWORK} goto {chain}\n\
+         \x20   fib saddr type local meta mark set {MASQUERADE} goto {chain}\n\
+         \x20   goto {chain}_local\n"
     )
 }
 
-fn verdict_rules(by_address: &[String], by_node_port: &[String]) -> String {
-    let mut rules = String::new();
-    if !by_address.is_empty() {
-        let _ =
-            writeln!(rules, "    ip daddr . meta l4proto . th dport vmap {{ {} }}", by_address.join(", "));
+/// A chain that picks one of `endpoints`.
+fn balance(table: &mut Table, chain: &str, target: &Target, endpoints: &[Endpoint]) {
+    if endpoints.is_empty() {
+        // Elsewhere they are: a client should try again there, not hear that nobody listens.
+        return table.chain(chain, "    drop\n");
     }
-    if !by_node_port.is_empty() {
-        let _ = writeln!(
-            rules,
-            "    fib daddr type local meta l4proto . th dport vmap {{ {} }}",
-            by_node_port.join(", ")
-        );
-    }
-    rules
-}
-
-fn chain(chains: &mut String, target: &Target) {
-    let count = target.endpoints.len();
-    let pick = match target.sticky_seconds {
-        Some(_) => format!("jhash ip saddr mod {count}"),
-        None => format!("numgen random mod {count}"),
+    let (protocol, count) = (&target.protocol, endpoints.len());
+    let Some(seconds) = target.affinity_seconds else {
+        let map: Vec<String> =
+            endpoints.iter().enumerate().map(|(i, e)| format!("{i} : {} . {}", e.ip, e.port)).collect();
+        let map = map.join(", ");
+        let rule =
+            format!("    meta l4proto {protocol} dnat ip to numgen random mod {count} map {{ {map} }}\n");
+        return table.chain(chain, rule);
     };
-    let map: Vec<String> =
-        target.endpoints.iter().enumerate().map(|(i, (ip, port))| format!("{i} : {ip} . {port}")).collect();
-    let _ = write!(
-        chains,
-        "  chain {} {{\n    meta l4proto {} dnat ip to {pick} map {{ {} }}\n  }}\n",
-        target.chain,
-        target.protocol,
-        map.join(", ")
-    );
+    let mut rules = String::new();
+    let mut picks = Vec::new();
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let key = format!("{:016x}", hash(&format!("{}/{}:{}", target.chain, endpoint.ip, endpoint.port)));
+        let (set, own) = (format!("aff_{key}"), format!("ep_{key}"));
+        let _ = writeln!(rules, "    ip saddr @{set} goto {own}");
+        picks.push(format!("{i} : goto {own}"));
+        table.chain(
+            own,
+            format!(
+                "    update @{set} {{ ip saddr }}\n    meta l4proto {protocol} dnat ip to {}:{}\n",
+                endpoint.ip, endpoint.port
+            ),
+        );
+        table.sets.insert(set, format!("type ipv4_addr; flags dynamic,timeout; timeout {seconds}s;"));
+    }
+    let _ = writeln!(rules, "    numgen random mod {count} vmap {{ {} }}", picks.join(", "));
+    table.chain(chain, rules);
 }
 
-fn targets(services: &[Arc<Value>], slices: &[Arc<Value>]) -> Vec<Target> {
+fn targets(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Vec<Target> {
     let mut by_service: BTreeMap<(&str, &str), Vec<&Value>> = BTreeMap::new();
     for slice in slices {
         let meta = &slice["metadata"];
@@ -126,32 +276,59 @@ fn targets(services: &[Arc<Value>], slices: &[Arc<Value>]) -> Vec<Target> {
             (meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default());
         let ip = spec["clusterIP"].as_str().unwrap_or_default();
         // The API's address is this node's own: see `api_proxy`.
-        if matches!(ip, "" | "None") || ip == API_ADDRESS.to_string() {
+        if spec["type"] == "ExternalName" || !is_ipv4(ip) || ip == API_ADDRESS.to_string() {
             continue;
         }
         let behind = by_service.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default();
-        let external = spec["externalIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let addresses: Vec<String> = std::iter::once(ip).chain(external).map(str::to_owned).collect();
+        let texts = |list: &Value, field: Option<&str>| -> Vec<String> {
+            let items = list.as_array().into_iter().flatten();
+            let items = items.filter_map(|i| field.map_or(i, |field| &i[field]).as_str());
+            items
+                .filter(|text| is_ipv4(text.split('/').next().unwrap_or_default()))
+                .map(str::to_owned)
+                .collect()
+        };
+        let affinity = (spec["sessionAffinity"] == "ClientIP").then(|| {
+            let seconds = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
+            seconds.as_i64().unwrap_or(DEFAULT_AFFINITY_SECONDS)
+        });
         for port in spec["ports"].as_array().into_iter().flatten() {
             let number = port["port"].as_i64().unwrap_or(0);
             let protocol = port["protocol"].as_str().unwrap_or("TCP").to_lowercase();
             targets.push(Target {
                 chain: format!("svc_{:016x}", hash(&format!("{namespace}/{name}/{number}/{protocol}"))),
-                addresses: addresses.clone(),
+                cluster_ip: ip.to_owned(),
+                external_ips: texts(&spec["externalIPs"], None),
+                balancer_ips: texts(&service["status"]["loadBalancer"]["ingress"], Some("ip")),
+                balancer_sources: texts(&spec["loadBalancerSourceRanges"], None),
                 port: number,
                 node_port: port["nodePort"].as_i64().unwrap_or(0),
-                sticky_seconds: spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"].as_i64(),
-                endpoints: endpoints(behind, port["name"].as_str().unwrap_or_default()),
+                affinity_seconds: affinity,
+                external_local: spec["externalTrafficPolicy"] == "Local",
+                internal_local: spec["internalTrafficPolicy"] == "Local",
+                endpoints: endpoints(behind, port["name"].as_str().unwrap_or_default(), node),
                 protocol,
             });
         }
     }
-    targets.sort();
+    targets.sort_by(|a, b| a.chain.cmp(&b.chain));
+    // Two services must not claim one address: the first in order has it, as a map has each key once.
+    let mut claimed = BTreeSet::new();
+    for target in &mut targets {
+        let (port, protocol) = (target.port, target.protocol.clone());
+        let mut claim = |address: &String| claimed.insert(format!("{address} {protocol} {port}"));
+        target.external_ips.retain(&mut claim);
+        target.balancer_ips.retain(&mut claim);
+    }
     targets
 }
 
+fn is_ipv4(text: &str) -> bool {
+    text.parse::<std::net::Ipv4Addr>().is_ok()
+}
+
 /// Ready endpoints of a port; where none is ready, those that still serve while they end.
-fn endpoints(slices: &[&Value], port_name: &str) -> Vec<(String, i64)> {
+fn endpoints(slices: &[&Value], port_name: &str, node: &str) -> Vec<Endpoint> {
     let of = |ready: &dyn Fn(&Value) -> bool| {
         let mut found = Vec::new();
         for slice in slices {
@@ -160,11 +337,13 @@ fn endpoints(slices: &[&Value], port_name: &str) -> Vec<(String, i64)> {
                 .into_iter()
                 .flatten()
                 .find(|p| p["name"].as_str().unwrap_or_default() == port_name);
-            let Some(number) = port.and_then(|p| p["port"].as_i64()) else { continue };
+            let Some(port) = port.and_then(|p| p["port"].as_i64()) else { continue };
             for endpoint in
                 slice["endpoints"].as_array().into_iter().flatten().filter(|e| ready(&e["conditions"]))
             {
-                found.extend(endpoint["addresses"][0].as_str().map(|ip| (ip.to_owned(), number)));
+                let ip = endpoint["addresses"][0].as_str().filter(|ip| is_ipv4(ip));
+                let local = endpoint["nodeName"] == node;
+                found.extend(ip.map(|ip| Endpoint { ip: ip.to_owned(), port, local }));
             }
         }
         found.sort();
@@ -184,22 +363,80 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn service(name: &str, ip: &str, more: Value) -> Arc<Value> {
+        let mut spec =
+            json!({"clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Arc::new(json!({"metadata": {"namespace": "a", "name": name}, "spec": spec}))
+    }
+
+    fn slice() -> Arc<Value> {
+        Arc::new(json!({"metadata": {"namespace": "a", "labels": {"kubernetes.io/service-name": "web"}},
+            "ports": [{"port": 8080, "name": ""}], "endpoints": [
+                {"addresses": ["10.244.0.2"], "nodeName": "here", "conditions": {"ready": true}},
+                {"addresses": ["10.244.1.2"], "nodeName": "there", "conditions": {"ready": true}},
+                {"addresses": ["10.244.0.3"], "conditions": {"ready": false}}]}))
+    }
+
+    fn script(more: Value) -> String {
+        render(&[service("web", "10.96.0.7", more)], &[slice()], "here").script(None)
+    }
+
     #[test]
     fn services_lead_to_their_ready_endpoints_and_reject_without_any() {
-        let service = |name: &str, ip: &str| {
-            Arc::new(json!({"metadata": {"namespace": "a", "name": name}, "spec": {
-            "clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]}}))
-        };
-        let slice =
-            Arc::new(json!({"metadata": {"namespace": "a", "labels": {"kubernetes.io/service-name": "web"}},
-            "ports": [{"port": 8080, "name": ""}], "endpoints": [
-                {"addresses": ["10.244.0.2"], "conditions": {"ready": true}},
-                {"addresses": ["10.244.0.3"], "conditions": {"ready": false}}]}));
-        let rules = render(&[service("web", "10.96.0.7"), service("empty", "10.96.0.8")], &[slice]);
-        assert!(rules.contains("numgen random mod 1 map { 0 : 10.244.0.2 . 8080 }"), "{rules}");
+        let services = [service("web", "10.96.0.7", json!({})), service("empty", "10.96.0.8", json!({}))];
+        let rules = render(&services, &[slice()], "here").script(None);
+        assert!(
+            rules.contains("numgen random mod 2 map { 0 : 10.244.0.2 . 8080, 1 : 10.244.1.2 . 8080 }"),
+            "{rules}"
+        );
         assert!(rules.contains("10.96.0.7 . tcp . 80 : goto svc_"), "{rules}");
         assert!(rules.contains("tcp . 30080 : goto svc_"), "{rules}");
         assert!(rules.contains("{ 10.96.0.8 . tcp . 80 } reject"), "{rules}");
         assert!(!rules.contains("10.244.0.3"), "{rules}");
+    }
+
+    #[test]
+    fn with_the_local_policy_only_this_nodes_pods_answer_outsiders() {
+        let rules = script(json!({"externalTrafficPolicy": "Local"}));
+        assert!(
+            rules.contains(
+                "_local {\n    meta l4proto tcp dnat ip to numgen random mod 1 map { 0 : 10.244.0.2 . 8080 }"
+            ),
+            "{rules}"
+        );
+        assert!(rules.contains("ip saddr 10.244.0.0/16 goto svc_"), "{rules}");
+        let elsewhere = render(
+            &[service("web", "10.96.0.7", json!({"externalTrafficPolicy": "Local"}))],
+            &[slice()],
+            "other",
+        );
+        assert!(elsewhere.script(None).contains("_local {\n    drop\n"), "{elsewhere:?}");
+    }
+
+    #[test]
+    fn who_came_before_is_remembered_across_changes() {
+        let sticky = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}});
+        let before = render(&[service("web", "10.96.0.7", sticky.clone())], &[slice()], "here");
+        let first = before.script(None);
+        assert!(
+            first.contains("flags dynamic,timeout; timeout 60s;") && first.contains("update @aff_"),
+            "{first}"
+        );
+        let services = [service("web", "10.96.0.7", sticky), service("new", "10.96.0.9", json!({}))];
+        let next = render(&services, &[slice()], "here").script(Some(&before));
+        assert!(next.starts_with("flush table") && !next.contains("delete"), "{next}");
+        let gone = render(&[], &[], "here").script(Some(&before));
+        assert_eq!(gone.matches("delete set").count(), 2, "{gone}");
+    }
+
+    #[test]
+    fn a_load_balancer_serves_whom_it_may() {
+        let mut service =
+            (*service("web", "10.96.0.7", json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}))).clone();
+        service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.5"}]}});
+        let rules = render(&[Arc::new(service)], &[slice()], "here").script(None);
+        assert!(rules.contains("ip saddr != { 192.0.2.0/24 } drop"), "{rules}");
+        assert!(rules.contains("203.0.113.5 . tcp . 80 : goto svc_"), "{rules}");
     }
 }

@@ -2,22 +2,41 @@
 use super::{Container, ObservedPod, State, label, pause};
 use anyhow::{Context, Result, bail};
 use bollard::API_DEFAULT_VERSION;
+use bollard::auth::DockerCredentials;
+use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use pilothouse_api::jiff::Timestamp;
 use std::collections::HashMap;
+use std::time::Duration;
 
 const PAUSE_IMAGE: &str = "pilothouse/pause:1";
 /// For calls that answer at once; streams have no timeout.
 const TIMEOUT_SECONDS: u64 = 120;
+/// A pull that makes no progress for so long has failed.
+const PULL_SILENCE: Duration = Duration::from_secs(60);
+/// For questions that need no work.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub struct Docker {
     pub client: bollard::Docker,
+}
+
+/// What is particular about one pod's sandbox.
+pub struct Sandbox {
+    pub name: String,
+    /// None: the node's.
+    pub hostname: Option<String>,
+    pub labels: HashMap<String, String>,
+    pub host_network: bool,
+    pub host_ipc: bool,
+    pub sysctls: HashMap<String, String>,
 }
 
 /// Why an image is not there.
@@ -51,15 +70,16 @@ impl Docker {
         Ok(())
     }
 
-    pub async fn has_image(&self, image: &str) -> Result<bool> {
+    /// The user that an image runs as, where the image is here.
+    pub async fn image_user(&self, image: &str) -> Result<Option<String>> {
         match self.client.inspect_image(image).await {
-            Ok(_) => Ok(true),
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+            Ok(found) => Ok(Some(found.config.and_then(|config| config.user).unwrap_or_default())),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    pub async fn pull(&self, image: &str) -> Result<(), PullError> {
+    pub async fn pull(&self, image: &str, credentials: Option<DockerCredentials>) -> Result<(), PullError> {
         // Without a tag Docker would pull every tag there is.
         let name = image.rsplit('/').next().unwrap_or(image);
         let full = if name.contains(':') || name.contains('@') {
@@ -68,14 +88,60 @@ impl Docker {
             format!("{image}:latest")
         };
         let options = CreateImageOptionsBuilder::default().from_image(&full).build();
-        let mut progress = std::pin::pin!(self.client.create_image(Some(options), None, None));
-        while let Some(step) = progress.next().await {
+        let mut progress = std::pin::pin!(self.client.create_image(Some(options), None, credentials));
+        loop {
+            let step = tokio::time::timeout(PULL_SILENCE, progress.next()).await;
+            let step =
+                step.map_err(|_| PullError(format!("no progress for {} s", PULL_SILENCE.as_secs())))?;
+            let Some(step) = step else { return Ok(()) };
             let step = step.map_err(|error| PullError(error.to_string()))?;
             if let Some(detail) = step.error_detail {
                 return Err(PullError(detail.message.unwrap_or_default()));
             }
         }
-        Ok(())
+    }
+
+    /// Names and size in bytes of every image that has a name.
+    pub async fn images(&self) -> Result<Vec<(Vec<String>, i64)>> {
+        let options = ListImagesOptionsBuilder::default().build();
+        let listed = tokio::time::timeout(ANSWER_TIMEOUT, self.client.list_images(Some(options))).await??;
+        let named = listed.into_iter().map(|image| {
+            let names = image.repo_digests.into_iter().chain(image.repo_tags);
+            (names.filter(|name| !name.contains("<none>")).collect::<Vec<_>>(), image.size)
+        });
+        Ok(named.filter(|(names, _)| !names.is_empty()).collect())
+    }
+
+    pub async fn info(&self) -> Result<bollard::models::SystemInfo> {
+        Ok(tokio::time::timeout(ANSWER_TIMEOUT, self.client.info()).await??)
+    }
+
+    /// Runs a command in a container: its exit code and the first `limit` bytes that it printed.
+    pub async fn exec(&self, id: &str, command: &[String], limit: usize) -> Result<(i64, Vec<u8>)> {
+        let options = CreateExecOptions {
+            cmd: Some(command.to_vec()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..CreateExecOptions::default()
+        };
+        let exec = self.client.create_exec(id, options).await?.id;
+        let mut said = Vec::new();
+        if let StartExecResults::Attached { mut output, .. } = self.client.start_exec(&exec, None).await? {
+            while let Some(part) = output.next().await {
+                let part = part?.into_bytes();
+                said.extend_from_slice(&part[..part.len().min(limit - said.len())]);
+            }
+        }
+        Ok((self.client.inspect_exec(&exec).await?.exit_code.unwrap_or(-1), said))
+    }
+
+    /// The last lines that a container printed.
+    pub async fn log_tail(&self, id: &str, lines: u32) -> Result<Vec<u8>> {
+        let options =
+            LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
+        let parts = self.client.logs(id, Some(options)).try_collect::<Vec<_>>();
+        let parts = tokio::time::timeout(ANSWER_TIMEOUT, parts).await??;
+        Ok(parts.into_iter().flat_map(bollard::container::LogOutput::into_bytes).collect())
     }
 
     /// Every pod that has containers of this node here, by UID.
@@ -124,32 +190,28 @@ impl Docker {
         Ok(pod)
     }
 
-    pub async fn create_sandbox(
-        &self,
-        name: &str,
-        hostname: &str,
-        labels: HashMap<String, String>,
-        host_network: bool,
-    ) -> Result<(String, i64)> {
+    /// Makes and starts the container whose namespaces a pod's containers share; its process.
+    pub async fn create_sandbox(&self, sandbox: Sandbox) -> Result<i64> {
         let body = ContainerCreateBody {
             image: Some(PAUSE_IMAGE.into()),
             cmd: Some(vec!["/pause".into()]),
-            hostname: (!host_network).then(|| hostname.to_owned()),
-            labels: Some(labels),
+            hostname: sandbox.hostname,
+            labels: Some(sandbox.labels),
             host_config: Some(HostConfig {
-                network_mode: Some(if host_network { "host" } else { "none" }.into()),
-                ipc_mode: Some("shareable".into()),
+                network_mode: Some(if sandbox.host_network { "host" } else { "none" }.into()),
+                ipc_mode: Some(if sandbox.host_ipc { "host" } else { "shareable" }.into()),
+                sysctls: (!sandbox.sysctls.is_empty()).then_some(sandbox.sysctls),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
         };
-        let id = self.create(name, body).await?;
+        let id = self.create(&sandbox.name, body).await?;
         self.client.start_container(&id, None).await?;
         let pid = self.client.inspect_container(&id, None).await?.state.and_then(|s| s.pid).unwrap_or(0);
         if pid == 0 {
             bail!("the sandbox ended at once");
         }
-        Ok((id, pid))
+        Ok(pid)
     }
 
     /// A container of that name that is left from an interrupted try is replaced.
@@ -217,6 +279,8 @@ fn container(inspected: ContainerInspectResponse) -> Container {
         id: inspected.id.unwrap_or_default(),
         name: label(super::label::CONTAINER),
         attempt: label(super::label::ATTEMPT).parse().unwrap_or(0),
+        crashes: label(super::label::CRASHES).parse().unwrap_or(0),
+        sandbox: label(super::label::SANDBOX_ID),
         state: match state.status {
             Some(
                 ContainerStateStatusEnum::RUNNING
@@ -238,5 +302,6 @@ fn container(inspected: ContainerInspectResponse) -> Container {
         finished_at: time(state.finished_at),
         pid: state.pid.unwrap_or(0),
         address: label(super::label::ADDRESS),
+        stop_signal: config.stop_signal.unwrap_or_default(),
     }
 }

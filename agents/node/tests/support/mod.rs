@@ -2,7 +2,7 @@
 use futures::{SinkExt, StreamExt};
 use pilothouse_node::AgentOptions;
 use pilothouse_protocol::{
-    CONNECT_PATH, NodeMessage, ObjectChange, PROTOCOL, PodRef, ServerMessage, StreamRequest,
+    CONNECT_PATH, IssuedToken, NodeMessage, ObjectChange, PROTOCOL, PodRef, ServerMessage, StreamRequest,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -29,6 +29,13 @@ struct State {
     statuses: HashMap<String, Value>,
     terminated: Vec<String>,
     registered: bool,
+    /// The node's own status, told last.
+    node: Value,
+    /// Reason and message of every event.
+    events: Vec<(String, String)>,
+    tokens: u32,
+    /// How long the tokens given out hold.
+    token_seconds: i64,
 }
 
 pub struct FakeServer {
@@ -142,7 +149,7 @@ impl FakeServer {
             name: node.clone(),
             address: listener.local_addr().unwrap(),
             ca_pem: made.cert.pem(),
-            state: Arc::default(),
+            state: Arc::new(parking_lot::Mutex::new(State { token_seconds: 3600, ..State::default() })),
             outgoing: outgoing.clone(),
             streams: Arc::default(),
             changed,
@@ -227,12 +234,14 @@ impl FakeServer {
 
     pub fn pod(&self, name: &str, mut spec: Value) -> Value {
         spec["nodeName"] = self.name.as_str().into();
-        spec["terminationGracePeriodSeconds"] = 1.into();
+        if spec["terminationGracePeriodSeconds"].is_null() {
+            spec["terminationGracePeriodSeconds"] = 1.into();
+        }
         let uid = format!("{name}-{}-{}", std::process::id(), self.address.port());
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "uid": uid}, "spec": spec, "status": {}})
     }
 
-    async fn put(&self, resource: &str, object: &Value) {
+    pub async fn put(&self, resource: &str, object: &Value) {
         let name = object["metadata"]["name"].as_str().unwrap();
         self.state.lock().objects.insert((resource.into(), name.into()), object.clone());
         let _ = self.outgoing.send(ServerMessage::Objects {
@@ -279,6 +288,23 @@ impl FakeServer {
         .await
     }
 
+    /// Waits for an event with that reason, and gives its message.
+    pub async fn event(&mut self, reason: &str) -> String {
+        self.until(&format!("the event {reason}"), |state| {
+            state.events.iter().find(|(r, _)| r == reason).map(|(_, message)| message.clone())
+        })
+        .await
+    }
+
+    /// Waits for a status of the node that `is_right`.
+    pub async fn node_status(&mut self, is_right: impl Fn(&Value) -> bool) -> Value {
+        self.until("the node's status", |state| Some(state.node.clone()).filter(|node| is_right(node))).await
+    }
+
+    pub fn give_short_tokens(&self, seconds: i64) {
+        self.state.lock().token_seconds = seconds;
+    }
+
     pub async fn terminated(&mut self, pod: &Value) {
         let uid = pod["metadata"]["uid"].as_str().unwrap();
         self.until("the pod's end", |state| state.terminated.iter().any(|t| t == uid).then_some(())).await;
@@ -323,12 +349,30 @@ async fn control(
                 let Some(Ok(frame)) = frame else { return };
                 let Message::Text(frame) = frame else { continue };
                 match serde_json::from_str(&frame).unwrap() {
-                    NodeMessage::Register { .. } => state.lock().registered = true,
+                    NodeMessage::Register { node } => {
+                        let mut state = state.lock();
+                        (state.registered, state.node) = (true, node["status"].clone());
+                    }
                     NodeMessage::PodStatus { uid, status, .. } => drop(state.lock().statuses.insert(uid.to_string(), status)),
                     NodeMessage::PodTerminated { uid, .. } => state.lock().terminated.push(uid.to_string()),
                     NodeMessage::Ping => drop(socket.send(text(&ServerMessage::Pong)).await),
                     NodeMessage::StreamFailed { message, .. } => panic!("a stream failed: {message}"),
-                    NodeMessage::Event { .. } | NodeMessage::NodeStatus { .. } => {}
+                    NodeMessage::Event { event, .. } => {
+                        let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+                        state.lock().events.push((text("reason"), text("message")));
+                    }
+                    NodeMessage::NodeStatus { status } => state.lock().node = status,
+                    NodeMessage::TokenRequest { id, pod, .. } => {
+                        let (number, seconds) = {
+                            let mut state = state.lock();
+                            state.tokens += 1;
+                            (state.tokens, state.token_seconds)
+                        };
+                        let until = jiff::Timestamp::now().as_second() + seconds;
+                        let expires_at = jiff::Timestamp::from_second(until).unwrap().to_string();
+                        let issued = IssuedToken { token: format!("token-{number}-{}", pod.name), expires_at };
+                        drop(socket.send(text(&ServerMessage::Token { id, outcome: Ok(issued) })).await);
+                    }
                 }
                 let _ = tell.try_send(());
             }

@@ -3,7 +3,6 @@ use parking_lot::Mutex;
 use pilothouse_api::Key;
 use pilothouse_protocol::{ObjectChange, ServerMessage};
 use pilothouse_store::{Object, Store, WatchItem};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,6 +14,21 @@ const SHARED: &[&str] = &["services", "endpointslices.discovery.k8s.io"];
 const MOUNTED: &[&str] = &["configmaps", "secrets"];
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To<'a> {
+    Node(&'a str),
+    /// Every node that has a line.
+    All,
+}
+
+/// What is to be told of one change.
+#[derive(Default)]
+struct Told {
+    to_all: Vec<ObjectChange>,
+    to_nodes: BTreeMap<String, Vec<ObjectChange>>,
+}
+
 /// One pod's change touches its own node and what it names, never all pods.
 #[derive(Default)]
 struct State {
@@ -23,6 +37,7 @@ struct State {
     revision: u64,
     objects: HashMap<Key, Arc<Object>>,
     shared: HashSet<Key>,
+    nodes: HashSet<Arc<str>>,
     pods_of: HashMap<String, HashSet<Key>>,
     /// Where each pod is and what it names.
     pods: HashMap<Key, (String, HashSet<Key>)>,
@@ -75,7 +90,7 @@ fn change(key: &Key, object: Option<&Arc<Object>>) -> ObjectChange {
 }
 
 /// Follows the store for ever and tells what concerns whom.
-pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(&str, ServerMessage)) {
+pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(To<'_>, &ServerMessage)) {
     loop {
         let (revision, objects) = store.everything();
         let Ok(mut watch) = store.watch(None, None, revision) else {
@@ -84,15 +99,14 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(&str,
         };
         {
             let mut state = assignments.0.lock();
-            let before = state.node_names();
+            let before = std::mem::take(&mut state.nodes);
             *state = State { known: true, revision, ..State::default() };
             for object in objects {
                 state.apply(&object.key.clone(), Some(object));
             }
             // Those without pods too: they route to services.
-            let everybody: HashSet<String> = state.node_names().into_iter().chain(before).collect();
-            for node in everybody {
-                tell(&node, state.full(&node));
+            for node in state.nodes.union(&before) {
+                tell(To::Node(node), &state.full(node));
             }
         }
         loop {
@@ -104,11 +118,13 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(&str,
                     let key = change.object.key.clone();
                     let told = state.apply(&key, (!gone).then(|| change.object.clone()));
                     // Under the lock, so that a node that comes now gets the change once: in its full set or here.
-                    for (node, changes) in told {
-                        tell(
-                            &node,
-                            ServerMessage::Objects { full: false, revision: state.revision, changes },
-                        );
+                    let revision = state.revision;
+                    let message = |changes| ServerMessage::Objects { full: false, revision, changes };
+                    if !told.to_all.is_empty() {
+                        tell(To::All, &message(told.to_all));
+                    }
+                    for (node, changes) in told.to_nodes {
+                        tell(To::Node(&node), &message(changes));
                     }
                 }
                 WatchItem::Progress(_) => {}
@@ -119,9 +135,9 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(&str,
 }
 
 impl State {
-    /// Takes a change; what each node is to be told of it. The node `*` stands for all.
-    fn apply(&mut self, key: &Key, object: Option<Arc<Object>>) -> BTreeMap<String, Vec<ObjectChange>> {
-        let mut told: BTreeMap<String, Vec<ObjectChange>> = BTreeMap::new();
+    /// Takes a change; what is to be told of it.
+    fn apply(&mut self, key: &Key, object: Option<Arc<Object>>) -> Told {
+        let mut told = Told::default();
         let resource = &*key.resource;
         let shared = SHARED.contains(&resource);
         if !shared && !MOUNTED.contains(&resource) && !matches!(resource, "pods" | "nodes") {
@@ -138,23 +154,22 @@ impl State {
             } else {
                 self.shared.remove(key)
             };
-            for node in self.node_names() {
-                told.entry(node).or_default().push(line());
-            }
+            told.to_all.push(line());
         } else if resource == "nodes" {
-            told.entry(key.name.to_string()).or_default().push(line());
+            if object.is_some() {
+                self.nodes.insert(key.name.clone())
+            } else {
+                self.nodes.remove(&key.name)
+            };
+            told.to_nodes.entry(key.name.to_string()).or_default().push(line());
         } else if resource == "pods" {
-            self.apply_pod(key, object.as_ref(), &mut told);
+            self.apply_pod(key, object.as_ref(), &mut told.to_nodes);
         } else {
             for node in self.users.get(key).into_iter().flat_map(HashMap::keys) {
-                told.entry(node.clone()).or_default().push(line());
+                told.to_nodes.entry(node.clone()).or_default().push(line());
             }
         }
         told
-    }
-
-    fn node_names(&self) -> Vec<String> {
-        self.objects.keys().filter(|key| &*key.resource == "nodes").map(|key| key.name.to_string()).collect()
     }
 
     fn apply_pod(
@@ -174,6 +189,9 @@ impl State {
                 }
                 if let Some(users) = self.users.get_mut(name) {
                     users.retain(|_, count| *count > 0);
+                    if users.is_empty() {
+                        self.users.remove(name);
+                    }
                 }
             }
         }
@@ -185,7 +203,9 @@ impl State {
         }
         let Some(pod) = pod.filter(|_| !node.is_empty()) else { return };
         let known = known.filter(|(old, _)| *old == node).map(|(_, named)| named).unwrap_or_default();
-        let named = named_by(&pod, &key.namespace);
+        let named = pilothouse_protocol::needs::named_by(&pod);
+        let named: HashSet<Key> =
+            named.map(|(what, name)| Key::new(what, key.namespace.clone(), name)).collect();
         let changes = told.entry(node.clone()).or_default();
         for name in &named {
             let users = self.users.entry(name.clone()).or_default().entry(node.clone()).or_default();
@@ -204,45 +224,10 @@ impl State {
     }
 }
 
-/// The ConfigMaps and Secrets that a pod's volumes, environment and image pulls name.
-fn named_by(pod: &Value, namespace: &Arc<str>) -> HashSet<Key> {
-    let mut named = HashSet::new();
-    let mut add = |resource: &str, name: &Value| {
-        if let Some(name) = name.as_str() {
-            named.insert(Key::new(resource, namespace.clone(), name));
-        }
-    };
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    for volume in list(&pod["spec"]["volumes"]) {
-        add("configmaps", &volume["configMap"]["name"]);
-        add("secrets", &volume["secret"]["secretName"]);
-        for source in list(&volume["projected"]["sources"]) {
-            add("configmaps", &source["configMap"]["name"]);
-            add("secrets", &source["secret"]["name"]);
-        }
-    }
-    for field in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in list(&pod["spec"][field]) {
-            for env in list(&container["env"]) {
-                add("configmaps", &env["valueFrom"]["configMapKeyRef"]["name"]);
-                add("secrets", &env["valueFrom"]["secretKeyRef"]["name"]);
-            }
-            for source in list(&container["envFrom"]) {
-                add("configmaps", &source["configMapRef"]["name"]);
-                add("secrets", &source["secretRef"]["name"]);
-            }
-        }
-    }
-    for secret in list(&pod["spec"]["imagePullSecrets"]) {
-        add("secrets", &secret["name"]);
-    }
-    named
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn put(state: &mut State, resource: &str, name: &str, value: &Value) -> Vec<(String, String)> {
         let object = Object {
@@ -254,9 +239,11 @@ mod tests {
             fields: Vec::new(),
         };
         let told = state.apply(&object.key.clone(), Some(Arc::new(object)));
-        told.into_iter()
-            .flat_map(|(node, changes)| changes.into_iter().map(move |c| (node.clone(), c.name.to_string())))
-            .collect()
+        let all = told.to_all.into_iter().map(|c| ("*".to_owned(), c.name.to_string()));
+        let each = told.to_nodes.into_iter();
+        let each =
+            each.flat_map(|(node, all)| all.into_iter().map(move |c| (node.clone(), c.name.to_string())));
+        all.chain(each).collect()
     }
 
     fn pod(node: &str, phase: &str) -> Value {
@@ -274,5 +261,14 @@ mod tests {
         assert_eq!(put(&mut state, "pods", "a", &pod("n1", "Running")), to("n1", &["a"]));
         assert_eq!(put(&mut state, "configmaps", "settings", &json!({"data": {}})), to("n1", &["settings"]));
         assert_eq!(put(&mut state, "pods", "b", &pod("n2", "Pending")), to("n2", &["settings", "b"]));
+    }
+
+    #[test]
+    fn a_service_is_told_once_for_all_and_forgotten_pods_leave_nothing() {
+        let mut state = State::default();
+        assert_eq!(put(&mut state, "services", "web", &json!({})), [("*".to_owned(), "web".to_owned())]);
+        put(&mut state, "pods", "a", &pod("n1", "Pending"));
+        state.apply(&Key::new("pods", "shop", "a"), None);
+        assert!(state.pods.is_empty() && state.users.is_empty());
     }
 }

@@ -1,7 +1,9 @@
 //! The hub as agents meet it: real WebSockets on the loopback.
 use super::*;
 use crate::auth::Claims;
+use crate::objects::WriteOptions;
 use crate::{ClusterNetwork, ClusterStore, build, routes};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
@@ -85,7 +87,7 @@ async fn a_node_that_reads_too_slowly_loses_its_line_and_starts_over() {
     let mut slow = server.join("n1").await;
     // Nothing else runs meanwhile, so the queue fills up.
     for _ in 0..QUEUE * 2 {
-        server.app.hub.tell("n1", ServerMessage::Pong);
+        server.app.hub.tell(To::Node("n1"), &ServerMessage::Pong);
     }
     assert!(!server.app.hub.is_connected("n1"));
     while hear(&mut slow).await.is_some() {}

@@ -1,0 +1,257 @@
+//! The agent itself: what the workers of all pods share, and who is woken by what the server says.
+use crate::assigned::Assigned;
+use crate::connection::Outbox;
+use crate::environment::Sources;
+use crate::network::{Addresses, Network};
+use crate::node_status;
+use crate::pod_worker::{self, Worker};
+use crate::runtime::ObservedPod;
+use crate::runtime::docker::Docker;
+use crate::tokens::Tokens;
+use anyhow::Result;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_protocol::{NodeMessage, ObjectChange};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+pub const NODES: &str = "nodes";
+pub const SERVICES: &str = "services";
+pub const SLICES: &str = "endpointslices.discovery.k8s.io";
+/// Behind the runtime's events: a lost one costs at most this.
+const RELIST: Duration = Duration::from_secs(30);
+/// Before the runtime's events are followed again.
+const EVENTS_PAUSE: Duration = Duration::from_secs(1);
+/// Images pulled at the same time.
+const PULLS: usize = 4;
+
+/// Everything the workers share.
+pub struct Agent {
+    pub node: String,
+    pub data_dir: PathBuf,
+    pub runtime: Docker,
+    pub outbox: Outbox,
+    pub host_ip: String,
+    pub assigned: Mutex<Assigned>,
+    pub network: Network,
+    pub tokens: Tokens,
+    /// Turns to pull an image.
+    pub pulls: Semaphore,
+    /// The Node as it was found last.
+    pub node_object: Mutex<Value>,
+    workers: Mutex<HashMap<String, Arc<Worker>>>,
+}
+
+impl Agent {
+    pub fn new(node: String, data_dir: PathBuf, runtime: Docker, outbox: Outbox) -> Self {
+        Self {
+            node,
+            data_dir,
+            runtime,
+            outbox,
+            host_ip: node_status::host_address(),
+            assigned: Mutex::default(),
+            network: Network::default(),
+            tokens: Tokens::default(),
+            pulls: Semaphore::new(PULLS),
+            node_object: Mutex::default(),
+            workers: Mutex::default(),
+        }
+    }
+
+    /// Takes what the server says.
+    pub fn assign(self: Arc<Self>, full: bool, changes: Vec<ObjectChange>) {
+        let touched = self.assigned.lock().apply(full, changes);
+        for (resource, namespace, name) in &touched {
+            match &**resource {
+                "pods" => self.assign_pod(namespace, name),
+                NODES | SERVICES | SLICES => self.network.changed.notify_one(),
+                resource => self.workers.lock().values().for_each(|worker| {
+                    if worker.needs(resource, namespace, name) {
+                        worker.wake.notify_one();
+                    }
+                }),
+            }
+        }
+        if full {
+            let agent = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = agent.adopt().await {
+                    tracing::warn!(%error, "containers of an earlier run were not found");
+                }
+            });
+        }
+    }
+
+    fn assign_pod(self: &Arc<Self>, namespace: &str, name: &str) {
+        let pod = self.assigned.lock().get("pods", namespace, name);
+        let uid = pod.as_ref().map(|p| p["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+        // Another pod of that name, or none: what ran under it is not assigned any more.
+        for worker in self.workers.lock().values() {
+            if worker.is_named(namespace, name) && uid.as_deref() != Some(&worker.uid) {
+                worker.pod.send_replace(None);
+                worker.wake.notify_one();
+            }
+        }
+        if let (Some(pod), Some(uid)) = (pod, uid) {
+            self.worker(&uid, Some(pod));
+        }
+    }
+
+    /// Wakes the worker of a pod, which is made if there is none.
+    fn worker(self: &Arc<Self>, uid: &str, pod: Option<Arc<Value>>) {
+        let mut workers = self.workers.lock();
+        if let Some(worker) = workers.get(uid) {
+            if pod.is_some() {
+                worker.pod.send_replace(pod);
+            }
+            worker.wake.notify_one();
+            return;
+        }
+        let worker = Arc::new(Worker::new(uid, pod));
+        workers.insert(uid.to_owned(), worker.clone());
+        tokio::spawn(pod_worker::work(self.clone(), worker));
+    }
+
+    pub fn wake_all(&self) {
+        self.workers.lock().values().for_each(|worker| worker.wake.notify_one());
+    }
+
+    /// Nothing is left of a pod.
+    pub fn forget(&self, uid: &str) {
+        self.release_address(uid);
+        self.tokens.forget(uid);
+        self.workers.lock().remove(uid);
+    }
+
+    pub fn release_address(&self, uid: &str) {
+        if let Some(addresses) = self.network.addresses.lock().as_mut() {
+            addresses.give_back(uid);
+        }
+    }
+
+    /// The pod's address and the gateway; None while the node's range is unknown.
+    pub fn take_address(&self, uid: &str) -> Option<Result<(std::net::Ipv4Addr, std::net::Ipv4Addr)>> {
+        let mut addresses = self.network.addresses.lock();
+        let addresses: &mut Addresses = addresses.as_mut()?;
+        let gateway = addresses.gateway();
+        let taken = addresses.take(uid).map(|address| (address, gateway));
+        Some(taken.ok_or_else(|| anyhow::anyhow!("the node's pod addresses are used up")))
+    }
+
+    /// Containers of pods that are not assigned any more get a worker too, which removes them.
+    async fn adopt(self: &Arc<Self>) -> Result<()> {
+        for uid in self.runtime.pods(&self.node).await? {
+            self.worker(&uid, None);
+        }
+        Ok(())
+    }
+
+    /// Wakes workers when their containers start or end.
+    pub async fn follow_runtime(self: Arc<Self>) {
+        let mut relist = tokio::time::interval(RELIST);
+        // What happens while the stream is broken is told again by the next one.
+        let mut since = Timestamp::now();
+        loop {
+            let mut events = std::pin::pin!(self.runtime.events(&self.node, since));
+            loop {
+                tokio::select! {
+                    event = events.next() => match event {
+                        Some(Ok(uid)) => if let Some(worker) = self.workers.lock().get(&uid) {
+                            worker.wake.notify_one();
+                        },
+                        Some(Err(_)) | None => break,
+                    },
+                    _ = relist.tick() => self.wake_all(),
+                }
+                since = Timestamp::now();
+            }
+            tokio::time::sleep(EVENTS_PAUSE).await;
+        }
+    }
+
+    /// Every pod's newest status goes to the server again.
+    pub fn tell_everything(&self) {
+        for worker in self.workers.lock().values() {
+            if let (Some(pod), status) = (worker.pod.borrow().clone(), worker.status.lock().clone())
+                && !status.is_null()
+            {
+                self.tell_status(&pod, &worker.uid, status);
+            }
+        }
+    }
+
+    pub fn tell_status(&self, pod: &Value, uid: &str, status: Value) {
+        let text = |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap_or_default().into() };
+        let (namespace, name) = (text("namespace"), text("name"));
+        self.outbox.tell(uid, NodeMessage::PodStatus { namespace, name, uid: uid.into(), status });
+    }
+
+    /// An event about a pod or one of its containers.
+    pub fn event(&self, pod: &Value, container: Option<&str>, r#type: &str, reason: &str, message: String) {
+        let meta = &pod["metadata"];
+        let mut about = json!({
+            "apiVersion": "v1", "kind": "Pod", "namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"],
+            "resourceVersion": meta["resourceVersion"],
+        });
+        if let Some(container) = container {
+            let field = ["initContainers", "ephemeralContainers"].into_iter().find(|field| {
+                pod["spec"][field].as_array().into_iter().flatten().any(|c| c["name"] == container)
+            });
+            about["fieldPath"] = format!("spec.{}{{{container}}}", field.unwrap_or("containers")).into();
+        }
+        let event = json!({
+            "involvedObject": about, "type": r#type, "reason": reason, "message": message,
+            "source": {"component": "kubelet", "host": self.node}, "reportingComponent": "kubelet", "reportingInstance": self.node,
+        });
+        let namespace = meta["namespace"].as_str().unwrap_or_default().into();
+        self.outbox.send(NodeMessage::Event { namespace, event });
+    }
+
+    /// Looks something up in what a pod's fields may refer to.
+    pub fn with_sources<T>(
+        &self,
+        pod: &Value,
+        observed: &ObservedPod,
+        f: impl FnOnce(&Sources<'_>) -> T,
+    ) -> T {
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        let find = |resource: &str, name: &str| self.assigned.lock().get(resource, namespace, name);
+        let token = |audience: &str, seconds: i64| self.tokens.get(uid, audience, seconds);
+        let services = {
+            let assigned = self.assigned.lock();
+            let mut services = assigned.in_namespace(SERVICES, namespace);
+            // Every pod is told where the API is.
+            services
+                .extend(assigned.get(SERVICES, "default", "kubernetes").filter(|_| namespace != "default"));
+            services
+        };
+        let node = self.assigned.lock().get(NODES, "", &self.node).unwrap_or_default();
+        f(&Sources {
+            find: &find,
+            token: &token,
+            services: &services,
+            pod_ip: self.pod_ip(pod, observed),
+            host_ip: &self.host_ip,
+            node: &node,
+        })
+    }
+
+    /// Where a pod is reached; empty before it has an address.
+    pub fn pod_ip<'a>(&'a self, pod: &Value, observed: &'a ObservedPod) -> &'a str {
+        match pod["spec"]["hostNetwork"] == true {
+            true => &self.host_ip,
+            false => observed.sandbox.as_ref().map_or("", |s| s.address.as_str()),
+        }
+    }
+
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.data_dir.join("pods").join(uid)
+    }
+}

@@ -1,0 +1,147 @@
+//! Makes a pod's sandbox and its containers.
+mod body;
+mod files;
+mod images;
+
+use crate::agent::Agent;
+use crate::environment;
+use crate::pod_sync::{Unhealthy, spec_of};
+use crate::pod_worker::Worker;
+use crate::runtime::docker::Sandbox;
+use crate::runtime::{ObservedPod, label};
+use crate::{hooks, network, termination, volumes};
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Why a container could not be made.
+pub struct StartFailure {
+    /// As the API has it: `ErrImagePull`, `CreateContainerConfigError` …
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl StartFailure {
+    fn config(message: impl Into<String>) -> Self {
+        Self { reason: "CreateContainerConfigError", message: message.into() }
+    }
+}
+
+fn labels(agent: &Agent, pod: &Value, container: &str, attempt: u32) -> HashMap<String, String> {
+    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
+    HashMap::from([
+        (label::POD_UID.into(), text("uid")),
+        (label::POD_NAME.into(), text("name")),
+        (label::POD_NAMESPACE.into(), text("namespace")),
+        (label::CONTAINER.into(), container.into()),
+        (label::NODE.into(), agent.node.clone()),
+        (label::ATTEMPT.into(), attempt.to_string()),
+    ])
+}
+
+fn container_name(pod: &Value, container: &str, attempt: u32) -> String {
+    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
+    format!("k8s_{container}_{}_{}_{}_{attempt}", text("name"), text("namespace"), text("uid"))
+}
+
+/// Volumes first: a pod whose volumes are not there has no sandbox yet.
+pub async fn create_sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
+    if let Err(failed) = prepare_volumes(agent, pod, &ObservedPod::default()).await {
+        agent.event(pod, None, "Warning", "FailedMount", failed.to_string());
+        return Err(failed.into());
+    }
+    let outcome = sandbox(agent, pod).await;
+    if let Err(error) = &outcome {
+        let message = format!("Failed to create pod sandbox: {error:#}");
+        agent.event(pod, None, "Warning", "FailedCreatePodSandBox", message);
+    }
+    outcome
+}
+
+async fn sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
+    let host_network = pod["spec"]["hostNetwork"] == true;
+    let mut all = labels(agent, pod, label::SANDBOX, 0);
+    let mut given = None;
+    if !host_network {
+        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        let (address, gateway) =
+            agent.take_address(uid).ok_or_else(|| anyhow!("the node has no pod addresses yet"))??;
+        all.insert(label::ADDRESS.into(), address.to_string());
+        given = Some((address, gateway));
+    }
+    let sysctls = pod["spec"]["securityContext"]["sysctls"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let sandbox = Sandbox {
+        name: container_name(pod, label::SANDBOX, 0),
+        hostname: (!host_network).then(|| files::hostname(pod)),
+        labels: all,
+        host_network,
+        host_ipc: pod["spec"]["hostIPC"] == true,
+        sysctls: sysctls.map(|s| (text(&s["name"]).replace('/', "."), text(&s["value"]))).collect(),
+    };
+    // What is left of a failure is seen at the next look, and removed.
+    let pid = agent.runtime.create_sandbox(sandbox).await.context("the pod's sandbox could not be made")?;
+    match given {
+        Some((address, gateway)) => network::connect(pid, address, gateway).await,
+        None => Ok(()),
+    }
+}
+
+async fn prepare_volumes(
+    agent: &Arc<Agent>,
+    pod: &Value,
+    observed: &ObservedPod,
+) -> Result<volumes::Paths, volumes::Failed> {
+    agent.tokens.ensure(&agent.outbox, pod).await.map_err(|why| volumes::Failed::token(pod, why))?;
+    let dir = agent.pod_dir(pod["metadata"]["uid"].as_str().unwrap_or_default());
+    agent.with_sources(pod, observed, |sources| volumes::prepare(pod, &dir, sources))
+}
+
+/// Makes and starts one attempt of a container.
+pub async fn start(
+    agent: &Arc<Agent>,
+    worker: &Worker,
+    pod: &Value,
+    observed: &ObservedPod,
+    container: &str,
+    attempt: u32,
+    crashes: u32,
+) -> Result<(), StartFailure> {
+    let Some(spec) = spec_of(pod, container) else { return Ok(()) };
+    let user = images::ensure(agent, pod, spec).await?;
+    body::check_user(pod, spec, &user).map_err(StartFailure::config)?;
+    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+    let sandbox = observed.sandbox.as_ref().ok_or_else(|| StartFailure::config("the sandbox is gone"))?;
+    let paths =
+        prepare_volumes(agent, pod, observed).await.map_err(|e| StartFailure::config(e.to_string()))?;
+    let env = agent
+        .with_sources(pod, observed, |sources| environment::build(pod, spec, sources))
+        .map_err(StartFailure::config)?;
+    let config = |error: anyhow::Error| StartFailure::config(format!("{error:#}"));
+    let mut mounts = volumes::mounts(spec, &paths, &env).map_err(config)?;
+    mounts.extend(files::etc(&agent.pod_dir(uid), pod, spec, sandbox).map_err(config)?);
+    let last_words = termination::file(&agent.pod_dir(uid), container, attempt);
+    termination::make_file(&last_words).map_err(|e| config(e.into()))?;
+    let path = spec["terminationMessagePath"].as_str().filter(|path| !path.is_empty());
+    mounts.push(volumes::bind(&last_words, path.unwrap_or(termination::DEFAULT_PATH), false));
+    let mut all = labels(agent, pod, container, attempt);
+    all.insert(label::SANDBOX_ID.into(), sandbox.id.clone());
+    all.insert(label::CRASHES.into(), crashes.to_string());
+    let made =
+        body::Made { pod, spec, observed, sandbox, env, mounts, labels: all, data_dir: &agent.data_dir };
+    let body = body::render(made).map_err(StartFailure::config)?;
+    let failure = |reason| move |error: anyhow::Error| StartFailure { reason, message: format!("{error:#}") };
+    let id = agent.runtime.create(&container_name(pod, container, attempt), body).await;
+    let id = id.map_err(failure("CreateContainerError"))?;
+    agent.event(pod, Some(container), "Normal", "Created", format!("Container created: {container}"));
+    agent.runtime.start(&id).await.map_err(failure("RunContainerError"))?;
+    agent.event(pod, Some(container), "Normal", "Started", format!("Container started: {container}"));
+    let address = agent.pod_ip(pod, observed);
+    if hooks::post_start(agent, pod, spec, &id, address).await.is_err() {
+        let why = format!("FailedPostStartHook: container {container} is ended");
+        let mut memory = worker.memory.lock();
+        memory.health.entry(id).or_default().unhealthy = Some(Unhealthy { why, grace_seconds: None });
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! A pod without a runtime: containers are entries that start and end at planned times of a clock that is an argument.
+//! For tests of whole lives of pods, and for simulated nodes.
+use super::{Container, ObservedPod, State};
+use crate::pod_sync::{Health, Memory, Step, Stopping};
+use pilothouse_api::jiff::{Timestamp, ToSpan};
+
+/// How one attempt of a container goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Seconds until it ends by itself; None: never.
+    pub seconds: Option<i64>,
+    pub exit_code: i64,
+    /// Seconds it takes to end once it was asked to; None: it does not listen.
+    pub stops_in: Option<i64>,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self { seconds: None, exit_code: 0, stops_in: Some(0) }
+    }
+}
+
+type Plan = Box<dyn Fn(&str, u32) -> Life + Send>;
+
+/// One pod's containers.
+pub struct FakePod {
+    observed: ObservedPod,
+    /// When each running container ends, by id, and with what code.
+    ends: Vec<(String, Timestamp, i64)>,
+    plan: Plan,
+    address: String,
+    made: u64,
+}
+
+impl FakePod {
+    /// `plan` says how each attempt of a container goes.
+    pub fn new(address: &str, plan: impl Fn(&str, u32) -> Life + Send + 'static) -> Self {
+        Self {
+            observed: ObservedPod::default(),
+            ends: Vec::new(),
+            plan: Box::new(plan),
+            address: address.to_owned(),
+            made: 0,
+        }
+    }
+
+    /// The pod as it is now.
+    pub fn observe(&mut self, now: Timestamp) -> &ObservedPod {
+        for container in &mut self.observed.containers {
+            let due = self.ends.iter().find(|(id, at, _)| *id == container.id && *at <= now);
+            if let Some((_, at, code)) = due.filter(|_| container.state == State::Running) {
+                container.state = State::Exited;
+                (container.exit_code, container.finished_at) = (*code, Some(*at));
+            }
+        }
+        self.ends.retain(|(_, at, _)| *at > now);
+        &self.observed
+    }
+
+    /// When the next container ends.
+    pub fn next_end(&self) -> Option<Timestamp> {
+        self.ends.iter().map(|(_, at, _)| *at).min()
+    }
+
+    /// Does what a worker would; probes pass at once.
+    pub fn carry_out(&mut self, step: &Step, memory: &mut Memory, now: Timestamp) {
+        let later = |seconds: i64| now.checked_add(seconds.seconds()).unwrap_or(now);
+        match step {
+            Step::CreateSandbox => {
+                let id = self.id("sandbox");
+                let address = self.address.clone();
+                self.observed.sandbox =
+                    Some(Container { id, address, state: State::Running, ..Container::default() });
+            }
+            Step::Start { container, attempt, crashes } => {
+                let id = self.id(container);
+                let life = (self.plan)(container, *attempt);
+                if let Some(seconds) = life.seconds {
+                    self.ends.push((id.clone(), later(seconds), life.exit_code));
+                }
+                memory.health.insert(id.clone(), Health { started: true, ready: true, unhealthy: None });
+                self.observed.containers.push(Container {
+                    id,
+                    name: container.clone(),
+                    attempt: *attempt,
+                    crashes: *crashes,
+                    sandbox: self.observed.sandbox.as_ref().map(|s| s.id.clone()).unwrap_or_default(),
+                    state: State::Running,
+                    created_at: Some(now),
+                    started_at: Some(now),
+                    ..Container::default()
+                });
+            }
+            Step::Stop { id, container, .. } => {
+                memory.stopping.insert(id.clone(), Stopping { asked_at: now, signalled_at: Some(now) });
+                let attempt = self.observed.containers.iter().find(|c| c.id == *id).map_or(0, |c| c.attempt);
+                if let Some(seconds) = (self.plan)(container, attempt).stops_in {
+                    self.ends.push((id.clone(), later(seconds), 143));
+                }
+            }
+            Step::Kill { id } => self.ends.push((id.clone(), now, 137)),
+            Step::Remove { id } => self.observed.containers.retain(|c| c.id != *id),
+            Step::RemoveSandbox { .. } => self.observed.sandbox = None,
+            Step::Finished => {}
+        }
+    }
+
+    fn id(&mut self, name: &str) -> String {
+        self.made += 1;
+        format!("{name}-{}", self.made)
+    }
+}

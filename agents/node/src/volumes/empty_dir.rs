@@ -1,0 +1,93 @@
+//! `emptyDir`: a directory that lives as long as its pod, in memory where it says so, and no larger than it says.
+use super::ownership::Owner;
+use crate::pod_sync::Verdict;
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use pilothouse_api::quantity::Quantity;
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Counting a volume's files reads all its directories.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
+
+/// Makes the directory, once: later it is the containers'.
+pub fn prepare(pod: &Value, source: &Value, dir: &Path) -> Result<()> {
+    if fs::symlink_metadata(dir).is_ok() && (source["medium"] != "Memory" || is_mounted(dir)) {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    if source["medium"] == "Memory" {
+        let size = size_limit(source).map(|bytes| format!("size={bytes},")).unwrap_or_default();
+        let options = format!("{size}mode=0777");
+        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options.as_str()))
+            .context("cannot mount a tmpfs")?;
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
+    Owner::group_of(pod).give(dir, true)?;
+    Ok(())
+}
+
+fn size_limit(source: &Value) -> Option<i64> {
+    let limit = &source["sizeLimit"];
+    let text = limit.as_str().map(str::to_owned).or_else(|| limit.as_number().map(ToString::to_string))?;
+    Quantity::parse(&text).map(Quantity::value).filter(|bytes| *bytes > 0)
+}
+
+/// A mount point is on another device than the directory it is in.
+fn is_mounted(dir: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+    dir.parent().is_some_and(|parent| device(dir) != device(parent))
+}
+
+/// Takes a mount away, whoever still looks at it.
+pub fn unmount(dir: &Path) {
+    if is_mounted(dir)
+        && let Err(error) = umount2(dir, MntFlags::MNT_DETACH)
+    {
+        tracing::warn!(dir = %dir.display(), %error, "a volume could not be unmounted");
+    }
+}
+
+/// Watches that volumes on disk stay within their limits.
+#[derive(Default)]
+pub struct Sizes {
+    counted_at: Option<Instant>,
+}
+
+impl Sizes {
+    /// The volume that is too large, which ends its pod.
+    pub async fn exceeded(&mut self, pod: &Value, pod_dir: &Path) -> Option<Verdict> {
+        if self.counted_at.is_some_and(|at| at.elapsed() < COUNT_EVERY) {
+            return None;
+        }
+        self.counted_at = Some(Instant::now());
+        for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
+            let source = &volume["emptyDir"];
+            let Some(limit) = size_limit(source).filter(|_| source["medium"] != "Memory") else { continue };
+            let name = volume["name"].as_str().unwrap_or_default();
+            let dir = super::dir_of(pod_dir, name);
+            let bytes = tokio::task::spawn_blocking(move || bytes_in(&dir)).await.unwrap_or(0);
+            if bytes > limit.unsigned_abs() {
+                let limit = source["sizeLimit"].as_str().unwrap_or_default();
+                let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
+                return Some(Verdict { reason: "Evicted".into(), message });
+            }
+        }
+        None
+    }
+}
+
+/// What the files below a directory take on disk.
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes_in(&entry.path()),
+            Ok(meta) => meta.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,292 @@
+//! What nodes tell, written as theirs: the Node and its Lease, the status and end of pods, events, tokens for pods.
+use super::Hub;
+use super::event_budget::EventBudget;
+use crate::auth::{Claims, tokens};
+use crate::objects::{Actor, Part, WriteOptions};
+use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::k8s_openapi::api::core::v1 as core;
+use pilothouse_api::lifecycle::{self, DeleteOptions};
+use pilothouse_api::{Key, KindEntry, Reason, Status, meta};
+use pilothouse_protocol::{IssuedToken, NodeMessage, PodRef};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+const LEASES: &str = "leases.coordination.k8s.io";
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+const LEASE_SECONDS: i64 = 40;
+/// The shortest and longest life of a token, in seconds, as in Kubernetes.
+const SHORTEST_TOKEN: i64 = 600;
+const LONGEST_TOKEN: i64 = 86_400 * 365;
+
+/// Holds what a node sent to the shape it must have: code that reads it later need not fear it.
+fn check<T: DeserializeOwned>(what: &str, value: &Value) -> Result<(), Status> {
+    let wrong = |why: String| Status::bad_request(format!("{what} is malformed: {why}"));
+    if !value.is_object() {
+        return Err(wrong("it is no object".into()));
+    }
+    T::deserialize(value).map(drop).map_err(|error| wrong(error.to_string()))
+}
+
+impl Hub {
+    pub(super) async fn register(&self, actor: &Actor, name: &str, object: Value) -> Result<(), Status> {
+        let objects = &self.0.objects;
+        let entry = self.entry("nodes")?;
+        check::<core::Node>("the Node", &object)?;
+        if meta::name(&object) != name {
+            return Err(Status::bad_request("a node registers itself only"));
+        }
+        self.renew(actor, name).await;
+        let options = WriteOptions::default();
+        match objects.create(actor, &entry, "", object.clone(), &options).await {
+            Err(status) if status.reason == Reason::AlreadyExists => {}
+            outcome => return outcome.map(drop),
+        }
+        let labels = object["metadata"]["labels"].clone();
+        let relabel = |old: &Value| {
+            let mut new = old.clone();
+            for (label, value) in labels.as_object().into_iter().flatten() {
+                new["metadata"]["labels"][label] = value.clone();
+            }
+            Ok(new)
+        };
+        objects.update(actor, &entry, "", name, Part::Spec, &options, relabel).await?;
+        self.node_status(actor, name, object["status"].clone()).await
+    }
+
+    async fn node_status(&self, actor: &Actor, name: &str, status: Value) -> Result<(), Status> {
+        let objects = &self.0.objects;
+        let entry = self.entry("nodes")?;
+        check::<core::NodeStatus>("the Node's status", &status)?;
+        let change = |old: &Value| {
+            let mut new = old.clone();
+            new["status"] = status.clone();
+            // A condition keeps the time since when it has held.
+            for condition in new["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                let before = old["status"]["conditions"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .find(|c| c["type"] == condition["type"]);
+                if let Some(before) = before.filter(|b| b["status"] == condition["status"]) {
+                    condition["lastTransitionTime"] = before["lastTransitionTime"].clone();
+                }
+            }
+            Ok(new)
+        };
+        objects
+            .update(actor, &entry, "", name, Part::Status, &WriteOptions::default(), change)
+            .await
+            .map(drop)
+    }
+
+    /// The node's heartbeat.
+    pub(super) async fn renew(&self, actor: &Actor, name: &str) {
+        let objects = &self.0.objects;
+        let Ok(entry) = self.entry(LEASES) else { return };
+        let now = Timestamp::now();
+        let micros = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
+        let spec = json!({"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": format!("{micros:.6}")});
+        let change = |old: &Value| {
+            let mut new = old.clone();
+            new["spec"] = spec.clone();
+            Ok(new)
+        };
+        let options = WriteOptions::default();
+        let renewed =
+            objects.update(actor, &entry, LEASE_NAMESPACE, name, Part::Spec, &options, change).await;
+        let outcome = match renewed {
+            Err(status) if status.reason == Reason::NotFound => {
+                let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec});
+                objects.create(actor, &entry, LEASE_NAMESPACE, lease, &options).await
+            }
+            outcome => outcome,
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(node = name, %error, "a node's lease could not be renewed");
+        }
+    }
+
+    pub(super) async fn receive(
+        &self,
+        actor: &Actor,
+        node: &str,
+        budget: &mut EventBudget,
+        message: NodeMessage,
+    ) {
+        let outcome = match message {
+            NodeMessage::NodeStatus { status } => self.node_status(actor, node, status).await,
+            NodeMessage::PodStatus { namespace, name, uid, status } => {
+                self.pod_status(actor, node, &namespace, &name, &uid, status).await
+            }
+            NodeMessage::PodTerminated { namespace, name, uid } => {
+                self.pod_terminated(actor, node, &namespace, &name, &uid).await
+            }
+            NodeMessage::Event { event, .. } => {
+                self.event(node, budget, event);
+                Ok(())
+            }
+            NodeMessage::StreamFailed { id, code, message } => {
+                self.stream_failed(node, &id, code, message);
+                Ok(())
+            }
+            // The line itself answers these.
+            NodeMessage::Register { .. } | NodeMessage::Ping | NodeMessage::TokenRequest { .. } => Ok(()),
+        };
+        match outcome {
+            Ok(()) => {}
+            // The pod is gone, or another took its name: the node will hear of it.
+            Err(status) if matches!(status.reason, Reason::NotFound | Reason::Conflict) => {}
+            Err(error) => tracing::warn!(node, %error, "what a node told could not be written"),
+        }
+    }
+
+    async fn pod_status(
+        &self,
+        actor: &Actor,
+        node: &str,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        status: Value,
+    ) -> Result<(), Status> {
+        let objects = &self.0.objects;
+        let entry = self.entry("pods")?;
+        check::<core::PodStatus>("the pod's status", &status)?;
+        let change = |old: &Value| {
+            if meta::uid(old) != uid || old["spec"]["nodeName"] != node {
+                return Err(Status::not_found("pods", name));
+            }
+            let mut new = old.clone();
+            let mut fresh = status.clone();
+            // The class follows the spec, which the node does not write; conditions that others set stay.
+            fresh["qosClass"] = old["status"]["qosClass"].clone();
+            let told: Vec<Value> = fresh["conditions"].as_array().cloned().unwrap_or_default();
+            let mut conditions: Vec<Value> =
+                old["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions
+                .retain(|c| !told.iter().any(|t| t["type"] == c["type"]) || c["type"] == "PodScheduled");
+            let scheduled = conditions.iter().any(|c| c["type"] == "PodScheduled");
+            conditions.extend(told.into_iter().filter(|t| t["type"] != "PodScheduled" || !scheduled));
+            fresh["conditions"] = conditions.into();
+            new["status"] = fresh;
+            Ok(new)
+        };
+        objects
+            .update(actor, &entry, namespace, name, Part::Status, &WriteOptions::default(), change)
+            .await
+            .map(drop)
+    }
+
+    async fn pod_terminated(
+        &self,
+        actor: &Actor,
+        node: &str,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), Status> {
+        let objects = &self.0.objects;
+        let key = Key::new("pods", namespace, name);
+        let own = objects.store().get(&key).is_some_and(|pod| pod.value()["spec"]["nodeName"] == node);
+        if !own {
+            return Ok(());
+        }
+        let entry = self.entry("pods")?;
+        let delete = DeleteOptions {
+            grace_period_seconds: Some(0),
+            uid: Some(uid.to_owned()),
+            ..DeleteOptions::default()
+        };
+        objects.delete(actor, &entry, namespace, name, &delete, &WriteOptions::default()).await.map(drop)
+    }
+
+    fn entry(&self, resource: &str) -> Result<Arc<KindEntry>, Status> {
+        let found = self.0.objects.registry().by_resource(resource).cloned();
+        found.ok_or_else(|| Status::internal(format!("there is no kind {resource}")))
+    }
+
+    /// A node speaks of itself and its own pods, and not without end.
+    fn event(&self, node: &str, budget: &mut EventBudget, mut event: Value) {
+        let about = &event["involvedObject"];
+        let text = |field: &str| about[field].as_str().unwrap_or_default();
+        let own = match text("kind") {
+            "Node" => text("name") == node,
+            "Pod" => {
+                let pod = self.0.objects.store().get(&Key::new("pods", text("namespace"), text("name")));
+                // A last word may come after the pod is gone.
+                pod.is_none_or(|pod| pod.value()["spec"]["nodeName"] == node)
+            }
+            _ => false,
+        };
+        if !own || !budget.take(text("uid"), Instant::now()) {
+            tracing::debug!(%node, "an event of a node was dropped");
+            return;
+        }
+        event["source"] = json!({"component": "kubelet", "host": node});
+        if let Err(error) = check_event(&event) {
+            tracing::warn!(%node, %error, "an event of a node is malformed");
+            return;
+        }
+        self.0.events.send(event);
+    }
+
+    fn stream_failed(&self, node: &str, id: &str, code: u16, message: String) {
+        let mut streams = self.0.streams.lock();
+        if streams.get(id).is_none_or(|(asked, _)| asked != node) {
+            return;
+        }
+        let Some((_, waiting)) = streams.remove(id) else { return };
+        let status = match code {
+            404 => Status::new(Reason::NotFound, message),
+            400 => Status::bad_request(message),
+            _ => Status::internal(message),
+        };
+        let _ = waiting.send(Err(status)); // who waited may have left
+    }
+
+    /// A token of the service account of one of the node's own pods.
+    pub(super) fn token(
+        &self,
+        node: &str,
+        pod: &PodRef,
+        audiences: Vec<String>,
+        seconds: i64,
+    ) -> Result<IssuedToken, Status> {
+        let store = self.0.objects.store();
+        let key = Key::new("pods", pod.namespace.clone(), pod.name.clone());
+        let found = store.get(&key).filter(|found| *found.uid == *pod.uid).map(|found| found.value());
+        let found = found.filter(|found| found["spec"]["nodeName"] == node);
+        let found = found.ok_or_else(|| Status::not_found("pods", &pod.name))?;
+        let name = found["spec"]["serviceAccountName"].as_str().unwrap_or("default");
+        let account = store.get(&Key::new("serviceaccounts", pod.namespace.clone(), name));
+        let account = account.ok_or_else(|| Status::not_found("serviceaccounts", name))?;
+        let named = |name: &str, uid: &str| tokens::ObjectName { name: name.into(), uid: uid.into() };
+        let user = format!("system:serviceaccount:{}:{name}", pod.namespace);
+        let mut claims = Claims::new(&user, &[], seconds.clamp(SHORTEST_TOKEN, LONGEST_TOKEN));
+        if !audiences.is_empty() {
+            claims.aud = audiences;
+        }
+        claims.bound = Some(tokens::Bound {
+            namespace: pod.namespace.to_string(),
+            serviceaccount: named(name, &account.uid),
+            pod: Some(named(&pod.name, &pod.uid)),
+            secret: None,
+            node: store.get(&Key::new("nodes", "", node)).map(|object| named(node, &object.uid)),
+        });
+        let token = self.0.auth.issue(&claims).map_err(Status::internal)?;
+        let until = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
+        Ok(IssuedToken { token, expires_at: lifecycle::seconds(until) })
+    }
+}
+
+/// As [`check`]; an event without its name and times is not yet what `core::Event` is.
+fn check_event(event: &Value) -> Result<(), Status> {
+    let mut whole = event.clone();
+    if !whole.is_object() {
+        return Err(Status::bad_request("an event is no object"));
+    }
+    whole["metadata"] = json!({});
+    check::<core::Event>("the event", &whole)
+}
