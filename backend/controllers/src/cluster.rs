@@ -1,4 +1,5 @@
 //! The view that controllers decide on: every object of the store at one revision, with the indexes they ask for.
+use crate::node::Node;
 use crate::object::{controller_of, is_deleting, owners, text, uid};
 use crate::pod::Pod;
 use bytes::Bytes;
@@ -67,6 +68,7 @@ struct Entry {
     /// UID of the owner that controls it.
     controller: Option<Arc<str>>,
     pod: Option<Box<Pod>>,
+    node: Option<Box<Node>>,
 }
 
 enum Body {
@@ -117,12 +119,11 @@ impl Cluster {
                 None => drop(self.renewed.remove(&key.name)),
             },
             NODES => {
-                match change.object.as_deref().and_then(|node| crate::object::condition(node, "Ready")) {
-                    Some(ready) if ready["status"] == "True" => {
-                        drop(self.ready_nodes.insert(key.name.clone()))
-                    }
-                    _ => drop(self.ready_nodes.remove(&key.name)),
-                }
+                let _ =
+                    match change.object.as_deref().and_then(|node| crate::object::condition(node, "Ready")) {
+                        Some(ready) if ready["status"] == "True" => self.ready_nodes.insert(key.name.clone()),
+                        _ => self.ready_nodes.remove(&key.name),
+                    };
             }
             _ => {}
         }
@@ -150,6 +151,7 @@ impl Cluster {
             is_deleting: is_deleting(object),
             controller: controller_of(object).map(|owner| shared(text(owner, "uid"))),
             pod: (&*key.resource == PODS).then(|| Box::new(self.pod_facts(key, object))),
+            node: (&*key.resource == NODES).then(|| Box::new(Node::new(object))),
         }
     }
 
@@ -162,6 +164,9 @@ impl Cluster {
         }
         if let Some((node, _)) = pod.node.as_ref().and_then(|node| self.pods_by_node.get_key_value(node)) {
             pod.node = Some(node.clone());
+        }
+        if let Some(node) = pod.target.as_ref().and_then(|node| self.pods_by_node.get_key_value(node)) {
+            pod.target = Some(node.0.clone());
         }
         if let Some(owner) = &mut pod.controller
             && let Some((uid, _)) = self.dependents.get_key_value(&owner.uid)
@@ -352,6 +357,17 @@ impl Cluster {
     /// What nothing controls, of a resource that has controllers.
     pub fn orphans(&self, resource: &str, namespace: &str) -> impl Iterator<Item = &Key> {
         self.orphans.get(&(resource.into(), namespace.into())).into_iter().flatten()
+    }
+
+    /// The facts of a node.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.objects.get(NODES)?.get(&("".into(), name.into()))?.node.as_deref()
+    }
+
+    /// All nodes by name, in order.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
+        let nodes = self.objects.get(NODES).into_iter().flatten();
+        nodes.filter_map(|((_, name), entry)| Some((&**name, entry.node.as_deref()?)))
     }
 
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &Pod)> {

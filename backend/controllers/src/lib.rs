@@ -3,9 +3,11 @@
 //! A controller decides and cannot fail. The server's shell feeds the view, runs one key at a time, carries the plan out
 //! through the write path and waits until the view has caught up before it runs the key again.
 pub mod cluster;
+pub mod node;
 pub mod plan;
 pub mod pod;
 
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod garbage_collection;
@@ -45,6 +47,7 @@ pub trait Controller: Send + Sync {
 /// THE LIST: one line a controller.
 pub fn all() -> Vec<Box<dyn Controller>> {
     vec![
+        Box::new(daemon_set::DaemonSets),
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets),
         Box::new(endpoint_slice::EndpointSlices),

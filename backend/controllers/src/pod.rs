@@ -27,6 +27,8 @@ pub struct Pod {
     pub labels: Arc<Labels>,
     pub controller: Option<Controller>,
     pub node: Option<Arc<str>>,
+    /// The one node that its affinity allows, while it has none: where a DaemonSet's pod belongs.
+    pub target: Option<Arc<str>>,
     pub ip: Option<Box<str>>,
     pub hostname: Option<Box<str>>,
     pub subdomain: Option<Box<str>>,
@@ -55,6 +57,7 @@ impl Pod {
                 uid: text(owner, "uid").into(),
             }),
             node: some(text(spec, "nodeName")).map(Arc::from),
+            target: target(spec).map(Arc::from),
             ip: some(text(status, "podIP")).map(String::into_boxed_str),
             hostname: some(text(spec, "hostname")).map(String::into_boxed_str),
             subdomain: some(text(spec, "subdomain")).map(String::into_boxed_str),
@@ -91,5 +94,19 @@ impl Pod {
 
     pub fn is_controlled_by(&self, uid: &str) -> bool {
         self.controller.as_ref().is_some_and(|owner| *owner.uid == *uid)
+    }
+}
+
+/// Only asked of pods that have no node yet.
+fn target(spec: &Value) -> Option<&str> {
+    if spec["nodeName"].as_str().is_some_and(|node| !node.is_empty()) {
+        return None;
+    }
+    let required = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let fields = required["nodeSelectorTerms"].as_array()?.first()?["matchFields"].as_array()?;
+    let field = fields.iter().find(|field| field["key"] == "metadata.name" && field["operator"] == "In")?;
+    match field["values"].as_array()?.as_slice() {
+        [node] => node.as_str(),
+        _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! A tiny cluster in memory for tests: the API's real rules, every controller, and nodes that run pods at once or on
 //! demand. Deterministic: no clock, no randomness.
+use crate::pod::Pod;
 use crate::{Action, Cluster, Controller, Part, Plan};
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 use pilothouse_api::lifecycle::{self, CreateContext, DeleteOptions, Deletion};
@@ -319,7 +320,8 @@ impl World {
     pub fn run_pod(&mut self, key: &Key, ready: bool) {
         let mut pod = self.get(key).clone();
         if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
-            pod["spec"]["nodeName"] = "n1".into();
+            let target = Pod::new(&pod).target;
+            pod["spec"]["nodeName"] = target.as_deref().unwrap_or("n1").into();
         }
         let number: u64 = pod["metadata"]["uid"].as_str().unwrap()[4..].parse().unwrap();
         let now = pilothouse_api::lifecycle::seconds(self.now);
