@@ -401,7 +401,8 @@ pub fn read_failed(error: ReadError) -> Status {
     }
 }
 
-fn name_suffix() -> String {
+/// What makes a generated name unique.
+pub fn name_suffix() -> String {
     let mut rng = rand::rng();
     (0..NAME_SUFFIX_LENGTH)
         .map(|_| char::from(NAME_LETTERS[rng.random_range(0..NAME_LETTERS.len())]))

@@ -4,6 +4,7 @@
 //! rules that only judge run after validation. Both are futures, so that webhooks and quota can join.
 mod default_tolerations;
 mod namespace_lifecycle;
+mod node_restriction;
 mod priority;
 mod service_account;
 mod service_addresses;
@@ -159,6 +160,7 @@ impl Admission {
             Box::new(namespace_lifecycle::NamespaceLifecycle::new(context.clone())),
             Box::new(service_account::ServiceAccount::new(context.clone())),
             Box::new(default_tolerations::DefaultTolerations),
+            Box::new(node_restriction::NodeRestriction),
             Box::new(priority::Priority::new(context.clone())),
             Box::new(service_addresses::Allocate::new(addresses, network)),
         ];

@@ -172,3 +172,171 @@ async fn a_status_of_an_earlier_or_foreign_pod_changes_nothing() {
     while !matches!(hear(&mut agent).await.unwrap(), ServerMessage::Pong) {}
     assert_eq!(phase("mine"), "Running");
 }
+
+/// Sends and waits until the server has dealt with it.
+async fn settle(agent: &mut Agent, message: &NodeMessage) {
+    say(agent, message).await;
+    say(agent, &NodeMessage::Ping).await;
+    while !matches!(hear(agent).await.expect("the line goes on"), ServerMessage::Pong) {}
+}
+
+impl Server {
+    async fn make(&self, resource: &str, namespace: &str, object: serde_json::Value) -> String {
+        let entry = self.app.objects.registry().by_resource(resource).cloned().unwrap();
+        let actor = Actor::system("test");
+        let options = WriteOptions::default();
+        self.app.objects.create(&actor, &entry, namespace, object, &options).await.unwrap().uid.to_string()
+    }
+
+    async fn pod(&self, name: &str, node: &str) -> String {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
+        self.make("pods", "default", pod).await
+    }
+
+    fn get(&self, resource: &str, namespace: &str, name: &str) -> serde_json::Value {
+        let found = self.app.store.get(&pilothouse_api::Key::new(resource, namespace, name));
+        found.map(|found| found.value()).unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_dropped_and_the_line_goes_on() {
+    let server = server().await;
+    let mut agent = server.join("n1").await;
+    let uid = server.pod("a", "n1").await;
+    let statuses = [
+        json!("text"),
+        json!([1]),
+        json!({"conditions": "text"}),
+        json!({"conditions": ["text"]}),
+        json!(null),
+    ];
+    for status in statuses {
+        let message = NodeMessage::PodStatus {
+            namespace: "default".into(),
+            name: "a".into(),
+            uid: uid.as_str().into(),
+            status: status.clone(),
+        };
+        settle(&mut agent, &message).await;
+        settle(&mut agent, &NodeMessage::NodeStatus { status: status.clone() }).await;
+        settle(&mut agent, &NodeMessage::Event { namespace: "default".into(), event: status }).await;
+    }
+    assert_eq!(server.get("pods", "default", "a")["status"]["phase"], "Pending");
+    let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    settle(&mut agent, &NodeMessage::NodeStatus { status }).await;
+    assert_eq!(server.get("nodes", "", "n1")["status"]["conditions"][0]["type"], "Ready");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_for_a_stream_along() {
+    let server = server().await;
+    let mut agent = server.join("n1").await;
+    let pod = pilothouse_protocol::PodRef { namespace: "default".into(), name: "a".into(), uid: "1".into() };
+    let hub = server.app.hub.clone();
+    let asking =
+        tokio::spawn(async move { hub.open("n1", StreamRequest::PortForward { pod, port: 80 }).await });
+    while !matches!(hear(&mut agent).await.unwrap(), ServerMessage::OpenStream { .. }) {}
+    assert_eq!(server.app.hub.0.streams.lock().len(), 1);
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    assert!(server.app.hub.0.streams.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_streams_failure_keeps_its_code() {
+    let server = server().await;
+    let mut agent = server.join("n1").await;
+    for (sent, expected) in [(404, 404), (400, 400), (500, 500)] {
+        let pod =
+            pilothouse_protocol::PodRef { namespace: "default".into(), name: "a".into(), uid: "1".into() };
+        let hub = server.app.hub.clone();
+        let asking =
+            tokio::spawn(async move { hub.open("n1", StreamRequest::PortForward { pod, port: 80 }).await });
+        let id = loop {
+            if let ServerMessage::OpenStream { id, .. } = hear(&mut agent).await.unwrap() {
+                break id;
+            }
+        };
+        say(&mut agent, &NodeMessage::StreamFailed { id, code: sent, message: "no".into() }).await;
+        let status = asking.await.unwrap().err().unwrap();
+        assert_eq!(status.code(), expected, "{}", status.message);
+    }
+}
+
+#[tokio::test]
+async fn a_pods_token_is_its_service_accounts_and_only_its_node_gets_it() {
+    let server = server().await;
+    let mut agent = server.join("n1").await;
+    server
+        .make(
+            "serviceaccounts",
+            "default",
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}),
+        )
+        .await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+        "spec": {"nodeName": "n1", "serviceAccountName": "robot", "containers": [{"name": "c", "image": "i"}]}});
+    let uid = server.make("pods", "default", pod).await;
+    let foreign = server.pod("b", "n2").await;
+    let mut ask = async |name: &str, uid: &str| {
+        let pod =
+            pilothouse_protocol::PodRef { namespace: "default".into(), name: name.into(), uid: uid.into() };
+        let request = NodeMessage::TokenRequest {
+            id: "1".into(),
+            pod,
+            audiences: Vec::new(),
+            expiration_seconds: 3607,
+        };
+        say(&mut agent, &request).await;
+        loop {
+            if let ServerMessage::Token { outcome, .. } = hear(&mut agent).await.unwrap() {
+                return outcome;
+            }
+        }
+    };
+    let issued = ask("a", &uid).await.unwrap();
+    let who = server.app.auth.authenticate_token(&issued.token, &[crate::auth::tokens::ISSUER]).unwrap();
+    assert_eq!(who.user, "system:serviceaccount:default:robot");
+    assert_eq!(who.extra["authentication.kubernetes.io/pod-name"], ["a"]);
+    assert!(issued.expires_at.parse::<pilothouse_api::jiff::Timestamp>().is_ok());
+    assert!(ask("b", &foreign).await.is_err() && ask("a", "another").await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_cannot_give_itself_labels_that_isolate_others() {
+    let server = server().await;
+    let mut agent = server.dial("n1", pilothouse_protocol::CONNECT_PATH).await.unwrap();
+    let node = json!({"apiVersion": "v1", "kind": "Node", "status": {},
+        "metadata": {"name": "n1", "labels": {"node-restriction.kubernetes.io/team": "a"}}});
+    say(&mut agent, &NodeMessage::Register { node }).await;
+    while hear(&mut agent).await.is_some() {}
+    assert!(server.get("nodes", "", "n1").is_null());
+}
+
+#[tokio::test]
+async fn a_node_writes_events_about_its_own_only() {
+    let server = server().await;
+    let mut agent = server.join("n1").await;
+    for (name, node) in [("mine", "n1"), ("foreign", "n2")] {
+        let uid = server.pod(name, node).await;
+        let about = json!({"kind": "Pod", "namespace": "default", "name": name, "uid": uid});
+        let event = json!({"involvedObject": about, "type": "Normal", "reason": "Started", "message": "m"});
+        settle(&mut agent, &NodeMessage::Event { namespace: "default".into(), event }).await;
+    }
+    let written = || -> Vec<String> {
+        let (_, all) = server.app.store.everything();
+        let events = all.iter().filter(|object| &*object.key.resource == "events");
+        events
+            .map(|event| event.value()["involvedObject"]["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    for _ in 0..200 {
+        if !written().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(written(), ["mine"]);
+}
