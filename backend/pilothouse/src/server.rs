@@ -54,13 +54,9 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
             (Some(database), url)
         }
     };
-    let store = pilothouse_server::open_store(pilothouse_store::PostgresOptions {
-        url,
-        key_encryption_keys: keys.encryption_keys,
-        max_connections: 8,
-    })
-    .await
-    .context("cannot open the database")?;
+    let database_options = pilothouse_store::PostgresOptions::new(url, keys.encryption_keys);
+    let store =
+        pilothouse_server::open_store(database_options).await.context("cannot open the database")?;
     let advertise = advertised(options, listener.local_addr()?);
     let server = pilothouse_server::start(pilothouse_server::ServerOptions {
         listener,

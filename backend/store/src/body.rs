@@ -1,5 +1,5 @@
 //! Objects as bytes: the body that is stored, and the bytes that are sent, which differ by the resource version alone.
-use crate::Object;
+use crate::{Index, Object};
 use bytes::{BufMut, Bytes, BytesMut};
 use pilothouse_api::{Key, Revision};
 use serde_json::Value;
@@ -8,9 +8,71 @@ use std::sync::Arc;
 
 /// Every body starts so, which makes the place of the resource version a constant.
 const HEAD: &[u8] = b"{\"metadata\":{";
+const VERSION: &[u8] = b"\"resourceVersion\":\"";
+
+/// An object that has no revision yet: encoded and indexed by its writer, so that the one pipeline all writers share
+/// has little left to do.
+pub struct Draft {
+    /// Without the resource version.
+    body: Bytes,
+    facts: Facts,
+}
+
+/// What is known of an object without parsing it again.
+struct Facts {
+    uid: Arc<str>,
+    labels: BTreeMap<String, String>,
+    fields: Vec<(String, String)>,
+}
+
+impl Facts {
+    fn of(key: &Key, value: &Value, index: &Index) -> Self {
+        let metadata = &value["metadata"];
+        let labels = metadata["labels"].as_object().into_iter().flatten();
+        let labels = labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+        let mut fields = index(key, value);
+        for (name, value) in [("metadata.name", &key.name), ("metadata.namespace", &key.namespace)] {
+            if !fields.iter().any(|(known, _)| known == name) {
+                fields.push((name.to_owned(), value.to_string()));
+            }
+        }
+        Self { uid: metadata["uid"].as_str().unwrap_or_default().into(), labels: labels.collect(), fields }
+    }
+}
+
+impl Draft {
+    pub fn new(key: &Key, object: Value, index: &Index) -> Self {
+        let facts = Facts::of(key, &object, index);
+        Self { body: encode(object), facts }
+    }
+
+    /// The object, and the body to store.
+    pub fn finish(self, key: Key, revision: Revision) -> (Object, Bytes) {
+        (build(key, revision, with_revision(&self.body, revision), self.facts), self.body)
+    }
+}
+
+/// One version of an object from its stored body.
+pub fn decode(key: Key, revision: Revision, body: &[u8], index: &Index) -> Object {
+    let value = serde_json::from_slice(body).unwrap_or_default();
+    let facts = Facts::of(&key, &value, index);
+    build(key, revision, with_revision(body, revision), facts)
+}
+
+/// The same object at another revision, and its body: what a deletion says of the last state.
+pub fn at_revision(object: &Object, revision: Revision) -> (Object, Bytes) {
+    let body = without_revision(&object.bytes);
+    let facts =
+        Facts { uid: object.uid.clone(), labels: object.labels.clone(), fields: object.fields.clone() };
+    (build(object.key.clone(), revision, with_revision(&body, revision), facts), body)
+}
+
+fn build(key: Key, revision: Revision, bytes: Bytes, facts: Facts) -> Object {
+    Object { key, uid: facts.uid, revision, bytes, labels: facts.labels, fields: facts.fields }
+}
 
 /// The object without its resource version, `metadata` first.
-pub fn encode(mut object: Value) -> Bytes {
+fn encode(mut object: Value) -> Bytes {
     let mut metadata = object.get_mut("metadata").map(Value::take).unwrap_or_default();
     if let Some(fields) = object.as_object_mut() {
         fields.remove("metadata");
@@ -35,12 +97,13 @@ pub fn encode(mut object: Value) -> Bytes {
 }
 
 /// What clients are sent: the body with its resource version spliced in.
-pub fn with_revision(body: &[u8], revision: Revision) -> Bytes {
+fn with_revision(body: &[u8], revision: Revision) -> Bytes {
     let rest = body.get(HEAD.len()..).unwrap_or(b"}}");
-    let mut bytes = BytesMut::with_capacity(body.len() + 40);
+    let revision = revision.to_string();
+    let mut bytes = BytesMut::with_capacity(body.len() + VERSION.len() + revision.len() + 2);
     bytes.put_slice(HEAD);
-    bytes.put_slice(b"\"resourceVersion\":\"");
-    bytes.put_slice(revision.to_string().as_bytes());
+    bytes.put_slice(VERSION);
+    bytes.put_slice(revision.as_bytes());
     bytes.put_u8(b'"');
     if rest.first() != Some(&b'}') {
         bytes.put_u8(b',');
@@ -49,27 +112,13 @@ pub fn with_revision(body: &[u8], revision: Revision) -> Bytes {
     bytes.freeze()
 }
 
-#[derive(serde::Deserialize, Default)]
-struct Indexed {
-    #[serde(default)]
-    metadata: IndexedMeta,
-}
-
-#[derive(serde::Deserialize, Default)]
-struct IndexedMeta {
-    #[serde(default)]
-    uid: Arc<str>,
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
-}
-
-/// One version of an object from its stored body; `fields` are what the kind offers to field selectors.
-pub fn decode(key: Key, revision: Revision, body: &[u8], mut fields: Vec<(String, String)>) -> Object {
-    let meta = serde_json::from_slice::<Indexed>(body).unwrap_or_default().metadata;
-    fields.push(("metadata.name".into(), key.name.as_ref().into()));
-    fields.push(("metadata.namespace".into(), key.namespace.as_ref().into()));
-    let labels = meta.labels.unwrap_or_default();
-    Object { key, uid: meta.uid, revision, bytes: with_revision(body, revision), labels, fields }
+/// The stored body of bytes that [`with_revision`] made.
+fn without_revision(bytes: &[u8]) -> Bytes {
+    let after = bytes.get(HEAD.len() + VERSION.len()..).unwrap_or_default();
+    let end = after.iter().position(|byte| *byte == b'"').map_or(after.len(), |quote| quote + 1);
+    let rest = &after[end..];
+    let rest = rest.strip_prefix(b",").unwrap_or(rest);
+    [HEAD, rest].concat().into()
 }
 
 #[cfg(test)]
@@ -78,7 +127,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_resource_version_is_spliced_in_and_nothing_else_changes() {
+    fn the_resource_version_is_spliced_in_and_out_and_nothing_else_changes() {
         let rows = [
             json!({"kind": "Pod", "metadata": {"name": "a", "resourceVersion": "1"}, "spec": {"x": [1, 2]}}),
             json!({"metadata": {}}),
@@ -86,13 +135,15 @@ mod tests {
             json!({"kind": "Odd"}),
         ];
         for object in rows {
-            let sent = with_revision(&encode(object.clone()), 42);
+            let body = encode(object.clone());
+            let sent = with_revision(&body, 42);
             let mut expected = object;
             if expected["metadata"].is_null() {
                 expected["metadata"] = json!({});
             }
             expected["metadata"]["resourceVersion"] = json!("42");
             assert_eq!(serde_json::from_slice::<Value>(&sent).unwrap(), expected);
+            assert_eq!(without_revision(&sent), body);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Watches: bounded queues of changes, one a watcher, so that a slow one holds up nobody.
 use crate::Change;
 use pilothouse_api::Revision;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,9 +21,40 @@ pub enum WatchItem {
     Lagged,
 }
 
-/// The sending half, held by the cache.
+/// Everybody who is told of changes.
+#[derive(Default)]
+pub struct Subscribers {
+    by_resource: HashMap<Arc<str>, Vec<Subscriber>>,
+    of_everything: Vec<Subscriber>,
+}
+
+impl Subscribers {
+    pub fn add(&mut self, subscriber: Subscriber) {
+        match &subscriber.resource {
+            Some(resource) => self.by_resource.entry(resource.clone()).or_default().push(subscriber),
+            None => self.of_everything.push(subscriber),
+        }
+    }
+
+    pub fn tell(&mut self, change: &Change) {
+        if let Some(subscribers) = self.by_resource.get_mut(&change.object.key.resource) {
+            subscribers.retain(|subscriber| subscriber.tell(change));
+        }
+        self.of_everything.retain(|subscriber| subscriber.tell(change));
+    }
+
+    /// Ends all watches: the log has a gap, so each has to start over with a list.
+    pub fn lose_all(&mut self) {
+        let gone = std::mem::take(self);
+        for subscriber in gone.by_resource.into_values().flatten().chain(gone.of_everything) {
+            subscriber.lagged.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// The sending half of a watch.
 pub struct Subscriber {
-    pub resource: Option<Arc<str>>,
+    resource: Option<Arc<str>>,
     namespace: Option<Arc<str>>,
     sender: mpsc::Sender<Change>,
     lagged: Arc<AtomicBool>,
@@ -37,7 +68,7 @@ impl Subscriber {
     }
 
     /// Whether the subscriber is still to be kept.
-    pub fn tell(&self, change: &Change) -> bool {
+    fn tell(&self, change: &Change) -> bool {
         if !self.wants(change) {
             return !self.sender.is_closed();
         }

@@ -5,15 +5,20 @@
 mod body;
 mod cache;
 mod feed;
+mod history;
 mod leader;
+mod memory;
 mod postgres;
+mod retention;
 mod seal;
 mod store;
 
 pub use feed::{Watch, WatchItem};
 pub use leader::LeaderLock;
+pub use memory::{Index, Listing};
 pub use postgres::PostgresOptions;
-pub use store::{Index, Listing, Store};
+pub use retention::Clock;
+pub use store::Store;
 
 use bytes::Bytes;
 use pilothouse_api::{Key, Revision};

@@ -1,32 +1,20 @@
 //! The store as the rest of the server sees it, whatever lies behind.
-use crate::cache::Cache;
-use crate::feed::{self, Watch};
+use crate::feed::Watch;
+use crate::memory::{Index, Listing, Logged, Memory, Prepared};
 use crate::postgres::{Pipeline, PostgresOptions};
-use crate::{ChangeKind, Object, OpenError, ReadError, Write, WriteError, body};
-use parking_lot::{Mutex, RwLock};
+use crate::{Object, OpenError, ReadError, Write, WriteError};
+use parking_lot::Mutex;
 use pilothouse_api::{Key, Revision};
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
-
-/// Gives the selectable fields of an object.
-pub type Index = Arc<dyn Fn(&Key, &Value) -> Vec<(String, String)> + Send + Sync>;
 
 /// How long a reader waits for memory to catch up with the database.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A consistent list.
-pub struct Listing {
-    pub revision: Revision,
-    /// In the order of namespace and name.
-    pub objects: Vec<Arc<Object>>,
-}
-
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) memory: Arc<Memory>,
+    memory: Arc<Memory>,
     log: Log,
 }
 
@@ -35,40 +23,6 @@ enum Log {
     /// For tests and simulations: the cache is all there is.
     Memory(Arc<Mutex<()>>),
     Postgres(Pipeline),
-}
-
-/// What all parts of a store share.
-pub struct Memory {
-    pub cache: RwLock<Cache>,
-    pub revision: watch::Sender<Revision>,
-    pub index: Index,
-}
-
-impl Memory {
-    fn new(index: Index) -> Arc<Self> {
-        Arc::new(Self { cache: RwLock::default(), revision: watch::Sender::new(0), index })
-    }
-
-    /// An object's version as it stands in the log.
-    pub fn object(&self, key: Key, revision: Revision, stored: &[u8]) -> Arc<Object> {
-        let value = serde_json::from_slice(stored).unwrap_or_default();
-        let fields = (self.index)(&key, &value);
-        Arc::new(body::decode(key, revision, stored, fields))
-    }
-
-    /// Takes the next changes of the log, in order, and publishes the revision reached.
-    pub fn apply(&self, changes: Vec<(ChangeKind, Arc<Object>)>) {
-        if changes.is_empty() {
-            return;
-        }
-        let mut cache = self.cache.write();
-        for (kind, object) in changes {
-            cache.apply(kind, object);
-        }
-        let revision = cache.revision;
-        drop(cache);
-        self.revision.send_replace(revision);
-    }
 }
 
 impl Store {
@@ -87,28 +41,35 @@ impl Store {
     /// Commits one write. The answer is the object as it now stands; for a deletion its last state, at the revision of
     /// the deletion. Memory has reached that revision.
     pub async fn write(&self, write: Write) -> Result<Arc<Object>, WriteError> {
+        let gone = || Err(WriteError::Unavailable("the store is shutting down".into()));
+        self.write_all(vec![write]).await.pop().unwrap_or_else(gone)
+    }
+
+    /// Commits several writes at once, in order, each seeing those before it. Each has its own outcome; those that are
+    /// not refused get consecutive revisions, and all of them are committed or none is.
+    pub async fn write_all(&self, writes: Vec<Write>) -> Vec<Result<Arc<Object>, WriteError>> {
+        let prepared = writes.into_iter().map(|write| Prepared::new(write, &self.memory.index)).collect();
         match &self.log {
-            Log::Memory(order) => self.write_memory(order, write),
-            Log::Postgres(pipeline) => pipeline.write(write).await,
+            Log::Memory(order) => self.write_memory(order, prepared),
+            Log::Postgres(pipeline) => pipeline.write(prepared).await,
         }
     }
 
-    /// Commits independent writes as one group; each has its own outcome.
-    pub async fn write_all(&self, writes: Vec<Write>) -> Vec<Result<Arc<Object>, WriteError>> {
-        futures::future::join_all(writes.into_iter().map(|write| self.write(write))).await
-    }
-
-    fn write_memory(&self, order: &Mutex<()>, write: Write) -> Result<Arc<Object>, WriteError> {
+    fn write_memory(&self, order: &Mutex<()>, writes: Vec<Prepared>) -> Vec<Result<Arc<Object>, WriteError>> {
         let _order = order.lock();
-        let key = write.key().clone();
-        let (current, next) = {
-            let cache = self.memory.cache.read();
-            (cache.get(&key).cloned(), cache.revision + 1)
-        };
-        let (kind, stored) = decide(&key, current.as_ref(), write)?;
-        let object = self.memory.object(key, next, &stored);
-        self.memory.apply(vec![(kind, object.clone())]);
-        Ok(object)
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for write in writes {
+            let (current, next) = {
+                let cache = self.memory.cache.read();
+                (cache.get(&write.key).cloned(), cache.revision + 1)
+            };
+            outcomes.push(write.decide(current.as_ref(), next).map(|decided| {
+                let entry = Logged::Change(decided.kind, decided.object.clone());
+                self.memory.apply(vec![entry], next);
+                decided.object
+            }));
+        }
+        outcomes
     }
 
     /// Proves that memory holds every write acknowledged before this call, by this server or another; gives the
@@ -124,6 +85,9 @@ impl Store {
 
     /// Waits until memory has reached `revision`.
     pub async fn wait_for(&self, revision: Revision) -> Result<(), ReadError> {
+        if self.revision() >= revision {
+            return Ok(());
+        }
         let mut reached = self.memory.revision.subscribe();
         let waiting = reached.wait_for(|&now| now >= revision);
         match tokio::time::timeout(FRESH_TIMEOUT, waiting).await {
@@ -134,7 +98,7 @@ impl Store {
 
     /// The revision memory has reached.
     pub fn revision(&self) -> Revision {
-        *self.memory.revision.borrow()
+        self.memory.reached()
     }
 
     /// From memory; call [`Store::fresh`] before where the newest state matters.
@@ -146,6 +110,17 @@ impl Store {
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Listing {
         let cache = self.memory.cache.read();
         Listing { revision: cache.revision, objects: cache.list(resource, namespace) }
+    }
+
+    /// The list as it was at a revision that has passed, as long as the log reaches back to it.
+    pub fn list_at(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        revision: Revision,
+    ) -> Result<Listing, ReadError> {
+        let objects = self.memory.cache.read().list_at(resource, namespace, revision)?;
+        Ok(Listing { revision, objects })
     }
 
     /// All objects of all resources, at one revision.
@@ -161,9 +136,7 @@ impl Store {
         namespace: Option<&str>,
         from: Revision,
     ) -> Result<Watch, ReadError> {
-        let (subscriber, watch) = feed::pair(resource, namespace, self.memory.revision.subscribe());
-        let missed = self.memory.cache.write().subscribe(subscriber, from)?;
-        Ok(watch.with_missed(missed))
+        self.memory.watch(resource, namespace, from)
     }
 
     /// The lock that leader-only loops run under; without a database this process always leads.
@@ -171,29 +144,6 @@ impl Store {
         match &self.log {
             Log::Memory(_) => crate::LeaderLock::alone(),
             Log::Postgres(pipeline) => crate::LeaderLock::of(pipeline.connect_options()),
-        }
-    }
-}
-
-/// What a write does to the object as it stands: the rules of optimistic concurrency, for both logs.
-pub fn decide(
-    key: &Key,
-    current: Option<&Arc<Object>>,
-    write: Write,
-) -> Result<(ChangeKind, bytes::Bytes), WriteError> {
-    match (write, current) {
-        (Write::Create { object, .. }, None) => Ok((ChangeKind::Added, body::encode(object))),
-        (Write::Create { .. }, Some(_)) => Err(WriteError::AlreadyExists(key.clone())),
-        (Write::Update { .. } | Write::Delete { .. }, None) => Err(WriteError::NotFound(key.clone())),
-        (Write::Update { object, expected, .. }, Some(current)) => match current.revision == expected {
-            true => Ok((ChangeKind::Modified, body::encode(object))),
-            false => Err(WriteError::Conflict(current.clone())),
-        },
-        (Write::Delete { expected, .. }, Some(current)) => {
-            match expected.is_none_or(|e| e == current.revision) {
-                true => Ok((ChangeKind::Deleted, body::encode(current.value()))),
-                false => Err(WriteError::Conflict(current.clone())),
-            }
         }
     }
 }

@@ -1,0 +1,307 @@
+//! The one writer of the log, and of memory.
+use super::link::Link;
+use super::tables::{self, LogRow, Row};
+use super::{Job, Outcome, TIMEOUT};
+use crate::memory::{Decided, Logged, Memory, Prepared};
+use crate::retention::{self, Clock, Marks};
+use crate::seal::{self, Seal};
+use crate::{ChangeKind, Object, OpenError, Write, WriteError, body};
+use pilothouse_api::{Key, Revision};
+use sqlx::{Connection, PgConnection};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The most jobs of one commit: large enough to share the cost of a flush, small enough for a short lock.
+const GROUP: usize = 512;
+/// Behind the notifications: a lost one costs at most this.
+const TICK: Duration = Duration::from_secs(2);
+const EVENTS: &str = "events";
+
+pub struct Writer {
+    link: Link,
+    seal: Seal,
+    memory: Arc<Memory>,
+    /// The first revision for which no partition is known to exist.
+    partitions_end: i64,
+    marks: Marks,
+    clock: Clock,
+}
+
+impl Writer {
+    pub fn new(link: Link, seal: Seal, memory: Arc<Memory>, marks: Marks, clock: Clock) -> Self {
+        Self { link, seal, memory, partitions_end: 0, marks, clock }
+    }
+
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, mut nudges: mpsc::Receiver<()>) {
+        let mut group = Vec::with_capacity(GROUP);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            // Not biased: under a steady load of writes the log must still be compacted.
+            tokio::select! {
+                count = jobs.recv_many(&mut group, GROUP) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.commit_group(&mut group).await;
+                }
+                _ = nudges.recv() => self.follow().await,
+                _ = tick.tick() => {
+                    self.follow().await;
+                    self.forget().await;
+                }
+            }
+        }
+    }
+
+    /// The state at one moment, in a transaction of its own.
+    pub async fn load_snapshot(&mut self, connection: &mut PgConnection) -> Result<(), OpenError> {
+        let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+        self.load(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn load(&mut self, connection: &mut PgConnection) -> Result<(), OpenError> {
+        self.seal.refresh(connection).await?;
+        let revision = tables::revision(connection).await?;
+        let recent = tables::recent(connection, revision).await?;
+        let oldest = recent.first().map_or(revision, |row| row.revision.cast_unsigned() - 1);
+        let mut names = Names::default();
+        let mut changes = Vec::with_capacity(recent.len());
+        for row in recent {
+            if let Some(body) = row.body {
+                let object = self.open(names.share(row.key), row.revision, body, row.data_key)?;
+                changes.push((row.kind, object));
+            }
+        }
+        let mut objects = Vec::new();
+        tables::objects(connection, |row| {
+            objects.push(self.open(names.share(row.key), row.revision, row.body, row.data_key)?);
+            Ok(())
+        })
+        .await?;
+        self.memory.load(revision, objects, oldest, changes);
+        Ok(())
+    }
+
+    fn open(
+        &self,
+        key: Key,
+        revision: i64,
+        body: Vec<u8>,
+        data_key: Option<i64>,
+    ) -> Result<Arc<Object>, OpenError> {
+        let body = self.seal.open_body(&key, body, data_key);
+        let body = body.ok_or_else(|| OpenError::Keys(format!("{key} cannot be unsealed")))?;
+        Ok(Arc::new(body::decode(key, revision.cast_unsigned(), &body, &self.memory.index)))
+    }
+
+    /// Catches up with what other servers committed, or with a commit of our own whose answer was lost.
+    async fn follow(&mut self) {
+        let outcome = tokio::time::timeout(TIMEOUT, async {
+            let mut connection = self.link.take().await?;
+            let committed = tables::revision(&mut connection).await?;
+            if committed > self.memory.reached() && !self.catch_up(&mut connection, committed).await? {
+                self.load_snapshot(&mut connection).await?;
+            }
+            self.link.put_back(connection);
+            Ok::<_, OpenError>(())
+        });
+        match outcome.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot read the log"),
+            Err(_) => tracing::warn!("the database does not answer"),
+        }
+    }
+
+    /// Reads the log up to `committed` at least. False: it does not reach back to where memory is.
+    async fn catch_up(
+        &mut self,
+        connection: &mut PgConnection,
+        committed: Revision,
+    ) -> Result<bool, OpenError> {
+        let mut reached = self.memory.reached();
+        while reached < committed {
+            let rows = tables::changes_after(connection, reached).await?;
+            let contiguous = rows
+                .iter()
+                .zip(reached + 1..)
+                .all(|(row, expected)| row.revision.cast_unsigned() == expected);
+            if rows.is_empty() || !contiguous {
+                tracing::warn!(
+                    reached,
+                    committed,
+                    "the log was compacted past this server's place: loading anew"
+                );
+                return Ok(false);
+            }
+            if rows.iter().any(|row| row.data_key.is_some_and(|id| !self.seal.has(id))) {
+                self.seal.refresh(connection).await?;
+            }
+            reached += rows.len() as Revision;
+            let entries = rows.into_iter().filter_map(|row| self.entry(row).transpose());
+            let entries = entries.collect::<Result<Vec<_>, _>>()?;
+            self.memory.apply(entries, reached);
+        }
+        Ok(true)
+    }
+
+    /// None: superseded by a later entry.
+    fn entry(&self, row: LogRow) -> Result<Option<Logged>, OpenError> {
+        let gone = Logged::Gone(row.key.clone(), row.revision.cast_unsigned());
+        match row.body {
+            Some(body) => {
+                Ok(Some(Logged::Change(row.kind, self.open(row.key, row.revision, body, row.data_key)?)))
+            }
+            None => Ok((row.kind == ChangeKind::Deleted).then_some(gone)),
+        }
+    }
+
+    async fn commit_group(&mut self, group: &mut Vec<Job>) {
+        let (writes, waiting): (Vec<_>, Vec<_>) = group.drain(..).map(|job| (job.writes, job.answer)).unzip();
+        let counts: Vec<usize> = writes.iter().map(Vec::len).collect();
+        let committed = tokio::time::timeout(TIMEOUT, self.commit(writes.into_iter().flatten().collect()));
+        let failure = match committed.await {
+            Ok(Ok(outcomes)) => {
+                let mut outcomes = outcomes.into_iter();
+                for (answer, count) in waiting.into_iter().zip(counts) {
+                    let _ = answer.send(outcomes.by_ref().take(count).collect()); // the caller may have gone
+                }
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        tracing::warn!(error = %failure, "a group of writes failed");
+        for (answer, count) in waiting.into_iter().zip(counts) {
+            let _ = answer.send((0..count).map(|_| Err(WriteError::Unavailable(failure.clone()))).collect());
+        }
+    }
+
+    async fn commit(&mut self, writes: Vec<Prepared>) -> Result<Vec<Outcome>, OpenError> {
+        let mut connection = self.link.take().await?;
+        let mut transaction = connection.begin().await?;
+        let locked = tables::lock_revision(&mut transaction).await?;
+        // Under the lock nothing more can be committed: after this, memory is the database's state.
+        if locked != self.memory.reached() && !self.catch_up(&mut transaction, locked).await? {
+            self.load(&mut transaction).await?;
+        }
+        if writes.iter().any(|write| seal::is_sealed(&write.key.resource)) {
+            // Another server may have begun a new key and retired ours.
+            self.seal.refresh(&mut transaction).await?;
+        }
+        let (outcomes, rows) = self.decide(writes, locked);
+        if rows.is_empty() {
+            transaction.rollback().await?;
+        } else {
+            let last = locked + rows.len() as Revision;
+            if last.cast_signed() >= self.partitions_end {
+                self.partitions_end = tables::add_partitions(&mut transaction, last).await?;
+            }
+            tables::write(&mut transaction, &rows, last).await?;
+            transaction.commit().await?;
+            let decided = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
+            let entries = decided.map(|decided| Logged::Change(decided.kind, decided.object.clone()));
+            self.memory.apply(entries.collect(), last);
+        }
+        self.link.put_back(connection);
+        Ok(outcomes.into_iter().map(|outcome| outcome.map(|decided| decided.object)).collect())
+    }
+
+    /// Decides every write of a group in order, each seeing those before it.
+    fn decide(
+        &self,
+        writes: Vec<Prepared>,
+        mut revision: Revision,
+    ) -> (Vec<Result<Decided, WriteError>>, Vec<Row>) {
+        let mut overlay: HashMap<Key, Option<Arc<Object>>> = HashMap::new();
+        let mut rows = Vec::with_capacity(writes.len());
+        let cache = self.memory.cache.read();
+        let mut decide = |write: Prepared| {
+            let current = match overlay.get(&write.key) {
+                Some(changed) => changed.as_ref(),
+                None => cache.get(&write.key),
+            };
+            let decided = write.decide(current, revision + 1)?;
+            let key = decided.object.key.clone();
+            let Some((body, data_key)) = self.seal.seal(&key, &decided.body) else {
+                return Err(WriteError::Unavailable(format!("{key} cannot be sealed")));
+            };
+            revision += 1;
+            let exists = decided.kind != ChangeKind::Deleted;
+            overlay.insert(key.clone(), exists.then(|| decided.object.clone()));
+            rows.push(Row { revision: revision.cast_signed(), kind: decided.kind, key, body, data_key });
+            Ok(decided)
+        };
+        let outcomes = writes.into_iter().map(&mut decide).collect();
+        (outcomes, rows)
+    }
+
+    /// Once a minute: marks the time, and forgets what is too old.
+    async fn forget(&mut self) {
+        let now = (self.clock)();
+        let Some(mark) = self.marks.set(now, self.memory.reached()) else { return };
+        let keep_after = self.marks.forget(now).unwrap_or(mark.at);
+        let outcome = tokio::time::timeout(TIMEOUT, async {
+            let mut connection = self.link.take().await?;
+            tables::set_mark(&mut connection, mark, keep_after).await?;
+            let mut transaction = connection.begin().await?;
+            tables::lock_revision(&mut transaction).await?;
+            if let Some(old) = self.marks.older_than(now, retention::LOG) {
+                tables::drop_partitions(&mut transaction, old).await?;
+            }
+            self.seal.retire(&mut transaction).await?;
+            transaction.commit().await?;
+            self.link.put_back(connection);
+            Ok::<_, OpenError>(())
+        });
+        match outcome.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "old entries of the log cannot be dropped"),
+            Err(_) => tracing::warn!("the database does not answer"),
+        }
+        if let Some(old) = self.marks.older_than(now, retention::EVENTS) {
+            self.expire_events(old).await;
+        }
+    }
+
+    /// Deletes the events that were not written since `old`. Another server may do the same: then it was done.
+    async fn expire_events(&mut self, old: Revision) {
+        let events = self.memory.cache.read().list(EVENTS, None);
+        let expired: Vec<Prepared> = events
+            .iter()
+            .filter(|event| event.revision <= old)
+            .map(|event| Write::Delete { key: event.key.clone(), expected: Some(event.revision) })
+            .map(|write| Prepared::new(write, &self.memory.index))
+            .collect();
+        let mut expired = expired.into_iter().peekable();
+        while expired.peek().is_some() {
+            let group = expired.by_ref().take(GROUP).collect();
+            match tokio::time::timeout(TIMEOUT, self.commit(group)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return tracing::warn!(%error, "old events cannot be deleted"),
+                Err(_) => return tracing::warn!("the database does not answer"),
+            }
+        }
+    }
+}
+
+/// Resource and namespace of the objects that are loaded, each kept once.
+#[derive(Default)]
+struct Names(std::collections::HashSet<Arc<str>>);
+
+impl Names {
+    fn share(&mut self, key: Key) -> Key {
+        let mut share = |name: Arc<str>| match self.0.get(&name) {
+            Some(known) => known.clone(),
+            None => {
+                self.0.insert(name.clone());
+                name
+            }
+        };
+        Key { resource: share(key.resource), namespace: share(key.namespace), name: key.name }
+    }
+}
