@@ -11,7 +11,7 @@ use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::selector::{FieldSelector, LabelSelector};
 use pilothouse_api::table::{IncludeObject, partial_metadata, table};
 use pilothouse_api::{Key, Revision, Status};
-use pilothouse_store::Object;
+use pilothouse_store::{Object, ReadError};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -93,9 +93,9 @@ pub fn one(call: &Call, code: StatusCode, object: &Object) -> Response {
     }
 }
 
-/// Where a page ended: the revision of the first page, and the last object sent.
+/// Where a page ended: the last object sent, and the revision that all pages show; None shows the newest.
 struct Continue {
-    revision: Revision,
+    revision: Option<Revision>,
     namespace: String,
     name: String,
 }
@@ -110,11 +110,19 @@ impl Continue {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| broken())?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|_| broken())?;
         let text = |field: &str| value[field].as_str().map(str::to_owned).ok_or_else(broken);
-        Ok(Self {
-            revision: value["rv"].as_u64().ok_or_else(broken)?,
-            namespace: text("ns")?,
-            name: text("n")?,
-        })
+        Ok(Self { revision: value["rv"].as_u64(), namespace: text("ns")?, name: text("n")? })
+    }
+
+    /// The log has forgotten the revision: the client may go on, from the newest state, or start over.
+    fn expired(self) -> Response {
+        const WHY: &str = "The provided continue parameter is too old to display a consistent list result. You can \
+            start a new list without the continue parameter, or use the continue token in this response to retrieve \
+            the remainder of the results. Continuing with the provided token results in an inconsistent list - \
+            objects that were created, modified, or deleted between the time the first chunk was returned and now \
+            may show up in the list.";
+        let mut status = Status::expired(WHY).to_json();
+        status["metadata"]["continue"] = Self { revision: None, ..self }.encode().into();
+        reply::json(StatusCode::GONE, &status)
     }
 }
 
@@ -124,24 +132,37 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
     let wanted = wanted
         .transpose()
         .map_err(|_| Status::bad_request("resourceVersion: Invalid value: must be a number"))?;
-    match wanted {
+    let after = call.param("continue").map(Continue::decode).transpose()?;
+    if after.is_some() && wanted.is_some_and(|revision| revision > 0) {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    let at_least = after.as_ref().and_then(|after| after.revision).or(wanted);
+    match at_least {
         Some(0) => {}
         Some(revision) => call.app.store.wait_for(revision).await.map_err(read_failed)?,
         None => drop(call.app.store.fresh().await.map_err(read_failed)?),
     }
-    let after = call.param("continue").map(Continue::decode).transpose()?;
+    let exactly = match &after {
+        Some(after) => after.revision,
+        None => wanted.filter(|_| call.param("resourceVersionMatch") == Some("Exact")),
+    };
     let namespace = Some(call.namespace.as_str()).filter(|n| !n.is_empty());
-    let listing = call.app.store.list(&call.entry.stored_as, namespace);
-    if call.param("resourceVersionMatch") == Some("Exact") && wanted.is_some_and(|w| w != listing.revision) {
-        return Err(Status::expired(
-            "The provided resource version is not available any more: list at the newest one",
-        ));
-    }
+    let listing = match exactly {
+        Some(revision) => call.app.store.list_at(&call.entry.stored_as, namespace, revision),
+        None => Ok(call.app.store.list(&call.entry.stored_as, namespace)),
+    };
+    let listing = match listing {
+        Ok(listing) => listing,
+        Err(error) => {
+            return match (error, after) {
+                (ReadError::Expired { .. }, Some(after)) => Ok(after.expired()),
+                (error, _) => Err(read_failed(error)),
+            };
+        }
+    };
     let mut found: Vec<Arc<Object>> = listing.objects.into_iter().filter(|o| selectors.matches(o)).collect();
-    let mut revision = listing.revision;
+    let revision = listing.revision;
     if let Some(after) = after {
-        // Later pages tell the revision of the first, so that a watch from there misses nothing of what has changed since.
-        revision = after.revision;
         found.retain(|o| (&*o.key.namespace, &*o.key.name) > (after.namespace.as_str(), after.name.as_str()));
     }
     let mut meta = json!({"resourceVersion": revision.to_string()});
@@ -151,7 +172,7 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
         found.truncate(limit);
         if let Some(last) = found.last() {
             let next = Continue {
-                revision,
+                revision: Some(revision),
                 namespace: last.key.namespace.to_string(),
                 name: last.key.name.to_string(),
             };
@@ -196,5 +217,82 @@ fn many(call: &Call, objects: &[Arc<Object>], meta: Value) -> Response {
             body.put_slice(b"]}\n");
             reply::bytes(StatusCode::OK, body.freeze())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::auth::Claims;
+    use crate::{AppState, ClusterNetwork, ClusterStore, build, routes};
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Request, StatusCode};
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    async fn call(state: &AppState, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let token = state.auth.issue(&Claims::new("admin", &["system:masters"], 60)).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        let response = routes::router(state.clone(), Default::default()).oneshot(request).await.unwrap();
+        let code = response.status();
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (code, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    fn names(list: &Value) -> Vec<&str> {
+        list["items"].as_array().unwrap().iter().filter_map(|o| o["metadata"]["name"].as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn all_pages_of_a_list_show_the_revision_of_the_first_until_that_is_forgotten() {
+        const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let (state, _followers) =
+            build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
+        crate::auth::bootstrap::run(&state, None).await.unwrap();
+        let make = async |name: String| {
+            let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}});
+            let (code, answer) = call(&state, "POST", MAPS, map).await;
+            assert_eq!(code, StatusCode::CREATED, "{answer}");
+        };
+        for name in ["m1", "m2", "m3", "m4"] {
+            make(name.into()).await;
+        }
+        let select = format!("{MAPS}?fieldSelector=metadata.name!=kube-root-ca.crt&limit=2");
+        let (_, first) = call(&state, "GET", &select, Value::Null).await;
+        assert_eq!(names(&first), ["m1", "m2"]);
+        let (revision, token) =
+            (&first["metadata"]["resourceVersion"], first["metadata"]["continue"].as_str().unwrap());
+
+        make("m2a".into()).await;
+        call(&state, "DELETE", &format!("{MAPS}/m3"), Value::Null).await;
+        let (_, second) = call(&state, "GET", &format!("{select}&continue={token}"), Value::Null).await;
+        assert_eq!(names(&second), ["m3", "m4"], "neither the new one nor without the deleted one");
+        assert_eq!(&second["metadata"]["resourceVersion"], revision);
+        assert!(second["metadata"]["continue"].is_null());
+        let exact =
+            format!("{select}&resourceVersionMatch=Exact&resourceVersion={}", revision.as_str().unwrap());
+        assert_eq!(names(&call(&state, "GET", &exact, Value::Null).await.1), ["m1", "m2"]);
+        let (code, _) =
+            call(&state, "GET", &format!("{select}&continue={token}&resourceVersion=3"), Value::Null).await;
+        assert_eq!(code, StatusCode::BAD_REQUEST);
+
+        let key = pilothouse_api::Key::new("configmaps", "default", "busy");
+        for _ in 0..6_000 {
+            let object = json!({"metadata": {"name": "busy"}});
+            let create = pilothouse_store::Write::Create { key: key.clone(), object };
+            let delete = pilothouse_store::Write::Delete { key: key.clone(), expected: None };
+            state.store.write_all(vec![create, delete]).await;
+        }
+        let (code, gone) = call(&state, "GET", &format!("{select}&continue={token}"), Value::Null).await;
+        assert_eq!((code, &gone["reason"]), (StatusCode::GONE, &json!("Expired")));
+        let token = gone["metadata"]["continue"].as_str().unwrap();
+        let (_, rest) = call(&state, "GET", &format!("{select}&continue={token}"), Value::Null).await;
+        assert_eq!(names(&rest), ["m2a", "m4"], "as they are now");
     }
 }
