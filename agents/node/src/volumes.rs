@@ -11,7 +11,7 @@ use bollard::models::{Mount, MountBindOptions, MountBindOptionsPropagationEnum, 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// A volume on the node.
@@ -151,7 +151,9 @@ fn below(volume: &Path, path: &str) -> Result<PathBuf> {
         }
         let next = at.join(part);
         if fs::symlink_metadata(&next).is_err() {
-            fs::DirBuilder::new().mode(0o755).create(&next)?;
+            fs::create_dir(&next)?;
+            // As writable as the volume itself.
+            fs::set_permissions(&next, fs::metadata(&root)?.permissions())?;
         }
         at = next.canonicalize()?;
         if !at.starts_with(&root) {

@@ -103,6 +103,13 @@ pub async fn get(address: &str) -> String {
     tokio::time::timeout(Duration::from_secs(3), asking).await.ok().flatten().unwrap_or_default()
 }
 
+/// Whether a connection is refused, and not left without an answer.
+pub async fn refused(address: &str) -> bool {
+    let connecting =
+        tokio::time::timeout(Duration::from_secs(2), tokio::net::TcpStream::connect(address)).await;
+    matches!(connecting, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 pub fn reference(pod: &Value) -> PodRef {
     let text = |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap().into() };
     PodRef { namespace: text("namespace"), name: text("name"), uid: text("uid") }
@@ -317,10 +324,37 @@ impl FakeServer {
         });
     }
 
+    pub fn node(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the agent keeps what is a pod's.
+    pub fn pod_dir(&self, pod: &Value) -> std::path::PathBuf {
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        std::env::temp_dir().join(&self.name).join("pods").join(uid)
+    }
+
+    /// What a script in the pod's container `main` printed.
+    pub async fn sh(&self, pod: &Value, script: &str) -> String {
+        let script = format!(
+            "PATH=/bin; for a in cat id grep df dd hostname tail touch; do alias $a=\"/bin/busybox $a\"; done\n{script}"
+        );
+        let request = StreamRequest::Exec {
+            pod: reference(pod),
+            container: "main".into(),
+            command: ["/bin/busybox", "sh", "-c", &script].map(str::to_owned).to_vec(),
+            stdin: false,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        channel(&self.stream(request).await, pilothouse_protocol::channel::STDOUT)
+    }
+
     /// Opens a stream; its binary frames until it ends.
     pub async fn stream(&self, request: StreamRequest) -> Frames {
         let (done, frames) = oneshot::channel();
-        let id = format!("s{:p}", &request);
+        let id = uuid::Uuid::new_v4().to_string();
         self.streams.lock().insert(id.clone(), done);
         self.outgoing.send(ServerMessage::OpenStream { id, request }).unwrap();
         tokio::time::timeout(PATIENCE, frames).await.expect("the stream ends in time").unwrap()
