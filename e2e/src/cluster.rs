@@ -13,6 +13,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Cluster {
     dir: PathBuf,
     child: Option<Child>,
+    node: String,
     arguments: Vec<String>,
     /// The ready line of the last start.
     pub ready_line: String,
@@ -35,7 +36,8 @@ impl Cluster {
         let dir = std::env::temp_dir().join(format!("pilothouse-e2e-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
-        let mut cluster = Self { dir, child: None, arguments, ready_line: String::new() };
+        let node = format!("e2e-{name}-{}", std::process::id());
+        let mut cluster = Self { dir, child: None, node, arguments, ready_line: String::new() };
         cluster.resume()?;
         Ok(cluster)
     }
@@ -73,6 +75,7 @@ impl Cluster {
             .arg("--data-dir")
             .arg(self.dir.join("data"))
             .args(["--listen", "127.0.0.1:0", "--dashboard-listen", "127.0.0.1:0"])
+            .args(["--node-name", &self.node])
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(printed.try_clone()?)
@@ -156,6 +159,14 @@ impl Drop for Cluster {
         }
         let _ = self.stop();
         let _ = self.kill();
+        // Containers outlive the agent, by design.
+        let of_node = format!("label=pilothouse.io/node={}", self.node);
+        if let Ok(left) = Command::new("docker").args(["ps", "-aq", "--filter", &of_node]).output() {
+            let ids = String::from_utf8_lossy(&left.stdout).into_owned();
+            if !ids.trim().is_empty() {
+                let _ = Command::new("docker").args(["rm", "-f"]).args(ids.split_whitespace()).output();
+            }
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -98,12 +98,12 @@ impl Kubectl {
 
     /// Starts a command that goes on (`get -w`, `logs -f`, `port-forward`); it ends when dropped.
     pub fn start(&self, arguments: &[&str]) -> Result<Running> {
-        let child = self
-            .command(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        self.start_command(self.command(arguments))
+    }
+
+    /// As [`Self::start`], for a command with an environment of its own.
+    pub fn start_command(&self, mut command: Command) -> Result<Running> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         Ok(Running { child })
     }
 }

@@ -6,7 +6,7 @@ pub mod namespace;
 
 pub use cluster::Cluster;
 pub use eventually::eventually;
-pub use kubectl::{Kubectl, Output};
+pub use kubectl::{Kubectl, Output, Running};
 pub use namespace::Namespace;
 
 /// The image that `examples/build-images.sh` builds: a static busybox, no registry needed.

@@ -1,8 +1,9 @@
 //! The first run, as a new user would try it: one command, then `kubectl`.
 use anyhow::{Result, ensure};
-use pilothouse_e2e::{Cluster, IMAGE, Namespace, cluster, eventually};
-use std::io::{Read, Write};
-use std::process::Command;
+use pilothouse_e2e::{Cluster, IMAGE, Namespace, Running, cluster, eventually};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -30,9 +31,14 @@ fn a_new_user_deploys_scales_breaks_and_mends_an_application() -> Result<()> {
     bad_input_is_refused_and_changes_nothing(&cluster)?;
     an_application_rolls_out_and_back(&cluster)?;
     parts_find_each_other(&cluster)?;
+    typed_commands_make_what_they_say(&cluster)?;
+    streams_carry_both_ways(&cluster)?;
+    connections_reach_pods_from_everywhere(&cluster)?;
     containers_and_pods_come_back(&cluster)?;
     secrets_are_not_in_the_database_as_plain_text(&cluster)?;
+    the_agent_comes_back_to_its_containers(&cluster)?;
     everything_survives_a_kill(&mut cluster)?;
+    a_rollout_goes_on_after_a_kill(&mut cluster)?;
     Ok(())
 }
 
@@ -119,6 +125,192 @@ fn fetch(address: &str, path: &str) -> Result<String> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// kubectl's typed commands send protobuf.
+fn typed_commands_make_what_they_say(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    kubectl.ok(&["create", "namespace", "typed"])?;
+    let ns = kubectl.in_namespace("typed");
+    ns.ok(&["create", "configmap", "settings", "--from-literal=colour=blue"])?;
+    ensure!(ns.ok(&["get", "configmap", "settings", "-o", "jsonpath={.data.colour}"])? == "blue");
+    ns.ok(&["create", "secret", "generic", "key", "--from-literal=door=open sesame"])?;
+    ensure!(
+        ns.ok(&["get", "secret", "key", "-o", "go-template={{.data.door | base64decode}}"])? == "open sesame"
+    );
+    ns.ok(&["create", "role", "reader", "--verb=get,list", "--resource=pods"])?;
+    ns.ok(&["create", "serviceaccount", "robot"])?;
+    ns.ok(&["create", "rolebinding", "robot", "--role=reader", "--serviceaccount=typed:robot"])?;
+    let may = |verb: &str| {
+        let robot = "system:serviceaccount:typed:robot";
+        ns.run(&["auth", "can-i", verb, "pods", "--as", robot]).map(|said| said.stdout.trim() == "yes")
+    };
+    ensure!(may("list")? && !may("delete")?, "the role does not say what a user may");
+    ns.ok(&["create", "deployment", "none", "--image", IMAGE, "--replicas=0"])?;
+    let replicas = ["get", "deployment", "none", "-o", "jsonpath={.spec.replicas}"];
+    ensure!(ns.ok(&replicas)? == "0", "an explicit zero was lost");
+    kubectl.ok(&["delete", "namespace", "typed", "--timeout=60s"])?;
+    Ok(())
+}
+
+fn streams_carry_both_ways(cluster: &Cluster) -> Result<()> {
+    let ns = Namespace::create(cluster, "streams")?;
+    let mut watch = ns.start(&["get", "pods", "-o", "wide", "--watch"])?;
+    let seen = lines_of(&mut watch)?;
+    let script = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done";
+    ns.ok(&["run", "talker", "--image", IMAGE, "--restart=Never", "--", "sh", "-c", script])?;
+    ns.ok(&["wait", "pod/talker", "--for=condition=Ready", "--timeout=60s"])?;
+    wait_for_line(&seen, "1/1     Running")?;
+
+    let mut follow = ns.start(&["logs", "--follow", "talker"])?;
+    let lines = lines_of(&mut follow)?;
+    wait_for_line(&lines, "line 1")?;
+    wait_for_line(&lines, "line 8")?; // written after the reading began
+    let mut attach = ns.start(&["attach", "talker"])?;
+    wait_for_line(&lines_of(&mut attach)?, "line ")?;
+    ensure!(ns.ok(&["logs", "talker", "--tail=2"])?.lines().count() == 2);
+
+    // Over WebSockets, as kubectl does today, and over SPDY, as it did before 1.31 and other clients still do.
+    for websockets in ["true", "false"] {
+        let exec = |arguments: &[&str], input: &str| -> Result<String> {
+            let mut all = vec!["exec"];
+            all.extend(arguments);
+            let mut command = ns.command(&all);
+            command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets);
+            let output = feed(command, input)?;
+            Ok(format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            ))
+        };
+        ensure!(exec(&["-i", "talker", "--", "cat"], "over and out")? == "over and out");
+        let said = exec(&["talker", "--", "sh", "-c", "echo out; echo err >&2; exit 7"], "")?;
+        ensure!(said.contains("out\n") && said.contains("err\n") && said.contains("exit code 7"), "{said}");
+        let big = exec(&["talker", "--", "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"], "")?;
+        ensure!(big.len() == 3_000_000, "{} bytes of 3000000 came", big.len());
+    }
+    // A terminal of the test's own, with a size.
+    let kubectl = ns.command(&["exec", "-it", "talker", "--", "sh", "-c", "tty; exit 4"]);
+    let words: Vec<String> = std::iter::once(kubectl.get_program())
+        .chain(kubectl.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    let output = feed(script, "")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(said.contains("/dev/pts/") && output.status.code() == Some(4), "{said} {:?}", output.status);
+    Ok(())
+}
+
+fn connections_reach_pods_from_everywhere(cluster: &Cluster) -> Result<()> {
+    let ns = Namespace::create(cluster, "connections")?;
+    ns.ok_with_input(&["apply", "-f", "-"], &deployment("web", 2))?;
+    ns.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    ns.ok(&["expose", "deployment/web", "--port=80", "--target-port=8080"])?;
+    for websockets in ["true", "false"] {
+        let mut command = ns.command(&["port-forward", "service/web", ":80", "--address=127.0.0.1"]);
+        command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);
+        let mut forward = ns.start_command(command)?;
+        let line = wait_for_line(&lines_of(&mut forward)?, "Forwarding from ")?;
+        let address =
+            line.trim_start_matches("Forwarding from ").split(" -> ").next().unwrap_or_default().to_owned();
+        for _ in 0..3 {
+            let page = fetch(&address, "/")?;
+            ensure!(page.starts_with("HTTP/1."), "{page}");
+        }
+    }
+    // An answer of the pod's own web server, through the API.
+    let missing =
+        ns.refused(&["get", "--raw", "/api/v1/namespaces/connections/services/web:80/proxy/missing"], "")?;
+    ensure!(missing.contains("404") || missing.contains("could not find"), "{missing}");
+    // The other way round: the API, where pods look for it.
+    let knock = ["exec", "deployment/web", "--", "nc", "-w", "5", "10.96.0.1", "443"];
+    ns.ok(&knock)?;
+    Ok(())
+}
+
+/// The lines of a command that goes on, as they come.
+fn lines_of(running: &mut Running) -> Result<Receiver<String>> {
+    let stdout = running.take_stdout().ok_or_else(|| anyhow::anyhow!("its output was taken before"))?;
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(std::io::Result::ok) {
+            let _ = sender.send(line); // read on when nobody listens: a full or closed pipe would stop the command
+        }
+    });
+    Ok(lines)
+}
+
+fn wait_for_line(lines: &Receiver<String>, wanted: &str) -> Result<String> {
+    let mut before = String::new();
+    loop {
+        match lines.recv_timeout(SOON) {
+            Ok(line) if line.contains(wanted) => return Ok(line),
+            Ok(line) => before.push_str(&format!("{line}\n")),
+            Err(_) => anyhow::bail!("no line with {wanted:?} came, but:\n{before}"),
+        }
+    }
+}
+
+/// Runs a command to its end with `input`.
+fn feed(mut command: Command, input: &str) -> Result<std::process::Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(input.as_bytes()); // it may end before it reads
+    }
+    Ok(child.wait_with_output()?)
+}
+
+fn the_agent_comes_back_to_its_containers(cluster: &Cluster) -> Result<()> {
+    let ns = Namespace::create(cluster, "agent")?;
+    ns.ok_with_input(&["apply", "-f", "-"], &deployment("web", 2))?;
+    ns.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    let mut before = cluster.containers("agent")?;
+    before.sort();
+    let first = cluster.agent_pid()?;
+    ensure!(Command::new("kill").args(["-9", &first.to_string()]).status()?.success());
+    eventually("another agent", SOON, || Ok(cluster.agent_pid().ok().filter(|pid| *pid != first)))?;
+    // It works again when it carries out something new.
+    ns.ok(&["scale", "deployment/web", "--replicas=3"])?;
+    ns.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    let after = cluster.containers("agent")?;
+    ensure!(before.iter().all(|c| after.contains(c)), "{before:?} became {after:?}");
+    ensure!(
+        ns.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}"])?
+            == "0 0 0"
+    );
+    Ok(())
+}
+
+/// Killed between the first and the last pod of a rollout, right after writes that were acknowledged.
+fn a_rollout_goes_on_after_a_kill(cluster: &mut Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    kubectl.ok(&["create", "namespace", "midway"])?;
+    let ns = kubectl.in_namespace("midway");
+    ns.ok_with_input(&["apply", "-f", "-"], &deployment("web", 4))?;
+    ns.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    ns.ok(&["set", "env", "deployment/web", "COLOUR=green"])?;
+    for i in 0..10 {
+        ns.ok(&["create", "configmap", &format!("written-{i}")])?;
+    }
+    cluster.kill()?;
+    cluster.resume()?;
+    let ns = cluster.kubectl().in_namespace("midway");
+    ns.ok(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
+    let written = ns.ok(&["get", "configmaps", "-o", "name"])?;
+    ensure!(
+        (0..10).all(|i| written.lines().any(|line| line == format!("configmap/written-{i}"))),
+        "{written}"
+    );
+    eventually("four pods of the new revision and no other", SOON, || {
+        let path = "jsonpath={.items[*].spec.containers[0].env[0].value}";
+        Ok((ns.ok(&["get", "pods", "-o", path])? == "green green green green").then_some(()))
+    })?;
+    cluster.kubectl().ok(&["delete", "namespace", "midway", "--timeout=90s"])?;
+    Ok(())
 }
 
 fn containers_and_pods_come_back(cluster: &Cluster) -> Result<()> {

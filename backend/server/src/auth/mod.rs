@@ -1,6 +1,7 @@
 //! Who asks, and what may they do.
 pub mod attributes;
 pub mod bootstrap;
+mod impersonation;
 pub mod login;
 pub mod node;
 pub mod rbac;
@@ -93,6 +94,12 @@ impl Auth {
 
     fn throttle(&self) -> &login::Throttle {
         &self.0.throttle
+    }
+
+    /// Who a request acts as: who sent it, or whom it asks to be taken for.
+    pub fn caller(&self, headers: &HeaderMap) -> Result<(Actor, Proof), Status> {
+        let (actor, proof) = self.authenticate(headers).ok_or_else(Status::unauthorized)?;
+        Ok((impersonation::apply(self, actor, headers)?, proof))
     }
 
     /// Who sent the request; None without a valid credential.

@@ -60,7 +60,7 @@ pub async fn handle(State(app): State<AppState>, request: Request) -> Response {
 
 async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
     let (mut parts, body) = request.into_parts();
-    let (actor, proof) = app.auth.authenticate(&parts.headers).ok_or_else(Status::unauthorized)?;
+    let (actor, proof) = app.auth.caller(&parts.headers)?;
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
     if proof == Proof::SessionCookie && !reads && !parts.headers.contains_key(BROWSER_HEADER) {
         return Err(Status::new(
@@ -219,7 +219,7 @@ pub fn parse_query(query: &str) -> Vec<(String, String)> {
 }
 
 /// `%2F` and its like; what is no UTF-8 is replaced.
-fn percent_decode(text: &str) -> String {
+pub fn percent_decode(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((&first, after)) = rest.split_first() {
         let digits = after

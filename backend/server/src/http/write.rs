@@ -172,7 +172,12 @@ fn delete_options(call: &Call, body: &[u8]) -> Result<(DeleteOptions, WriteOptio
         [] => Value::Null,
         bytes => decode::decode(bytes, call.content_type())?.value,
     };
-    let mut delete = DeleteOptions::from_json(&body);
+    delete_options_of(call, &body)
+}
+
+/// `body` is a DeleteOptions; what the query says counts more.
+pub fn delete_options_of(call: &Call, body: &Value) -> Result<(DeleteOptions, WriteOptions), Status> {
+    let mut delete = DeleteOptions::from_json(body);
     if let Some(seconds) = call.param("gracePeriodSeconds").and_then(|s| s.parse().ok()) {
         delete.grace_period_seconds = Some(seconds);
     }

@@ -1,4 +1,5 @@
 //! Subresources: parts of objects with doors of their own.
+mod eviction;
 mod portforward;
 mod proxy;
 mod spdy;
@@ -16,7 +17,6 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use pilothouse_api::jiff::Timestamp;
-use pilothouse_api::lifecycle::DeleteOptions;
 use pilothouse_api::patch::PatchType;
 use pilothouse_api::{Key, Status, decode, lifecycle, patch};
 use pilothouse_store::Object;
@@ -33,7 +33,7 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
             let object = decode::decode(&read_body(body).await?, call.content_type())?.value;
             bind(&call, &call.name, &object).await
         }
-        ("eviction", &Method::POST) => evict(&call, body).await,
+        ("eviction", &Method::POST) => eviction::evict(&call, body).await,
         ("finalize", &Method::PUT) => finalize(&call, body).await,
         ("token", &Method::POST) => token(&call, body).await,
         ("ephemeralcontainers" | "resize", &Method::GET) => read::get(&call).await,
@@ -130,16 +130,6 @@ pub async fn bind(call: &Call, pod: &str, binding: &Value) -> Result<Response, S
 }
 
 /// A deletion that may be refused by a budget. Budgets come with their controller; until then none stands in the way.
-async fn evict(call: &Call, body: Body) -> Result<Response, Status> {
-    let eviction = decode::decode(&read_body(body).await?, call.content_type())?.value;
-    let delete = DeleteOptions::from_json(&eviction["deleteOptions"]);
-    let options = write::options(call)?;
-    call.app.objects.delete(&call.actor, &call.entry, &call.namespace, &call.name, &delete, &options).await?;
-    let done =
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(reply::json(StatusCode::CREATED, &done))
-}
-
 async fn finalize(call: &Call, body: Body) -> Result<Response, Status> {
     let (wanted, _) = write::object(call, &read_body(body).await?)?;
     let change = |old: &Value| {

@@ -210,9 +210,14 @@ async fn exchange(side: DuplexStream, parts: &mut Parts, path: &str, body: Body)
     let host = parts.headers.get(header::HOST).cloned();
     let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
     let mut headers = passed_on(&parts.headers, upgrade.as_ref());
-    // The caller's credential is for us alone.
+    // The caller's credential, and whom it acts for, is for us alone.
     headers.remove(header::AUTHORIZATION);
     headers.remove(header::COOKIE);
+    let impersonation: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in impersonation {
+        headers.remove(name);
+    }
     if let Some(host) = host.or_else(authority) {
         headers.insert(header::HOST, host);
     }
