@@ -16,6 +16,7 @@ pub const PODS: &str = "pods";
 pub const NODES: &str = "nodes";
 pub const REPLICA_SETS: &str = "replicasets.apps";
 pub const CONTROLLER_REVISIONS: &str = "controllerrevisions.apps";
+pub const JOBS: &str = "jobs.batch";
 pub const CLAIMS: &str = "persistentvolumeclaims";
 pub const LEASES: &str = "leases.coordination.k8s.io";
 pub const NODE_LEASES: &str = "kube-node-lease";
@@ -232,6 +233,16 @@ impl Cluster {
     /// The facts of a pod.
     pub fn pod(&self, key: &Key) -> Option<&Pod> {
         self.find_entry(key)?.pod.as_deref()
+    }
+
+    /// The facts of all pods.
+    pub fn pods(&self) -> impl Iterator<Item = (Key, &Pod)> {
+        let found = self.objects.get_key_value(PODS).into_iter();
+        found.flat_map(|(resource, pods)| {
+            pods.iter().filter_map(|((namespace, name), entry)| {
+                Some((key_of(resource, namespace, name), entry.pod.as_deref()?))
+            })
+        })
     }
 
     /// The object that controls it, if that is there.

@@ -10,7 +10,7 @@ use crate::node::Node;
 use crate::object::*;
 use crate::pod::Pod;
 use crate::workload::{
-    BURST, Pods, REVISION_LABEL, claim, is_available, new_names, owner_keys, pod_from_template,
+    BURST, Names, Pods, REVISION_LABEL, claim, is_available, owner_keys, pod_from_template,
 };
 use crate::{Controller, Part, Plan};
 use pilothouse_api::jiff::Timestamp;
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
             plan.event(self.set, "Normal", "SuccessfulDelete", format!("Deleted pod: {}", key.name));
         }
         let count = self.chosen.len().min(BURST);
-        let names = new_names(name(self.set), self.set, self.cluster, count);
+        let names = Names::new(self.set, self.cluster).free(name(self.set), count);
         for (node, pod_name) in self.chosen.iter().zip(names) {
             let key = Key::new(PODS, self.key.namespace.clone(), pod_name.as_str());
             plan.create(key, self.new_pod(node, &pod_name));

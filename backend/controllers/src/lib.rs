@@ -12,6 +12,7 @@ mod deployment;
 mod endpoint_slice;
 mod garbage_collection;
 mod history;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(replica_set::ReplicaSets),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(garbage_collection::GarbageCollection),
+        Box::new(job::Jobs),
         Box::new(namespace::Namespaces),
         Box::new(node_ipam::NodeIpam),
         Box::new(node_lifecycle::NodeLifecycle),

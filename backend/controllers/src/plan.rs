@@ -39,6 +39,16 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The object that it writes; None for an event.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Create { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => Some(key),
+            Self::Event { .. } => None,
+        }
+    }
+}
+
 /// The outcome of one reconciliation. No two actions write the same object, so the order does not matter and a plan that
 /// was carried out in part leaves nothing that the next run cannot continue.
 #[derive(Clone, Debug, Default, PartialEq)]

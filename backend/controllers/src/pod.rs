@@ -1,5 +1,7 @@
 //! What controllers ask of a pod, so often and of so many that it is kept ready.
-use crate::object::{annotation, condition, controller_of, count, is_deleting, labels, text, time};
+use crate::object::{
+    annotation, condition, controller_of, count, is_deleting, is_terminal, labels, text, time,
+};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::placement::Labels;
 use serde_json::Value;
@@ -40,7 +42,16 @@ pub struct Pod {
     pub deletion_cost: i32,
     pub phase: Phase,
     pub is_deleting: bool,
+    /// When it ended, if it has.
+    pub finished_at: Option<Timestamp>,
+    /// Its job has not counted it yet.
+    pub is_tracked: bool,
+    /// It is to be deleted, and no node has anything to do with it any more: only finalizers keep it.
+    pub is_abandoned: bool,
 }
+
+/// The finalizer by which a job keeps its pods until they are counted.
+pub const JOB_TRACKING: &str = "batch.kubernetes.io/job-tracking";
 
 impl Pod {
     pub fn new(pod: &Value) -> Self {
@@ -75,6 +86,13 @@ impl Pod {
                 _ => Phase::Pending,
             },
             is_deleting: is_deleting(pod),
+            finished_at: finished_at(pod),
+            is_tracked: pod["metadata"]["finalizers"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|f| f == JOB_TRACKING)),
+            is_abandoned: is_deleting(pod)
+                && (count(&pod["metadata"]["deletionGracePeriodSeconds"]) == 0
+                    || text(spec, "nodeName").is_empty()),
         }
     }
 
@@ -109,4 +127,15 @@ fn target(spec: &Value) -> Option<&str> {
         [node] => node.as_str(),
         _ => None,
     }
+}
+
+/// When the last container ended; where no container tells, when the pod stopped being ready.
+fn finished_at(pod: &Value) -> Option<Timestamp> {
+    if !is_terminal(pod) {
+        return None;
+    }
+    let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+    let ended = containers.filter_map(|c| time(&c["state"]["terminated"]["finishedAt"])).max();
+    let unready = || condition(pod, "Ready").and_then(|c| time(&c["lastTransitionTime"]));
+    ended.or_else(unready).or_else(|| time(&pod["metadata"]["creationTimestamp"]))
 }

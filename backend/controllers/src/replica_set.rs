@@ -2,7 +2,7 @@
 use crate::cluster::{Cluster, PODS, REPLICA_SETS};
 use crate::object::*;
 use crate::pod::{Phase, Pod};
-use crate::workload::{BURST, claim, is_available, new_names, owner_keys, pod_from_template};
+use crate::workload::{BURST, Names, claim, is_available, owner_keys, pod_from_template};
 use crate::{Controller, Part, Plan};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed};
@@ -49,7 +49,7 @@ impl Controller for ReplicaSets {
 fn scale(key: &Key, set: &Value, pods: &[(&Key, &Pod)], cluster: &Cluster, plan: &mut Plan) {
     let desired = usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0);
     if pods.len() < desired {
-        for pod_name in new_names(name(set), set, cluster, (desired - pods.len()).min(BURST)) {
+        for pod_name in Names::new(set, cluster).free(name(set), (desired - pods.len()).min(BURST)) {
             let pod = pod_from_template(set, &pod_name);
             plan.create(Key::new(PODS, key.namespace.clone(), pod_name.as_str()), pod);
             plan.event(set, "Normal", "SuccessfulCreate", format!("Created pod: {pod_name}"));

@@ -66,20 +66,31 @@ pub fn claim<'a>(
 }
 
 /// Names for new pods. They follow from what is seen of the owner and its pods: two plans on the same view, or one plan on
-/// a view that lags, name the same pods, so that a repeat is refused by the store instead of doubled. `prefix` is what the
-/// names begin with.
-pub fn new_names(prefix: &str, owner: &Value, cluster: &Cluster, count: usize) -> Vec<String> {
-    let seen = cluster.dependents(uid(owner)).fold(0_u64, |seen, key| seen ^ hash(&[&key.name]));
-    let salt = format!("{}/{}/{seen}/{prefix}", uid(owner), text(&owner["metadata"], "resourceVersion"));
-    let namespace = text(&owner["metadata"], "namespace");
-    let prefix = prefix.get(..LONGEST_PREFIX).unwrap_or(prefix);
-    let candidates =
-        (0_u64..).map(|i| format!("{prefix}-{}", letters(hash(&[&salt, &i.to_string()]), SUFFIX_LENGTH)));
-    let mut names = BTreeSet::new();
-    let free = candidates.filter(|candidate| {
-        !cluster.contains(&Key::new(PODS, namespace, candidate.as_str())) && names.insert(candidate.clone())
-    });
-    free.take(count).collect()
+/// a view that lags, name the same pods, so that a repeat is refused by the store instead of doubled.
+pub struct Names<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a str,
+    salt: String,
+}
+
+impl<'a> Names<'a> {
+    pub fn new(owner: &'a Value, cluster: &'a Cluster) -> Self {
+        let seen = cluster.dependents(uid(owner)).fold(0_u64, |seen, key| seen ^ hash(&[&key.name]));
+        let salt = format!("{}/{}/{seen}", uid(owner), text(&owner["metadata"], "resourceVersion"));
+        Self { cluster, namespace: text(&owner["metadata"], "namespace"), salt }
+    }
+
+    /// `count` names that begin with `prefix` and that no pod has.
+    pub fn free(&self, prefix: &str, count: usize) -> Vec<String> {
+        let short = prefix.get(..LONGEST_PREFIX).unwrap_or(prefix);
+        let suffix = |i: u64| letters(hash(&[&self.salt, prefix, &i.to_string()]), SUFFIX_LENGTH);
+        let mut names = BTreeSet::new();
+        let free = (0_u64..).map(|i| format!("{short}-{}", suffix(i))).filter(|name| {
+            !self.cluster.contains(&Key::new(PODS, self.namespace, name.as_str()))
+                && names.insert(name.clone())
+        });
+        free.take(count).collect()
+    }
 }
 
 /// A pod of the owner's template, controlled by the owner.

@@ -222,6 +222,9 @@ impl World {
             self.controllers[i].reconcile(&key, &self.cluster, self.now),
             "a controller must be deterministic"
         );
+        let written: Vec<&Key> = plan.actions.iter().filter_map(Action::key).collect();
+        let distinct: BTreeSet<&Key> = written.iter().copied().collect();
+        assert_eq!(written.len(), distinct.len(), "{key}: one plan writes an object twice: {plan:#?}");
         if let Some(at) = plan.check_again_at {
             self.timers.insert((at, i, key.clone()));
         }
@@ -335,13 +338,29 @@ impl World {
         self.update(key, pod, Part::Whole).unwrap();
     }
 
+    /// The pod's only container ends.
+    pub fn finish_pod(&mut self, key: &Key, exit_code: i64) {
+        let now = pilothouse_api::lifecycle::seconds(self.now);
+        self.edit_status(key, |pod| {
+            let name = pod["spec"]["containers"][0]["name"].clone();
+            let ended = json!({"exitCode": exit_code, "finishedAt": now, "reason": "Completed"});
+            pod["status"]["phase"] = if exit_code == 0 { "Succeeded" } else { "Failed" }.into();
+            pod["status"]["containerStatuses"] = json!([{
+                "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": ended},
+            }]);
+            pod["status"]["conditions"] =
+                json!([{"type": "Ready", "status": "False", "lastTransitionTime": now}]);
+        });
+    }
+
     /// What nodes do, completely: live pods become ready, pods on their way out end.
     pub fn run_pods(&mut self) {
         for (key, pod) in self.all("pods") {
             if !pod["metadata"]["deletionTimestamp"].is_null() {
                 self.end_pod(&key);
             } else if pod["status"]["phase"] == "Pending"
-                || pod["status"]["conditions"][0]["status"] == "False"
+                || pod["status"]["phase"] == "Running" && pod["status"]["conditions"][0]["status"] == "False"
             {
                 self.run_pod(&key, true);
             }
