@@ -327,4 +327,115 @@ mod tests {
         assert_eq!(health_of(&[0, 0, 0, 0, 0]), Some(0));
         assert_eq!(health_of(&[]), None);
     }
+
+    /// What a probe comes to against a listener on the loopback.
+    async fn tried(port: u16, mut probe: Value) -> Result<(), String> {
+        for kind in ["httpGet", "grpc", "tcpSocket"] {
+            if probe[kind].is_object() {
+                probe[kind]["port"] = port.into();
+            }
+        }
+        let dir = std::env::temp_dir().join(format!("pilothouse-probe-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&dir).unwrap();
+        let socket = dir.join("docker.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let client =
+            bollard::Docker::connect_with_unix(&socket.to_string_lossy(), 1, bollard::API_DEFAULT_VERSION);
+        let docker = Docker { client: client.unwrap() };
+        let target = Target { docker: &docker, container: &json!({}), id: "", address: "127.0.0.1" };
+        let outcome = super::probe(&target, &probe).await;
+        std::fs::remove_dir_all(dir).unwrap();
+        outcome
+    }
+
+    type Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
+
+    /// A health service that knows the services `up` and `down`.
+    async fn health(request: Request<hyper::body::Incoming>) -> Result<Response<Body>, hyper::Error> {
+        use hyper::body::Frame;
+        assert_eq!(request.uri().path(), HEALTH_CHECK);
+        let asked = request.into_body().collect().await?.to_bytes();
+        let status = match &asked[5..] {
+            [0x0a, 2, b'u', b'p'] => 1,
+            _ => 2,
+        };
+        let trailers = hyper::HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+        let frames = [Frame::data(Bytes::from(vec![0, 0, 0, 0, 2, 8, status])), Frame::trailers(trailers)];
+        let frames = futures::stream::iter(frames.map(Ok));
+        Ok(Response::new(http_body_util::StreamBody::new(frames).boxed()))
+    }
+
+    #[tokio::test]
+    async fn grpc_services_tell_their_health() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = hyper::service::service_fn(health);
+                let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        assert_eq!(tried(port, json!({"grpc": {"service": "up"}})).await, Ok(()));
+        let why = tried(port, json!({"grpc": {"service": "down"}})).await.unwrap_err();
+        assert_eq!(why, "service unhealthy (responded with \"NOT_SERVING\")");
+    }
+
+    /// Answers every path but `/bad` with 200, over TLS with a certificate of its own where `tls`.
+    async fn web(tls: bool) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let made = rcgen::generate_simple_self_signed(["example".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let answer = async |request: Request<hyper::body::Incoming>| {
+            let code = if request.uri().path() == "/bad" { 500 } else { 200 };
+            let named = request.headers()["host"] == "named"
+                || request.headers()["host"]
+                    == format!("127.0.0.1:{}", request.headers()["x-port"].to_str().unwrap()).as_str();
+            let code = if named { code } else { 421 };
+            let response = Response::builder().status(code).body(Full::<Bytes>::default()).unwrap();
+            Ok::<_, std::convert::Infallible>(response)
+        };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = hyper::service::service_fn(answer);
+                let builder = hyper::server::conn::http1::Builder::new();
+                if tls {
+                    let Ok(stream) = acceptor.accept(stream).await else { continue };
+                    tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+                } else {
+                    tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+                }
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn http_probes_go_by_the_status_over_tls_too() {
+        for (tls, scheme) in [(false, "HTTP"), (true, "HTTPS")] {
+            let port = web(tls).await;
+            let get = |path: &str, host: Option<&str>| {
+                let mut headers = vec![json!({"name": "X-Port", "value": port.to_string()})];
+                headers.extend(host.map(|host| json!({"name": "Host", "value": host})));
+                json!({"httpGet": {"path": path, "scheme": scheme, "httpHeaders": headers}})
+            };
+            assert_eq!(tried(port, get("/good", None)).await, Ok(()), "{scheme}");
+            assert_eq!(tried(port, get("good", Some("named"))).await, Ok(()), "{scheme}");
+            let why = tried(port, get("/bad", None)).await.unwrap_err();
+            assert_eq!(why, "HTTP probe failed with statuscode: 500");
+        }
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let why = tried(free, json!({"httpGet": {"path": "/"}})).await.unwrap_err();
+        let place = format!("127.0.0.1:{free}");
+        assert_eq!(why, format!("Get \"http://{place}/\": dial tcp {place}: connect: connection refused"));
+    }
 }
