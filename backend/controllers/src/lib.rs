@@ -7,6 +7,7 @@ pub mod node;
 pub mod plan;
 pub mod pod;
 
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -24,6 +25,7 @@ mod replica_set;
 mod root_ca;
 mod service_account;
 mod stateful_set;
+mod ttl_after_finished;
 mod workload;
 #[cfg(test)]
 mod world;
@@ -48,6 +50,7 @@ pub trait Controller: Send + Sync {
 /// THE LIST: one line a controller.
 pub fn all() -> Vec<Box<dyn Controller>> {
     vec![
+        Box::new(cron_job::CronJobs),
         Box::new(daemon_set::DaemonSets),
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets),
@@ -61,5 +64,6 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(root_ca::RootCa),
         Box::new(service_account::ServiceAccounts),
         Box::new(stateful_set::StatefulSets),
+        Box::new(ttl_after_finished::TtlAfterFinished),
     ]
 }
