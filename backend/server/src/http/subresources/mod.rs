@@ -1,5 +1,7 @@
 //! Subresources: parts of objects with doors of their own.
+mod ephemeral;
 mod eviction;
+mod log_options;
 mod portforward;
 mod proxy;
 mod spdy;
@@ -37,6 +39,9 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
         ("finalize", &Method::PUT) => finalize(&call, body).await,
         ("token", &Method::POST) => token(&call, body).await,
         ("ephemeralcontainers" | "resize", &Method::GET) => read::get(&call).await,
+        ("ephemeralcontainers", method @ &(Method::PUT | Method::PATCH)) => {
+            ephemeral::handle(&call, &method.clone(), read_body(body).await?).await
+        }
         ("log", &Method::GET) => streams::log(&call, parts).await,
         ("exec" | "attach", _) => streams::exec(call, parts).await,
         ("portforward", _) => portforward::handle(call, parts).await,

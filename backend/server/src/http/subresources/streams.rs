@@ -1,7 +1,7 @@
 //! Logs, exec and attach: the client's stream, joined to one that the pod's node opens.
 use super::super::resources::Call;
-use super::parent;
 use super::spdy::{self, Accepted};
+use super::{log_options, parent};
 use crate::node_hub::{Hub, NodeStream};
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use pilothouse_api::{Status, meta};
-use pilothouse_protocol::{LogOptions, PodRef, StreamRequest, channel};
+use pilothouse_protocol::{PodRef, StreamRequest, channel};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -72,16 +72,23 @@ fn container(call: &Call, pod: &Value) -> Result<String, Status> {
     }
     match &names("containers")[..] {
         [only] => Ok(only.clone()),
-        many => Err(Status::bad_request(format!(
-            "a container name must be specified for pod {}, choose one of: [{}]",
-            call.name,
-            many.join(" ")
-        ))),
+        many => {
+            let mut why = format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                call.name,
+                many.join(" ")
+            );
+            let init = names("initContainers");
+            if !init.is_empty() {
+                why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            Err(Status::bad_request(why))
+        }
     }
 }
 
 fn is_waiting(pod: &Value, container: &str) -> Option<String> {
-    let all = ["containerStatuses", "initContainerStatuses"].into_iter();
+    let all = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"].into_iter();
     let mut statuses = all.flat_map(|list| pod["status"][list].as_array().into_iter().flatten());
     match statuses.find(|c| c["name"] == container) {
         None => Some("ContainerCreating".into()),
@@ -95,22 +102,13 @@ fn is_waiting(pod: &Value, container: &str) -> Option<String> {
 }
 
 pub async fn log(call: &Call, parts: &mut Parts) -> Result<Response, Status> {
+    let options = log_options::of(call)?;
     let target = target(call).await?;
     let container = container(call, &target.object)?;
     if let Some(reason) = is_waiting(&target.object, &container) {
         let why = format!("container {container:?} in pod {:?} is waiting to start: {reason}", call.name);
         return Err(Status::bad_request(why));
     }
-    let number = |name: &str| call.param(name).and_then(|v| v.parse::<i64>().ok());
-    let options = LogOptions {
-        follow: call.flag("follow"),
-        previous: call.flag("previous"),
-        timestamps: call.flag("timestamps"),
-        since_seconds: number("sinceSeconds"),
-        since_time: call.param("sinceTime").map(str::to_owned),
-        tail_lines: number("tailLines"),
-        limit_bytes: number("limitBytes"),
-    };
     let request = StreamRequest::Logs { pod: target.pod, container, options };
     let socket = match parts.headers.contains_key(header::UPGRADE) {
         true => Some(negotiate(parts, &LOG_PROTOCOLS).await?.0),
