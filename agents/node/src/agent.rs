@@ -107,10 +107,14 @@ impl Agent {
     fn worker(self: &Arc<Self>, uid: &str, pod: Option<Arc<Value>>) {
         let mut workers = self.workers.lock();
         if let Some(worker) = workers.get(uid) {
+            // Most changes are the echo of a status that the worker told itself.
+            let news = pod.as_deref().is_none_or(|pod| !worker.knows(pod));
             if pod.is_some() {
                 worker.pod.send_replace(pod);
             }
-            worker.wake.notify_one();
+            if news {
+                worker.wake.notify_one();
+            }
             return;
         }
         let worker = Arc::new(Worker::new(uid, pod));
@@ -144,9 +148,12 @@ impl Agent {
         Some(taken.ok_or_else(|| anyhow::anyhow!("the node's pod addresses are used up")))
     }
 
-    /// Containers of pods that are not assigned any more get a worker too, which removes them.
+    /// Containers and files of pods that are not assigned any more get a worker too, which removes them.
     async fn adopt(self: &Arc<Self>) -> Result<()> {
-        for uid in self.runtime.pods(&self.node).await? {
+        let mut uids = self.runtime.pods(&self.node).await?;
+        let dirs = std::fs::read_dir(self.data_dir.join("pods")).into_iter().flatten().flatten();
+        uids.extend(dirs.map(|dir| dir.file_name().to_string_lossy().into_owned()));
+        for uid in uids {
             self.worker(&uid, None);
         }
         Ok(())

@@ -50,6 +50,34 @@ impl Worker {
         pod.as_ref().is_some_and(|p| p["metadata"]["name"] == name && p["metadata"]["namespace"] == namespace)
     }
 
+    /// Whether nothing about `new` is news: it differs from what is assigned in versions and in the worker's own status.
+    pub fn knows(&self, new: &Value) -> bool {
+        let metadata = |pod: &Value| {
+            let mut metadata = pod["metadata"].clone();
+            if let Some(fields) = metadata.as_object_mut() {
+                fields.remove("resourceVersion");
+                fields.remove("managedFields");
+            }
+            metadata
+        };
+        // Conditions that gate the pod's readiness are others' to set.
+        let gates = |pod: &Value| -> Vec<Value> {
+            let gates = pod["spec"]["readinessGates"].as_array().into_iter().flatten();
+            let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+            gates
+                .flat_map(|gate| conditions.iter().filter(|c| c["type"] == gate["conditionType"]))
+                .cloned()
+                .collect()
+        };
+        let old = self.pod.borrow();
+        old.as_ref().is_some_and(|old| {
+            ["phase", "startTime"].iter().all(|field| old["status"][field] == new["status"][field])
+                && old["spec"] == new["spec"]
+                && gates(old) == gates(new)
+                && metadata(old) == metadata(new)
+        })
+    }
+
     /// Whether the pod names an object.
     pub fn needs(&self, resource: &str, namespace: &str, name: &str) -> bool {
         let pod = self.pod.borrow();

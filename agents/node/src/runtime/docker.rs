@@ -23,6 +23,16 @@ const PULL_SILENCE: Duration = Duration::from_secs(60);
 /// For questions that need no work.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What Docker answered, without the client library's frame around it.
+fn said(error: bollard::errors::Error) -> anyhow::Error {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { message, .. } => {
+            anyhow::anyhow!("Error response from daemon: {message}")
+        }
+        other => other.into(),
+    }
+}
+
 #[derive(Clone)]
 pub struct Docker {
     pub client: bollard::Docker,
@@ -94,7 +104,7 @@ impl Docker {
             let step =
                 step.map_err(|_| PullError(format!("no progress for {} s", PULL_SILENCE.as_secs())))?;
             let Some(step) = step else { return Ok(()) };
-            let step = step.map_err(|error| PullError(error.to_string()))?;
+            let step = step.map_err(|error| PullError(said(error).to_string()))?;
             if let Some(detail) = step.error_detail {
                 return Err(PullError(detail.message.unwrap_or_default()));
             }
@@ -221,14 +231,14 @@ impl Docker {
             Ok(made) => Ok(made.id),
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => {
                 self.remove(name).await?;
-                Ok(self.client.create_container(options(), body).await?.id)
+                Ok(self.client.create_container(options(), body).await.map_err(said)?.id)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(said(error)),
         }
     }
 
     pub async fn start(&self, id: &str) -> Result<()> {
-        Ok(self.client.start_container(id, None).await?)
+        self.client.start_container(id, None).await.map_err(said)
     }
 
     pub async fn signal(&self, id: &str, signal: &str) -> Result<()> {
