@@ -33,13 +33,18 @@ pub fn checkout() -> PathBuf {
 impl Cluster {
     /// Starts a cluster in a fresh directory below the system's temporary one. `arguments` follow `up`.
     pub fn start(name: &str, arguments: &[&str]) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("pilothouse-e2e-{name}-{}", std::process::id()));
+        let dir = Self::dir_of(name);
         fs::create_dir_all(&dir)?;
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
         let node = format!("e2e-{name}-{}", std::process::id());
         let mut cluster = Self { dir, child: None, node, arguments, ready_line: String::new() };
         cluster.resume()?;
         Ok(cluster)
+    }
+
+    /// Where [`Cluster::start`] puts a cluster; its data directory is `data` in there.
+    pub fn dir_of(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("pilothouse-e2e-{name}-{}", std::process::id()))
     }
 
     pub fn dir(&self) -> &Path {

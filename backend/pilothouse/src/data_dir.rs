@@ -11,8 +11,8 @@ const LAYOUT_VERSION: u32 = 1;
 
 pub struct DataDir {
     root: PathBuf,
-    /// Held as long as the program runs; the kernel lets go of it however the program ends.
-    _lock: Flock<File>,
+    /// Held as long as the program runs; the kernel lets go of it however the program ends. None beside another program.
+    _lock: Option<Flock<File>>,
 }
 
 /// `--data-dir`, else `$XDG_DATA_HOME/pilothouse`, else `~/.local/share/pilothouse`.
@@ -37,7 +37,18 @@ impl DataDir {
             .with_context(|| format!("cannot restrict the data directory {shown} to its owner"))?;
         let lock = lock(&root)?;
         check_version(&root)?;
-        Ok(Self { root, _lock: lock })
+        Ok(Self { root, _lock: Some(lock) })
+    }
+
+    /// Whether a program has the directory's lock.
+    pub fn is_used(root: &Path) -> bool {
+        let file = File::open(root.join("lock"));
+        file.is_ok_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
+    }
+
+    /// The directory that another program is using, to read what is in it.
+    pub fn beside(root: PathBuf) -> Self {
+        Self { root, _lock: None }
     }
 
     pub fn root(&self) -> &Path {

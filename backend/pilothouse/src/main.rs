@@ -1,6 +1,7 @@
 //! What the command line is: one binary, a subcommand a program.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // this crate is the one that talks to a terminal
 mod agent;
+mod backup;
 mod data_dir;
 mod kubeconfig;
 mod options;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
             Command::Up(options) => up::run(options).await,
             Command::Server(options) => server::run(options).await,
             Command::Agent(options) => agent::run(options).await,
+            Command::Backup(options) => backup::backup(&options).await,
+            Command::Restore(options) => backup::restore(&options).await,
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -26,22 +26,40 @@ pub enum Command {
     Server(ControlPlaneOptions),
     /// Run a node's agent, which dials a server and runs pods through Docker
     Agent(AgentOptions),
+    /// Write a cluster's state and keys to a file, while it runs or not; keep the file like a password
+    Backup(BackupOptions),
+    /// Fill a new data directory from a backup
+    Restore(BackupOptions),
+}
+
+#[derive(Args, Clone)]
+pub struct DatabaseOptions {
+    /// Where state lives [default: $XDG_DATA_HOME/pilothouse]
+    #[arg(long, value_name = "DIR", env = "PILOTHOUSE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// An existing PostgreSQL to use instead of a private one
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+}
+
+#[derive(Args, Clone)]
+pub struct BackupOptions {
+    #[command(flatten)]
+    pub database: DatabaseOptions,
+    /// The backup
+    pub file: PathBuf,
 }
 
 #[derive(Args, Clone)]
 pub struct ControlPlaneOptions {
-    /// Where state lives [default: $XDG_DATA_HOME/pilothouse]
-    #[arg(long, value_name = "DIR", env = "PILOTHOUSE_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub database: DatabaseOptions,
     /// Address and port of the TLS endpoint that serves everything; port 0 picks one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
     pub listen: SocketAddr,
     /// Where the dashboard is also served in plain HTTP, loopback only; port 0 picks one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6480")]
     pub dashboard_listen: SocketAddr,
-    /// An existing PostgreSQL to use instead of a private one
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
     /// Further names or addresses for the generated certificate
     #[arg(long = "tls-san", value_name = "NAME")]
     pub tls_san: Vec<String>,

@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const USER: &str = "pilothouse";
+/// In the directory of keys.
+pub const PASSWORD_FILE: &str = "postgres-password";
 
 /// Sized for a control plane on a small machine: the watch cache answers reads, so PostgreSQL needs little memory.
 const SETTINGS: &[(&str, &str)] = &[
@@ -51,8 +53,7 @@ impl Postgres {
         if !data.join("PG_VERSION").exists() {
             initialise(&bin, dir, &identity).await?;
         }
-        let password =
-            fs::read_to_string(password_file(dir)).context("the private database's password is missing")?;
+        let url = url(dir)?;
         let socket_dir = socket_dir(&data);
         wait_for_predecessor(&data).await?;
 
@@ -70,11 +71,6 @@ impl Postgres {
             .stderr(log)
             .spawn()
             .context("cannot start PostgreSQL")?;
-        let url = format!(
-            "postgres://{USER}:{}@localhost/postgres?host={}",
-            password.trim(),
-            percent_encode(&socket_dir.to_string_lossy())
-        );
         let mut server = Self { child, url, bin };
         server.wait_until_ready(&socket_dir, &log_path).await?;
         Ok(server)
@@ -209,6 +205,15 @@ impl Identity {
     }
 }
 
+/// Where the private server of `dir` is reached once it runs.
+pub fn url(dir: &DataDir) -> Result<String> {
+    let password =
+        fs::read_to_string(password_file(dir)).context("the private database's password is missing")?;
+    let socket_dir = socket_dir(&dir.postgres());
+    let host = percent_encode(&socket_dir.to_string_lossy());
+    Ok(format!("postgres://{USER}:{}@localhost/postgres?host={host}", password.trim()))
+}
+
 async fn initialise(bin: &Path, dir: &DataDir, identity: &Identity) -> Result<()> {
     let data = dir.postgres();
     fs::create_dir_all(&data)?;
@@ -283,7 +288,7 @@ fn socket_dir(data: &Path) -> PathBuf {
 }
 
 fn password_file(dir: &DataDir) -> PathBuf {
-    dir.pki().join("postgres-password")
+    dir.pki().join(PASSWORD_FILE)
 }
 
 /// Where `initdb` and `postgres` lie: on PATH, else the newest of Debian's directories.

@@ -37,13 +37,13 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
     if !options.dashboard_listen.ip().is_loopback() {
         bail!("--dashboard-listen {}: plain HTTP is served on loopback only", options.dashboard_listen);
     }
-    let dir = DataDir::open(data_dir::locate(options.data_dir.clone())?)?;
+    let dir = DataDir::open(data_dir::locate(options.database.data_dir.clone())?)?;
     let keys = pki::open(&dir, options.listen, &options.tls_san)?;
     // Taken before the database starts: a port in use is the likeliest failure and should cost no time.
     let listener = bind(options.listen, "--listen").await?;
     let dashboard_listener = bind(options.dashboard_listen, "--dashboard-listen").await?;
 
-    let (database, url) = match &options.database_url {
+    let (database, url) = match &options.database.database_url {
         Some(url) => (None, url.clone()),
         None => {
             if !dir.postgres().join("PG_VERSION").exists() {
@@ -55,8 +55,7 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
         }
     };
     let database_options = pilothouse_store::PostgresOptions::new(url, keys.encryption_keys);
-    let store =
-        pilothouse_server::open_store(database_options).await.context("cannot open the database")?;
+    let store = pilothouse_server::open_store(database_options).await.context("cannot open the database")?;
     let advertise = advertised(options, listener.local_addr()?);
     let server = pilothouse_server::start(pilothouse_server::ServerOptions {
         listener,

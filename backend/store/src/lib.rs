@@ -2,6 +2,7 @@
 //!
 //! Writes pass one pipeline that commits them in groups and gives revisions in commit order, without gaps. Reads and
 //! watches are answered from memory at a revision that is proved fresh.
+pub mod archive;
 mod body;
 mod cache;
 mod feed;

@@ -108,7 +108,7 @@ impl Pipeline {
     }
 }
 
-async fn migrate(connection: &mut PgConnection) -> Result<(), OpenError> {
+pub async fn migrate(connection: &mut PgConnection) -> Result<(), OpenError> {
     // sqlx takes an advisory lock, so that two servers that start at once migrate one after the other.
     match sqlx::migrate!("../../migrations").run(connection).await {
         Ok(()) => Ok(()),
