@@ -2,9 +2,10 @@
 use anyhow::{Context, Result};
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Who signs, and the audience of a token for this API.
@@ -12,7 +13,9 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// The audience of a browser session: such a token is no bearer token, and no bearer token is a session.
 pub const SESSION_AUDIENCE: &str = "pilothouse/session";
 /// Clocks of other machines may differ this much.
-const LEEWAY_SECONDS: u64 = 10;
+const LEEWAY_SECONDS: i64 = 10;
+/// Tokens whose signature is remembered; with more, all are checked anew once.
+const REMEMBERED: usize = if cfg!(test) { 16 } else { 2048 };
 
 /// What a token says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +87,9 @@ struct Keys {
     encoding: EncodingKey,
     decoding: DecodingKey,
     public: Value,
+    /// What tokens say whose signature was found good. Checking one costs more than all else that a read takes, and
+    /// clients send the same one with each request.
+    signed: RwLock<HashMap<String, Arc<Claims>>>,
 }
 
 impl Signer {
@@ -103,7 +109,8 @@ impl Signer {
         let mut public = serde_json::to_value(&jwk)?;
         public["kid"] = json!(kid);
         public["use"] = json!("sig");
-        Ok(Self(Arc::new(Keys { algorithm, kid, encoding, decoding, public })))
+        let signed = RwLock::default();
+        Ok(Self(Arc::new(Keys { algorithm, kid, encoding, decoding, public, signed })))
     }
 
     pub fn sign(&self, claims: &Claims) -> Result<String> {
@@ -119,18 +126,36 @@ impl Signer {
 
     /// As [`Signer::verify`], for a token that names at least one of `audiences`.
     pub fn verify_any(&self, token: &str, audiences: &[&str]) -> Option<Claims> {
+        let claims = self.signed(token)?;
+        let now = now_seconds();
+        let holds = claims.nbf <= now + LEEWAY_SECONDS && now <= claims.exp + LEEWAY_SECONDS;
+        let meant = claims.aud.iter().any(|audience| audiences.contains(&audience.as_str()));
+        (holds && meant).then(|| Claims::clone(&claims))
+    }
+
+    /// What a token says that this cluster signed, whenever and for whomever it holds.
+    fn signed(&self, token: &str) -> Option<Arc<Claims>> {
+        if let Some(claims) = self.0.signed.read().get(token) {
+            return Some(claims.clone());
+        }
         let header = jsonwebtoken::decode_header(token).ok()?;
         if header.kid.as_deref() != Some(&self.0.kid) {
             return None;
         }
         let mut validation = Validation::new(self.0.algorithm);
         validation.set_issuer(&[ISSUER]);
-        validation.set_audience(audiences);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.validate_nbf = true;
-        validation.leeway = LEEWAY_SECONDS;
-        let token = jsonwebtoken::decode::<Claims>(token, &self.0.decoding, &validation).ok()?;
-        Some(token.claims)
+        // Whether it holds now, and here, is asked at each use.
+        validation.validate_aud = false;
+        validation.validate_exp = false;
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.0.decoding, &validation).ok()?;
+        let claims = Arc::new(decoded.claims);
+        let mut signed = self.0.signed.write();
+        if signed.len() >= REMEMBERED {
+            signed.clear();
+        }
+        signed.insert(token.to_owned(), claims.clone());
+        Some(claims)
     }
 
     /// The public key as a JSON Web Key Set.
@@ -188,6 +213,20 @@ mod tests {
         let signer = signer();
         let token = signer.sign(&Claims::new("admin", &[], -60)).unwrap();
         assert_eq!(signer.verify(&token, ISSUER), None);
+        assert_eq!(signer.verify(&token, ISSUER), None, "nor when it is known");
+        let mut early = Claims::new("admin", &[], 600);
+        early.nbf += 300;
+        assert_eq!(signer.verify(&signer.sign(&early).unwrap(), ISSUER), None);
+    }
+
+    #[test]
+    fn tokens_without_number_take_no_memory_without_bound() {
+        let signer = signer();
+        for _ in 0..REMEMBERED + 10 {
+            let token = signer.sign(&Claims::new("admin", &[], 60)).unwrap();
+            assert!(signer.verify(&token, ISSUER).is_some());
+        }
+        assert!(signer.0.signed.read().len() <= REMEMBERED);
     }
 
     #[test]
