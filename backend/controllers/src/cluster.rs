@@ -17,6 +17,7 @@ pub const NODES: &str = "nodes";
 pub const REPLICA_SETS: &str = "replicasets.apps";
 pub const CONTROLLER_REVISIONS: &str = "controllerrevisions.apps";
 pub const JOBS: &str = "jobs.batch";
+pub const DISRUPTION_BUDGETS: &str = "poddisruptionbudgets.policy";
 pub const CLAIMS: &str = "persistentvolumeclaims";
 pub const LEASES: &str = "leases.coordination.k8s.io";
 pub const NODE_LEASES: &str = "kube-node-lease";
@@ -56,6 +57,8 @@ pub struct Cluster {
     /// When this view saw each node's Lease renewed, by its own clock: a server that was away itself must not take its
     /// nodes for lost.
     renewed: HashMap<Arc<str>, Timestamp>,
+    /// Why the last plan of a key of a controller could not create what it wanted.
+    refusals: HashMap<(&'static str, Key), Arc<str>>,
 }
 
 /// One object of the view.
@@ -130,6 +133,24 @@ impl Cluster {
         }
     }
 
+    /// What became of a controller's plan for a key: why something could not be created, or None. Only one that is told
+    /// here is remembered, so that a controller can tell people, and try with less.
+    pub fn note_outcome(&mut self, controller: &'static str, key: &Key, refusal: Option<&str>) {
+        match refusal {
+            Some(why) => drop(self.refusals.insert((controller, key.clone()), why.into())),
+            None if self.refusals.is_empty() => {}
+            None => drop(self.refusals.remove(&(controller, key.clone()))),
+        }
+    }
+
+    /// Why the last plan for a key could not create what it wanted.
+    pub fn refusal(&self, controller: &'static str, key: &Key) -> Option<&str> {
+        if self.refusals.is_empty() {
+            return None;
+        }
+        self.refusals.get(&(controller, key.clone())).map(|why| &**why)
+    }
+
     /// The key with the resource's and namespace's names shared among all objects.
     fn shared(&self, key: &Key) -> Key {
         let resource =
@@ -147,7 +168,7 @@ impl Cluster {
         Entry {
             uid: uid(object).into(),
             body: Body::new(key, object, bytes),
-            selector: selector(object).map(Arc::new),
+            selector: selector(&key.resource, object).map(Arc::new),
             owners: owners(object).map(|owner| shared(text(owner, "uid"))).collect(),
             is_deleting: is_deleting(object),
             controller: controller_of(object).map(|owner| shared(text(owner, "uid"))),
@@ -407,7 +428,12 @@ fn key_of(resource: &Arc<str>, namespace: &Arc<str>, name: &Arc<str>) -> Key {
 }
 
 /// `spec.selector`, in whichever of its two shapes. None where it selects nothing by itself.
-fn selector(object: &Value) -> Option<LabelSelector> {
+fn selector(resource: &str, object: &Value) -> Option<LabelSelector> {
+    // A budget with an empty selector is about every pod of its namespace.
+    if resource == DISRUPTION_BUDGETS && object["spec"]["selector"].as_object().is_some_and(|s| s.is_empty())
+    {
+        return Some(LabelSelector::default());
+    }
     let selector = object["spec"]["selector"].as_object().filter(|s| !s.is_empty())?;
     if selector.contains_key("matchLabels") || selector.contains_key("matchExpressions") {
         return LabelSelector::from_object(&object["spec"]["selector"]).ok();

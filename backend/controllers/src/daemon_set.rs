@@ -10,7 +10,7 @@ use crate::node::Node;
 use crate::object::*;
 use crate::pod::Pod;
 use crate::workload::{
-    BURST, Names, Pods, REVISION_LABEL, claim, is_available, owner_keys, pod_from_template,
+    BURST, Names, Pods, REVISION_LABEL, burst, claim, is_available, owner_keys, pod_from_template,
 };
 use crate::{Controller, Part, Plan};
 use pilothouse_api::jiff::Timestamp;
@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub struct DaemonSets;
 
+const NAME: &str = "daemon-set-controller";
 const DAEMON_SETS: &str = "daemonsets.apps";
 const KIND: &str = "DaemonSet";
 const GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -30,7 +31,7 @@ const RETRY_SECONDS: i64 = 30;
 
 impl Controller for DaemonSets {
     fn name(&self) -> &'static str {
-        "daemon-set-controller"
+        NAME
     }
 
     fn keys(&self, change: &Observed, cluster: &Cluster) -> Vec<Key> {
@@ -211,7 +212,7 @@ impl<'a> Run<'a> {
             plan.delete((*key).clone(), &object);
             plan.event(self.set, "Normal", "SuccessfulDelete", format!("Deleted pod: {}", key.name));
         }
-        let count = self.chosen.len().min(BURST);
+        let count = self.chosen.len().min(burst(NAME, self.key, self.cluster));
         let names = Names::new(self.set, self.cluster).free(name(self.set), count);
         for (node, pod_name) in self.chosen.iter().zip(names) {
             let key = Key::new(PODS, self.key.namespace.clone(), pod_name.as_str());

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 pub struct Jobs;
 
+const NAME: &str = "job-controller";
 const KIND: &str = "Job";
 /// `spec.managedBy` of the jobs that are ours; so are those without.
 const OURS: &str = "kubernetes.io/job-controller";
@@ -32,7 +33,7 @@ const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
 impl Controller for Jobs {
     fn name(&self) -> &'static str {
-        "job-controller"
+        NAME
     }
 
     /// Keys are jobs, and pods that their job left behind uncounted.

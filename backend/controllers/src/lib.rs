@@ -18,10 +18,12 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod object;
+mod pod_disruption_budget;
 mod pod_garbage_collection;
 #[cfg(test)]
 mod properties;
 mod replica_set;
+mod replication_controller;
 mod root_ca;
 mod service_account;
 mod stateful_set;
@@ -53,13 +55,15 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(cron_job::CronJobs),
         Box::new(daemon_set::DaemonSets),
         Box::new(deployment::Deployments),
-        Box::new(replica_set::ReplicaSets),
+        Box::new(replica_set::REPLICA_SETS),
+        Box::new(replication_controller::REPLICATION_CONTROLLERS),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(garbage_collection::GarbageCollection),
         Box::new(job::Jobs),
         Box::new(namespace::Namespaces),
         Box::new(node_ipam::NodeIpam),
         Box::new(node_lifecycle::NodeLifecycle),
+        Box::new(pod_disruption_budget::PodDisruptionBudgets),
         Box::new(pod_garbage_collection::PodGarbageCollection),
         Box::new(root_ca::RootCa),
         Box::new(service_account::ServiceAccounts),

@@ -1,8 +1,8 @@
-//! ReplicaSet: keeps so many pods of a template alive.
-use crate::cluster::{Cluster, PODS, REPLICA_SETS};
+//! ReplicaSet: keeps so many pods of a template alive. ReplicationController, its elder, does the same.
+use crate::cluster::{Cluster, PODS};
 use crate::object::*;
 use crate::pod::{Phase, Pod};
-use crate::workload::{BURST, Names, claim, is_available, owner_keys, pod_from_template};
+use crate::workload::{BURST, Names, burst, claim, is_available, owner_keys, pod_from_template};
 use crate::{Controller, Part, Plan};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed};
@@ -10,23 +10,31 @@ use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-pub struct ReplicaSets;
+/// The controller of one of the two kinds.
+pub struct Replicas {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub resource: &'static str,
+}
 
-impl Controller for ReplicaSets {
+pub const REPLICA_SETS: Replicas =
+    Replicas { name: "replicaset-controller", kind: "ReplicaSet", resource: crate::cluster::REPLICA_SETS };
+
+impl Controller for Replicas {
     fn name(&self) -> &'static str {
-        "replicaset-controller"
+        self.name
     }
 
     fn keys(&self, change: &Observed, cluster: &Cluster) -> Vec<Key> {
         match &*change.key.resource {
-            REPLICA_SETS => vec![change.key.clone()],
-            PODS => owner_keys(change, "ReplicaSet", REPLICA_SETS, cluster),
+            resource if resource == self.resource => vec![change.key.clone()],
+            PODS => owner_keys(change, self.kind, self.resource, cluster),
             _ => Vec::new(),
         }
     }
 
     fn all_keys(&self, cluster: &Cluster) -> Vec<Key> {
-        cluster.keys(REPLICA_SETS).collect()
+        cluster.keys(self.resource).collect()
     }
 
     fn reconcile(&self, key: &Key, cluster: &Cluster, now: Timestamp) -> Plan {
@@ -37,19 +45,41 @@ impl Controller for ReplicaSets {
         };
         let pods = claim(&set, selector, cluster, &mut plan, |_, pod| pod.is_active());
         if !is_deleting(&set) {
-            scale(key, &set, &pods, cluster, &mut plan);
+            scale(key, &set, &pods, burst(self.name, key, cluster), cluster, &mut plan);
         }
-        if let Some(next) = with_status(&set, status(&set, &pods, now, &mut plan)) {
+        let mut next = status(&set, &pods, now, &mut plan);
+        let refusal = cluster.refusal(self.name, key).filter(|_| pods.len() < desired(&set));
+        tell_failure(&set, &mut next, refusal, now);
+        if let Some(next) = with_status(&set, next) {
             plan.update(key.clone(), next, Part::Status);
         }
         plan
     }
 }
 
-fn scale(key: &Key, set: &Value, pods: &[(&Key, &Pod)], cluster: &Cluster, plan: &mut Plan) {
-    let desired = usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0);
+fn desired(set: &Value) -> usize {
+    usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0)
+}
+
+/// `ReplicaFailure`: pods are missing and may not be made.
+fn tell_failure(set: &Value, status: &mut Value, refusal: Option<&str>, now: Timestamp) {
+    let mut conditions = set["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let is_told = condition(set, "ReplicaFailure").is_some_and(|c| c["status"] == "True");
+    match refusal {
+        // The reason given names a pod that has another name at each attempt: written each time, it would never rest.
+        Some(_) if is_told => {}
+        Some(why) => set_condition(&mut conditions, "ReplicaFailure", "True", "FailedCreate", why, now),
+        None => conditions.retain(|c| c["type"] != "ReplicaFailure"),
+    }
+    if !conditions.is_empty() {
+        status["conditions"] = conditions.into();
+    }
+}
+
+fn scale(key: &Key, set: &Value, pods: &[(&Key, &Pod)], burst: usize, cluster: &Cluster, plan: &mut Plan) {
+    let desired = desired(set);
     if pods.len() < desired {
-        for pod_name in Names::new(set, cluster).free(name(set), (desired - pods.len()).min(BURST)) {
+        for pod_name in Names::new(set, cluster).free(name(set), (desired - pods.len()).min(burst)) {
             let pod = pod_from_template(set, &pod_name);
             plan.create(Key::new(PODS, key.namespace.clone(), pod_name.as_str()), pod);
             plan.event(set, "Normal", "SuccessfulCreate", format!("Created pod: {pod_name}"));
@@ -120,9 +150,6 @@ fn status(set: &Value, pods: &[(&Key, &Pod)], now: Timestamp, plan: &mut Plan) -
         if value > 0 {
             status[field] = value.into();
         }
-    }
-    if set["status"]["conditions"].is_array() {
-        status["conditions"] = set["status"]["conditions"].clone();
     }
     status
 }
@@ -259,5 +286,24 @@ mod tests {
         world.settle();
         assert_eq!(world.all("pods").len(), 1001);
         assert_eq!(world.get(&web)["status"]["replicas"], 1000);
+    }
+
+    #[test]
+    fn a_set_that_may_not_make_pods_says_why_and_tries_with_one() {
+        let mut world = World::new();
+        world.refuses = Some("exceeded quota: small".into());
+        let web = world.create(set(3));
+        world.settle();
+        let condition = condition(world.get(&web), "ReplicaFailure").cloned().unwrap_or_default();
+        assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("FailedCreate")));
+        assert!(text(&condition, "message").contains("exceeded quota: small"), "{condition}");
+        let creates = |plan: Plan| plan.actions.iter().filter(|a| matches!(a, Action::Create { .. })).count();
+        assert_eq!(creates(world.plan("replicaset-controller", &web)), 1);
+        world.refuses = None;
+        world.pass(60);
+        world.converge();
+        assert_eq!(world.all("pods").len(), 3);
+        assert_eq!(world.get(&web)["status"]["conditions"], Value::Null);
+        world.assert_at_rest();
     }
 }

@@ -16,6 +16,11 @@ pub const BURST: usize = 500;
 const LONGEST_PREFIX: usize = 57;
 const SUFFIX_LENGTH: usize = 5;
 
+/// How many pods a plan may create: one, as a trial, after the last plan was refused one (a quota, an admission rule).
+pub fn burst(controller: &'static str, key: &Key, cluster: &Cluster) -> usize {
+    if cluster.refusal(controller, key).is_some() { 1 } else { BURST }
+}
+
 /// The label of pods that tells the revision of the template they were made of, for DaemonSets and StatefulSets.
 pub const REVISION_LABEL: &str = "controller-revision-hash";
 

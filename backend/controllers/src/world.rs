@@ -26,7 +26,12 @@ pub struct World {
     unseen: Vec<Observed>,
     /// Nodes that renew their leases while time passes.
     pub alive: BTreeSet<String>,
+    /// Why nobody may create a pod.
+    pub refuses: Option<String>,
 }
+
+/// How long a key waits whose plan was refused something.
+const RETRY_SECONDS: i64 = 30;
 
 impl World {
     pub fn new() -> Self {
@@ -44,6 +49,7 @@ impl World {
             is_blind: false,
             unseen: Vec::new(),
             alive: BTreeSet::new(),
+            refuses: None,
         };
         world.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}));
         world.add_node("n1");
@@ -69,6 +75,13 @@ impl World {
 
     pub fn try_create(&mut self, mut object: Value) -> Result<Key, Status> {
         let entry = self.entry(&object);
+        if let Some(why) = self.refuses.as_ref().filter(|_| entry.kind == "Pod") {
+            return Err(Status::forbidden(
+                "pods",
+                object["metadata"]["name"].as_str().unwrap_or_default(),
+                why,
+            ));
+        }
         let namespace = match (entry.is_namespaced(), object["metadata"]["namespace"].as_str()) {
             (false, _) => String::new(),
             (true, named) => named.unwrap_or("default").to_owned(),
@@ -230,6 +243,7 @@ impl World {
         }
         // As the shell does: the view moves once the whole plan is written.
         let was_blind = std::mem::replace(&mut self.is_blind, true);
+        let mut refusal = None;
         for action in &plan.actions {
             match self.carry_out(action) {
                 Ok(()) => check(self, action),
@@ -242,10 +256,16 @@ impl World {
                     self.due.insert((i, key.clone()));
                 }
                 Err(status) if status.reason == pilothouse_api::Reason::NotFound => {}
+                Err(status) if status.reason == pilothouse_api::Reason::Forbidden => {
+                    let again = self.now.checked_add(RETRY_SECONDS.seconds()).unwrap();
+                    self.timers.insert((again, i, key.clone()));
+                    refusal = Some(status.message);
+                }
                 Err(status) => panic!("{} for {key}: {status} by {action:?}", self.controllers[i].name()),
             }
         }
         self.is_blind = was_blind;
+        self.cluster.note_outcome(self.controllers[i].name(), &key, refusal.as_deref());
         if !self.is_blind {
             self.catch_up();
         }

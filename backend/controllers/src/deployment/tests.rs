@@ -217,3 +217,18 @@ fn bounds_round_surge_up_and_unavailable_down() {
         assert_eq!(bound(&value, total, up), expected, "{value} of {total}");
     }
 }
+
+#[test]
+fn a_deployment_tells_that_its_pods_may_not_be_made() {
+    let mut world = World::new();
+    world.refuses = Some("exceeded quota: small".into());
+    let key = world.create(deployment("web", 2, "web:1"));
+    world.settle();
+    assert_eq!(reason(&world, &key, "ReplicaFailure"), "True FailedCreate");
+    assert_eq!(reason(&world, &key, "Available"), "False MinimumReplicasUnavailable");
+    world.refuses = None;
+    world.pass(60);
+    world.converge();
+    assert_eq!(reason(&world, &key, "ReplicaFailure"), "");
+    assert_eq!(reason(&world, &key, "Available"), "True MinimumReplicasAvailable");
+}

@@ -1,10 +1,10 @@
 //! A job's pods: how many, for which indexes, when after a failure, and which of too many go.
 use super::counting::{Count, IndexFailures};
-use super::{INDEX, Run, index_of, untracked};
+use super::{INDEX, NAME, Run, index_of, untracked};
 use crate::cluster::PODS;
 use crate::object::*;
 use crate::pod::{JOB_TRACKING, Pod};
-use crate::workload::{BURST, Names, pod_from_template};
+use crate::workload::{BURST, Names, burst, pod_from_template};
 use crate::{Part, Plan};
 use pilothouse_api::Key;
 use pilothouse_api::jiff::Timestamp;
@@ -59,7 +59,8 @@ impl<'a> Run<'a> {
         let leaving = |pod: &Pod| !pod.is_terminal() && pod.is_deleting;
         let leaving =
             if self.awaits_failure() { self.pods.iter().filter(|(_, p)| leaving(p)).count() } else { 0 };
-        let missing = wanted.saturating_sub(active + leaving).min(BURST);
+        let burst = burst(NAME, self.key, self.cluster);
+        let missing = wanted.saturating_sub(active + leaving).min(burst);
         if missing == 0 {
             return;
         }

@@ -7,7 +7,7 @@ use crate::objects::{self, Actor, Objects, WriteOptions};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed, Reason, Revision, Status};
 use pilothouse_controllers::{Action, Cluster, Controller, Part, Plan, Settings};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,15 @@ struct Outcome {
     /// The view must reach this before the key runs again.
     written: Revision,
     failed: bool,
+    /// Why something could not be created: a quota, an admission rule, a mistake in a template.
+    refusal: Option<String>,
     check_again_at: Option<Timestamp>,
+}
+
+impl Outcome {
+    fn new(task: Task, check_again_at: Option<Timestamp>) -> Self {
+        Self { task, written: 0, failed: false, refusal: None, check_again_at }
+    }
 }
 
 struct Shell {
@@ -120,9 +128,7 @@ impl Shell {
             let controller = &self.controllers[task.0];
             let plan = controller.reconcile(&task.1, &self.cluster, now);
             if plan.is_empty() {
-                let outcome =
-                    Outcome { task, written: 0, failed: false, check_again_at: plan.check_again_at };
-                self.finish(outcome);
+                self.finish(Outcome::new(task, plan.check_again_at));
                 continue;
             }
             let actor = Actor::system(&format!("controller:{}", controller.name()));
@@ -148,7 +154,7 @@ impl Shell {
             Err(error) => {
                 tracing::error!(%error, "a plan was not carried out");
                 if let Some(task) = self.tasks.remove(&error.id()) {
-                    self.finish(Outcome { task, written: 0, failed: true, check_again_at: None });
+                    self.finish(Outcome { failed: true, ..Outcome::new(task, None) });
                 }
             }
         }
@@ -163,6 +169,8 @@ impl Shell {
     }
 
     fn finish(&mut self, outcome: Outcome) {
+        let (controller, key) = &outcome.task;
+        self.cluster.note_outcome(self.controllers[*controller].name(), key, outcome.refusal.as_deref());
         self.queue.done(&outcome.task, outcome.failed, Timestamp::now());
         if let Some(at) = outcome.check_again_at {
             self.queue.add_at(outcome.task, at);
@@ -190,10 +198,12 @@ async fn carry_out(
     task: Task,
     plan: Plan,
 ) -> Outcome {
-    let mut outcome = Outcome { task, written: 0, failed: false, check_again_at: plan.check_again_at };
-    let writes = plan.actions.iter().filter(|action| !matches!(action, Action::Event { .. }));
-    let done = futures::future::join_all(writes.map(|action| carry_out_one(&objects, &actor, action))).await;
-    for result in done {
+    let mut outcome = Outcome::new(task, plan.check_again_at);
+    let writes: Vec<&Action> =
+        plan.actions.iter().filter(|action| !matches!(action, Action::Event { .. })).collect();
+    let carried = writes.iter().map(|action| carry_out_one(&objects, &actor, action));
+    let done = futures::future::join_all(carried).await;
+    for (action, result) in writes.into_iter().zip(done) {
         match result {
             Ok(revision) => outcome.written = outcome.written.max(revision),
             // Somebody was faster: what is to be done is decided anew on what they wrote.
@@ -201,6 +211,10 @@ async fn carry_out(
             Err(status) => {
                 tracing::warn!(controller, key = %outcome.task.1, error = %status, "a plan failed");
                 outcome.failed = true;
+                if let Action::Create { object, .. } = action {
+                    tell_refusal(&events, object, &status, controller);
+                    outcome.refusal = Some(status.message);
+                }
             }
         }
     }
@@ -212,6 +226,23 @@ async fn carry_out(
         }
     }
     outcome
+}
+
+/// What may not be made is told about the object that wanted it: whoever asks why pods are missing looks there.
+fn tell_refusal(events: &EventRecorder, object: &Value, status: &Status, controller: &'static str) {
+    let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    let Some(owner) = owners.into_iter().find(|owner| owner["controller"] == true) else { return };
+    let about = json!({
+        "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["name"], "uid": owner["uid"],
+        "namespace": object["metadata"]["namespace"],
+    });
+    events.record(
+        about,
+        "Warning",
+        "FailedCreate",
+        format!("Error creating: {}", status.message),
+        controller,
+    );
 }
 
 fn expected(status: &Status) -> bool {
@@ -264,7 +295,6 @@ async fn carry_out_one(objects: &Objects, actor: &Actor, action: &Action) -> Res
 mod tests {
     use super::*;
     use crate::{ClusterNetwork, ClusterStore, build};
-    use serde_json::json;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::sync::Notify;
 
