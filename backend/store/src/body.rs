@@ -19,6 +19,7 @@ pub struct Draft {
 }
 
 /// What is known of an object without parsing it again.
+#[derive(Clone)]
 struct Facts {
     uid: Arc<str>,
     labels: BTreeMap<String, String>,
@@ -47,8 +48,8 @@ impl Draft {
     }
 
     /// The object, and the body to store.
-    pub fn finish(self, key: Key, revision: Revision) -> (Object, Bytes) {
-        (build(key, revision, with_revision(&self.body, revision), self.facts), self.body)
+    pub fn finish(&self, key: Key, revision: Revision) -> (Object, Bytes) {
+        (build(key, revision, with_revision(&self.body, revision), self.facts.clone()), self.body.clone())
     }
 }
 

@@ -142,18 +142,18 @@ impl Prepared {
     }
 
     /// The rules of optimistic concurrency: what the write does to the object as it stands, at `revision`.
-    pub fn decide(self, current: Option<&Arc<Object>>, revision: Revision) -> Result<Decided, WriteError> {
+    pub fn decide(&self, current: Option<&Arc<Object>>, revision: Revision) -> Result<Decided, WriteError> {
         let changed = |current: &Arc<Object>, expected: Revision| match current.revision == expected {
             true => Ok(()),
             false => Err(WriteError::Conflict(current.clone())),
         };
-        let key = self.key;
-        let (kind, (object, body)) = match (self.action, current) {
+        let key = self.key.clone();
+        let (kind, (object, body)) = match (&self.action, current) {
             (Action::Create(draft), None) => (ChangeKind::Added, draft.finish(key, revision)),
             (Action::Create(_), Some(_)) => return Err(WriteError::AlreadyExists(key)),
             (Action::Update(..) | Action::Delete(_), None) => return Err(WriteError::NotFound(key)),
             (Action::Update(draft, expected), Some(current)) => {
-                changed(current, expected)?;
+                changed(current, *expected)?;
                 (ChangeKind::Modified, draft.finish(key, revision))
             }
             (Action::Delete(expected), Some(current)) => {

@@ -67,7 +67,9 @@ impl Pipeline {
         migrate(&mut setup).await?;
         let seal = Seal::open(&mut setup, options.key_encryption_keys).await?;
         let marks = tables::marks(&mut setup).await?;
-        let connect = connect.options([("statement_timeout", "10s")]);
+        // One plan a statement is enough: none depends on its parameters.
+        let settings = [("statement_timeout", "10s"), ("plan_cache_mode", "force_generic_plan")];
+        let connect = connect.options(settings);
         let mut writer = Writer::new(Link::new(connect.clone()), seal, memory.clone(), marks, options.clock);
         writer.load_snapshot(&mut setup).await?;
         setup.close().await?;

@@ -16,10 +16,28 @@ const RECENT_BYTES: i64 = 16 * 1024 * 1024;
 /// Changes read at once while following another server.
 pub const BATCH: i64 = 2_000;
 
-/// A row of `objects` or `changes`, its body sealed where it has to be.
+/// A row to write to `changes`, its body sealed where it has to be.
 pub struct Row {
     pub revision: i64,
     pub kind: ChangeKind,
+    pub key: Key,
+    pub body: Vec<u8>,
+    pub data_key: Option<i64>,
+    /// What becomes of the object's row in `objects`. None: a later row of the same group says so, or there never was
+    /// one.
+    pub state: Option<State>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Insert,
+    Update,
+    Delete,
+}
+
+/// A row of `objects`.
+pub struct StateRow {
+    pub revision: i64,
     pub key: Key,
     pub body: Vec<u8>,
     pub data_key: Option<i64>,
@@ -58,14 +76,13 @@ pub async fn lock_revision(connection: &mut PgConnection) -> Result<Revision, sq
 /// Every object as it is.
 pub async fn objects(
     connection: &mut PgConnection,
-    mut take: impl FnMut(Row) -> Result<(), OpenError>,
+    mut take: impl FnMut(StateRow) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
     let mut rows = sqlx::query!("SELECT resource, namespace, name, revision, body, data_key FROM objects")
         .fetch(connection);
     while let Some(row) = rows.try_next().await? {
-        take(Row {
+        take(StateRow {
             revision: row.revision,
-            kind: ChangeKind::Added,
             key: Key::new(row.resource, row.namespace, row.name),
             body: row.body,
             data_key: row.data_key,
@@ -123,8 +140,13 @@ pub async fn changes_after(
     Ok(rows.collect())
 }
 
-/// One statement for a whole group, whatever its size: log, state, counter, nudge.
-pub async fn write(connection: &mut PgConnection, rows: &[Row], last: Revision) -> Result<(), sqlx::Error> {
+/// One statement for a whole group, whatever its size: log, state, counter, nudge. It writes nothing unless the counter
+/// is at `reached`, and says whether it was; outside a transaction it is one by itself.
+pub async fn write(
+    connection: &mut PgConnection,
+    rows: &[Row],
+    reached: Revision,
+) -> Result<bool, sqlx::Error> {
     let column =
         |pick: fn(&Row) -> &str| -> Vec<String> { rows.iter().map(|row| pick(row).to_owned()).collect() };
     let revisions: Vec<i64> = rows.iter().map(|row| row.revision).collect();
@@ -132,30 +154,31 @@ pub async fn write(connection: &mut PgConnection, rows: &[Row], last: Revision) 
     let bodies: Vec<&[u8]> = rows.iter().map(|row| &*row.body).collect();
     let data_keys: Vec<Option<i64>> = rows.iter().map(|row| row.data_key).collect();
     let transient: Vec<bool> = rows.iter().map(|row| is_transient(&row.key.resource)).collect();
-    sqlx::query!(
-        "WITH written AS (
-             SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
-                                  $8::boolean[])
-                 AS t(revision, kind, resource, namespace, name, body, data_key, transient)
+    let states: Vec<Option<i16>> = rows.iter().map(|row| row.state.map(|state| state as i16)).collect();
+    let counted = sqlx::query!(
+        "WITH counted AS (
+             UPDATE counter SET revision = $11 WHERE revision = $10 RETURNING revision
+         ), written AS MATERIALIZED (
+             SELECT t.* FROM counted,
+                 unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
+                        $8::boolean[], $9::smallint[])
+                 AS t(revision, kind, resource, namespace, name, body, data_key, transient, state)
          ), logged AS (
              INSERT INTO changes (revision, kind, resource, namespace, name, body, data_key)
              SELECT revision, kind, resource, namespace, name,
                     CASE WHEN NOT transient THEN body END, CASE WHEN NOT transient THEN data_key END FROM written
-         ), newest AS (
-             SELECT DISTINCT ON (resource, namespace, name) * FROM written
-             ORDER BY resource, namespace, name, revision DESC
-         ), removed AS (
-             DELETE FROM objects o USING newest n WHERE n.kind = 2
-                 AND o.resource = n.resource AND o.namespace = n.namespace AND o.name = n.name
-         ), stored AS (
+         ), inserted AS (
              INSERT INTO objects (resource, namespace, name, revision, body, data_key)
-             SELECT resource, namespace, name, revision, body, data_key FROM newest WHERE kind <> 2
-             ON CONFLICT (resource, namespace, name)
-             DO UPDATE SET revision = excluded.revision, body = excluded.body, data_key = excluded.data_key
-         ), nudged AS (
-             SELECT pg_notify('pilothouse_changes', $9::bigint::text)
+             SELECT resource, namespace, name, revision, body, data_key FROM written WHERE state = 0
+         ), updated AS (
+             UPDATE objects o SET revision = w.revision, body = w.body, data_key = w.data_key
+             FROM written w WHERE w.state = 1
+                 AND o.resource = w.resource AND o.namespace = w.namespace AND o.name = w.name
+         ), removed AS (
+             DELETE FROM objects o USING written w WHERE w.state = 2
+                 AND o.resource = w.resource AND o.namespace = w.namespace AND o.name = w.name
          )
-         UPDATE counter SET revision = $9 FROM nudged",
+         SELECT pg_notify('pilothouse_changes', revision::text) FROM counted",
         &revisions,
         &kinds,
         &column(|row| &row.key.resource),
@@ -164,11 +187,13 @@ pub async fn write(connection: &mut PgConnection, rows: &[Row], last: Revision) 
         &bodies as &[&[u8]],
         &data_keys as &[Option<i64>],
         &transient,
-        last.cast_signed()
+        &states as &[Option<i16>],
+        reached.cast_signed(),
+        rows.last().map_or(0, |row| row.revision),
     )
-    .execute(connection)
+    .fetch_optional(connection)
     .await?;
-    Ok(())
+    Ok(counted.is_some())
 }
 
 /// A partition of `changes`, and the first revision after it.

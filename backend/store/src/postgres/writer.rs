@@ -1,6 +1,6 @@
 //! The one writer of the log, and of memory.
 use super::link::Link;
-use super::tables::{self, LogRow, Row};
+use super::tables::{self, LogRow, Row, State};
 use super::{Job, Outcome, TIMEOUT};
 use crate::memory::{Decided, Logged, Memory, Prepared};
 use crate::retention::{self, Clock, Marks};
@@ -163,8 +163,8 @@ impl Writer {
     async fn commit_group(&mut self, group: &mut Vec<Job>) {
         let (writes, waiting): (Vec<_>, Vec<_>) = group.drain(..).map(|job| (job.writes, job.answer)).unzip();
         let counts: Vec<usize> = writes.iter().map(Vec::len).collect();
-        let committed = tokio::time::timeout(TIMEOUT, self.commit(writes.into_iter().flatten().collect()));
-        let failure = match committed.await {
+        let writes: Vec<Prepared> = writes.into_iter().flatten().collect();
+        let failure = match tokio::time::timeout(TIMEOUT, self.commit(&writes)).await {
             Ok(Ok(outcomes)) => {
                 let mut outcomes = outcomes.into_iter();
                 for (answer, count) in waiting.into_iter().zip(counts) {
@@ -181,11 +181,46 @@ impl Writer {
         }
     }
 
-    async fn commit(&mut self, writes: Vec<Prepared>) -> Result<Vec<Outcome>, OpenError> {
+    async fn commit(&mut self, writes: &[Prepared]) -> Result<Vec<Outcome>, OpenError> {
         let mut connection = self.link.take().await?;
+        let outcomes = match self.commit_at_once(&mut connection, writes).await? {
+            Some(outcomes) => outcomes,
+            None => self.commit_under_lock(&mut connection, writes).await?,
+        };
+        self.link.put_back(connection);
+        Ok(outcomes)
+    }
+
+    /// Commits in one round trip, provided that memory is the database's state: the statement checks. None: it is not,
+    /// or there is more to do than to write.
+    async fn commit_at_once(
+        &mut self,
+        connection: &mut PgConnection,
+        writes: &[Prepared],
+    ) -> Result<Option<Vec<Outcome>>, OpenError> {
+        let reached = self.memory.reached();
+        let last = reached + writes.len() as Revision;
+        let sealed = writes.iter().any(|write| seal::is_sealed(&write.key.resource));
+        if sealed || last.cast_signed() >= self.partitions_end {
+            return Ok(None);
+        }
+        let (decided, rows) = self.decide(writes, reached);
+        // A refusal is as good as the state it was decided on.
+        let counted = match rows.is_empty() {
+            true => tables::revision(connection).await? == reached,
+            false => tables::write(connection, &rows, reached).await?,
+        };
+        Ok(counted.then(|| self.publish(decided)))
+    }
+
+    async fn commit_under_lock(
+        &mut self,
+        connection: &mut PgConnection,
+        writes: &[Prepared],
+    ) -> Result<Vec<Outcome>, OpenError> {
         let mut transaction = connection.begin().await?;
         let locked = tables::lock_revision(&mut transaction).await?;
-        // Under the lock nothing more can be committed: after this, memory is the database's state.
+        // Nothing more can be committed until we are done: after this, memory is the database's state.
         if locked != self.memory.reached() && !self.catch_up(&mut transaction, locked).await? {
             self.load(&mut transaction).await?;
         }
@@ -193,34 +228,40 @@ impl Writer {
             // Another server may have begun a new key and retired ours.
             self.seal.refresh(&mut transaction).await?;
         }
-        let (outcomes, rows) = self.decide(writes, locked);
-        if rows.is_empty() {
-            transaction.rollback().await?;
-        } else {
-            let last = locked + rows.len() as Revision;
-            if last.cast_signed() >= self.partitions_end {
-                self.partitions_end = tables::add_partitions(&mut transaction, last).await?;
-            }
-            tables::write(&mut transaction, &rows, last).await?;
-            transaction.commit().await?;
-            let decided = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
-            let entries = decided.map(|decided| Logged::Change(decided.kind, decided.object.clone()));
-            self.memory.apply(entries.collect(), last);
+        let last = locked + writes.len() as Revision;
+        if last.cast_signed() >= self.partitions_end {
+            self.partitions_end = tables::add_partitions(&mut transaction, last).await?;
         }
-        self.link.put_back(connection);
-        Ok(outcomes.into_iter().map(|outcome| outcome.map(|decided| decided.object)).collect())
+        let (decided, rows) = self.decide(writes, locked);
+        if !rows.is_empty() {
+            tables::write(&mut transaction, &rows, locked).await?;
+        }
+        transaction.commit().await?;
+        Ok(self.publish(decided))
+    }
+
+    /// Takes what was committed into memory.
+    fn publish(&self, decided: Vec<Result<Decided, WriteError>>) -> Vec<Outcome> {
+        let written = decided.iter().filter_map(|outcome| outcome.as_ref().ok());
+        let entries: Vec<Logged> =
+            written.map(|decided| Logged::Change(decided.kind, decided.object.clone())).collect();
+        let last = self.memory.reached() + entries.len() as Revision;
+        if !entries.is_empty() {
+            self.memory.apply(entries, last);
+        }
+        decided.into_iter().map(|outcome| outcome.map(|decided| decided.object)).collect()
     }
 
     /// Decides every write of a group in order, each seeing those before it.
     fn decide(
         &self,
-        writes: Vec<Prepared>,
+        writes: &[Prepared],
         mut revision: Revision,
     ) -> (Vec<Result<Decided, WriteError>>, Vec<Row>) {
         let mut overlay: HashMap<Key, Option<Arc<Object>>> = HashMap::new();
         let mut rows = Vec::with_capacity(writes.len());
         let cache = self.memory.cache.read();
-        let mut decide = |write: Prepared| {
+        let mut decide = |write: &Prepared| {
             let current = match overlay.get(&write.key) {
                 Some(changed) => changed.as_ref(),
                 None => cache.get(&write.key),
@@ -233,10 +274,22 @@ impl Writer {
             revision += 1;
             let exists = decided.kind != ChangeKind::Deleted;
             overlay.insert(key.clone(), exists.then(|| decided.object.clone()));
-            rows.push(Row { revision: revision.cast_signed(), kind: decided.kind, key, body, data_key });
+            let (revision, kind) = (revision.cast_signed(), decided.kind);
+            rows.push(Row { revision, kind, key, body, data_key, state: None });
             Ok(decided)
         };
-        let outcomes = writes.into_iter().map(&mut decide).collect();
+        let outcomes = writes.iter().map(&mut decide).collect();
+        // An object's last row tells what becomes of it.
+        for row in rows.iter_mut().rev() {
+            if let Some(after) = overlay.remove(&row.key) {
+                row.state = match (cache.get(&row.key).is_some(), after.is_some()) {
+                    (false, true) => Some(State::Insert),
+                    (true, true) => Some(State::Update),
+                    (true, false) => Some(State::Delete),
+                    (false, false) => None,
+                };
+            }
+        }
         (outcomes, rows)
     }
 
@@ -279,8 +332,8 @@ impl Writer {
             .collect();
         let mut expired = expired.into_iter().peekable();
         while expired.peek().is_some() {
-            let group = expired.by_ref().take(GROUP).collect();
-            match tokio::time::timeout(TIMEOUT, self.commit(group)).await {
+            let group: Vec<Prepared> = expired.by_ref().take(GROUP).collect();
+            match tokio::time::timeout(TIMEOUT, self.commit(&group)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return tracing::warn!(%error, "old events cannot be deleted"),
                 Err(_) => return tracing::warn!("the database does not answer"),
