@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 pub const NODES: &str = "nodes";
 pub const SERVICES: &str = "services";
@@ -44,11 +45,19 @@ pub struct Agent {
     pub pulls: Semaphore,
     /// The Node as it was found last.
     pub node_object: Mutex<Value>,
+    /// Ends the workers with the agent.
+    pub shutdown: CancellationToken,
     workers: Mutex<HashMap<String, Arc<Worker>>>,
 }
 
 impl Agent {
-    pub fn new(node: String, data_dir: PathBuf, runtime: Docker, outbox: Outbox) -> Self {
+    pub fn new(
+        node: String,
+        data_dir: PathBuf,
+        runtime: Docker,
+        outbox: Outbox,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self {
             node,
             data_dir,
@@ -60,6 +69,7 @@ impl Agent {
             tokens: Tokens::default(),
             pulls: Semaphore::new(PULLS),
             node_object: Mutex::default(),
+            shutdown,
             workers: Mutex::default(),
         }
     }
@@ -119,7 +129,8 @@ impl Agent {
         }
         let worker = Arc::new(Worker::new(uid, pod));
         workers.insert(uid.to_owned(), worker.clone());
-        tokio::spawn(pod_worker::work(self.clone(), worker));
+        let (agent, shutdown) = (self.clone(), self.shutdown.clone());
+        tokio::spawn(shutdown.run_until_cancelled_owned(pod_worker::work(agent, worker)));
     }
 
     pub fn wake_all(&self) {

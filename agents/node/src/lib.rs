@@ -52,6 +52,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         options.data_dir,
         runtime,
         connection.outbox(),
+        shutdown.clone(),
     ));
     node_status::take(&agent).await;
     tracing::info!(node = %options.node_name, "the agent runs");

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::Notify;
@@ -22,6 +23,8 @@ pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const POD_NETWORK: &str = "10.244.0.0/16";
 const SERVICE_NETWORK: &str = "10.96.0.0/16";
+/// `ip`, `nft` and `iptables` answer at once, or something holds them.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The network as the rest of the agent sees it.
 #[derive(Default)]
@@ -121,17 +124,18 @@ pub async fn set_up(cidr: &str, gateway: Ipv4Addr) -> Result<()> {
 async fn accept_forwarding() {
     for direction in ["-i", "-o"] {
         let rule = ["FORWARD", direction, BRIDGE, "-j", "ACCEPT"];
-        let check =
-            Command::new("iptables").args(["-w", "-C"]).args(rule).stderr(Stdio::null()).status().await;
-        if check.is_ok_and(|status| status.success()) {
+        if iptables("-C", &rule).await || iptables("-I", &rule).await {
             continue;
         }
-        let added =
-            Command::new("iptables").args(["-w", "-I"]).args(rule).stderr(Stdio::null()).status().await;
-        if !added.is_ok_and(|status| status.success()) {
-            tracing::warn!("no forwarding rule could be added: another program's firewall may stop pods");
-        }
+        tracing::warn!("no forwarding rule could be added: another program's firewall may stop pods");
     }
+}
+
+async fn iptables(action: &str, rule: &[&str]) -> bool {
+    let mut command = Command::new("iptables");
+    command.args(["-w", "5", action]).args(rule).stderr(Stdio::null()).kill_on_drop(true);
+    let done = tokio::time::timeout(COMMAND_TIMEOUT, command.status()).await;
+    done.is_ok_and(|done| done.is_ok_and(|status| status.success()))
 }
 
 fn host_end(address: Ipv4Addr) -> String {
@@ -188,7 +192,7 @@ async fn feed(mut command: Command, input: &str) -> Result<()> {
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).await?;
     }
-    let output = tokio::time::timeout(std::time::Duration::from_secs(10), child.wait_with_output()).await??;
+    let output = tokio::time::timeout(COMMAND_TIMEOUT, child.wait_with_output()).await??;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }

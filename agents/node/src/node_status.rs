@@ -100,7 +100,7 @@ async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
         other => other,
     };
     let cpus =
-        info.ncpu.map_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as i64), |n| n);
+        info.ncpu.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as i64));
     let kilobytes = |bytes: u64| format!("{}Ki", bytes / 1024);
     let resources = |memory: u64, disk: u64| {
         json!({"cpu": cpus.to_string(), "memory": kilobytes(memory), "ephemeral-storage": kilobytes(disk),

@@ -76,8 +76,9 @@ impl Keeper {
         if self.dns.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
             let agent = self.agent.clone();
             let serving = dns::serve(move || agent.network.zone.lock().clone());
+            let shutdown = self.agent.shutdown.clone();
             self.dns = Some(tokio::spawn(async move {
-                if let Err(error) = serving.await {
+                if let Some(Err(error)) = shutdown.run_until_cancelled(serving).await {
                     tracing::error!(%error, "the node's DNS ended");
                 }
             }));

@@ -15,13 +15,31 @@ const MASQUERADE: &str = "0x4000";
 const DEFAULT_AFFINITY_SECONDS: i64 = 10_800;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The table: chains by name with what stands in them, and sets by name with what they are.
+/// The table: chains by name with what stands in them, sets by name with what they are, and what is in them. A change of one
+/// service changes its own chains and elements and nothing else, however many services there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     chains: BTreeMap<String, String>,
-    /// Who came when: they outlive a change of the rules.
+    /// Who came when: the kernel fills them, and they outlive a change of the rules.
     sets: BTreeMap<String, String>,
+    /// Elements of [`HELD`], by the set's name.
+    elements: BTreeMap<&'static str, BTreeSet<String>>,
 }
+
+const BY_ADDRESS: &str = "by_address";
+const BY_NODE_PORT: &str = "by_node_port";
+const NOBODY: &str = "nobody_at_address";
+const NOBODY_AT_PORT: &str = "nobody_at_port";
+const HAIRPINS: &str = "hairpins";
+/// The sets and maps that we fill.
+const HELD: &[(&str, &str, &str)] = &[
+    (BY_ADDRESS, "map", "type ipv4_addr . inet_proto . inet_service : verdict;"),
+    (BY_NODE_PORT, "map", "type inet_proto . inet_service : verdict;"),
+    (NOBODY, "set", "type ipv4_addr . inet_proto . inet_service;"),
+    (NOBODY_AT_PORT, "set", "type inet_proto . inet_service;"),
+    // Pods that reach themselves through a service must see another address than their own.
+    (HAIRPINS, "set", "type ipv4_addr . ipv4_addr;"),
+];
 
 /// The table as the kernel has it.
 #[derive(Default)]
@@ -60,35 +78,75 @@ impl Table {
         self.chains.insert(name.into(), rules.into());
     }
 
-    /// What turns `before` into this table; None: whatever is there.
+    fn element(&mut self, set: &'static str, element: String) {
+        self.elements.entry(set).or_default().insert(element);
+    }
+
+    /// What turns `before` into this table; None: whatever is there. New chains come before what leads to them, and old ones go
+    /// after it.
     fn script(&self, before: Option<&Self>) -> String {
-        let mut script = match before {
-            None => "table ip pilothouse {}\ndelete table ip pilothouse\n".to_owned(),
-            Some(_) => "flush table ip pilothouse\n".to_owned(),
+        let mut script = String::new();
+        if before.is_none() {
+            script.push_str("table ip pilothouse {}\ndelete table ip pilothouse\ntable ip pilothouse {\n");
+            for (name, kind, what) in HELD {
+                let _ = writeln!(script, "  {kind} {name} {{ {what} }}");
+            }
+            for (name, hook) in BASE {
+                let _ = writeln!(script, "  chain {name} {{\n{hook}  }}");
+            }
+            script.push_str("}\n");
+        }
+        let nothing = Self::default();
+        let before = before.unwrap_or(&nothing);
+        let mut add = |line: String| {
+            let _ = writeln!(script, "{line}");
         };
-        if let Some(before) = before {
-            for chain in before.chains.keys().filter(|chain| !self.chains.contains_key(*chain)) {
-                let _ = writeln!(script, "delete chain ip pilothouse {chain}");
+        let is_base = |chain: &String| BASE.iter().any(|(base, _)| base == chain);
+        for (set, what) in self.sets.iter().filter(|(set, what)| before.sets.get(*set) != Some(what)) {
+            add(format!("add set ip pilothouse {set} {{ {what} }}"));
+        }
+        for chain in self.chains.keys().filter(|c| !before.chains.contains_key(*c) && !is_base(c)) {
+            add(format!("add chain ip pilothouse {chain}"));
+        }
+        for (set, gone) in differences(&before.elements, &self.elements) {
+            // A verdict map's element is deleted by its key.
+            let keys: Vec<&str> = gone.iter().filter_map(|e| e.split(" : ").next()).collect();
+            add(format!("delete element ip pilothouse {set} {{ {} }}", keys.join(", ")));
+        }
+        for (chain, rules) in
+            self.chains.iter().filter(|(chain, rules)| before.chains.get(*chain) != Some(rules))
+        {
+            if before.chains.contains_key(chain) {
+                add(format!("flush chain ip pilothouse {chain}"));
             }
-            for (set, _) in before.sets.iter().filter(|(set, what)| self.sets.get(*set) != Some(what)) {
-                let _ = writeln!(script, "delete set ip pilothouse {set}");
-            }
+            add(format!("table ip pilothouse {{\n  chain {chain} {{\n{rules}  }}\n}}"));
         }
-        script.push_str("table ip pilothouse {\n");
-        for (name, what) in &self.sets {
-            let _ = writeln!(script, "  set {name} {{ {what} }}");
+        for (set, new) in differences(&self.elements, &before.elements) {
+            let new: Vec<&str> = new.iter().map(|e| e.as_str()).collect();
+            add(format!("add element ip pilothouse {set} {{ {} }}", new.join(", ")));
         }
-        // All chains are there before the first rule that goes to one.
-        for name in self.chains.keys().filter(|name| !BASE.iter().any(|(base, _)| base == name)) {
-            let _ = writeln!(script, "  chain {name} {{}}");
+        // Emptied first: they may lead to each other.
+        let gone = || before.chains.keys().filter(|chain| !self.chains.contains_key(*chain));
+        gone().for_each(|chain| add(format!("flush chain ip pilothouse {chain}")));
+        gone().for_each(|chain| add(format!("delete chain ip pilothouse {chain}")));
+        for set in before.sets.keys().filter(|set| !self.sets.contains_key(*set)) {
+            add(format!("delete set ip pilothouse {set}"));
         }
-        for (name, rules) in &self.chains {
-            let hook = BASE.iter().find(|(base, _)| base == name).map_or("", |(_, hook)| hook);
-            let _ = writeln!(script, "  chain {name} {{\n{hook}{rules}  }}");
-        }
-        script.push_str("}\n");
         script
     }
+}
+
+/// What is in each set of `one` and not of `other`.
+fn differences<'a>(
+    one: &'a BTreeMap<&'static str, BTreeSet<String>>,
+    other: &'a BTreeMap<&'static str, BTreeSet<String>>,
+) -> Vec<(&'static str, Vec<&'a String>)> {
+    let none = BTreeSet::new();
+    let all = one.iter().map(|(set, elements)| {
+        let others = other.get(set).unwrap_or(&none);
+        (*set, elements.iter().filter(|e| !others.contains(*e)).collect::<Vec<_>>())
+    });
+    all.filter(|(_, elements)| !elements.is_empty()).collect()
 }
 
 /// The chains that packets come through. Priorities are numbers: older nft knows fewer names for them.
@@ -142,20 +200,20 @@ impl Target {
 /// The table for what is served now. `node` is this node's name.
 pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Table {
     let mut table = Table::default();
-    let (mut by_address, mut by_node_port) = (Vec::new(), Vec::new());
-    let (mut nobody, mut nobody_at_port) = (Vec::new(), Vec::new());
-    let mut hairpins = BTreeSet::new();
     for target in targets(services, slices, node) {
         let node_port = format!("{} . {}", target.protocol, target.node_port);
         if target.endpoints.is_empty() {
-            nobody.push(target.at(&target.cluster_ip));
-            nobody.extend(target.external().map(|address| target.at(address)));
+            for address in std::iter::once(&target.cluster_ip).chain(target.external()) {
+                table.element(NOBODY, target.at(address));
+            }
             if target.node_port > 0 {
-                nobody_at_port.push(node_port);
+                table.element(NOBODY_AT_PORT, node_port);
             }
             continue;
         }
-        hairpins.extend(target.endpoints.iter().map(|e| format!("{0} . {0}", e.ip)));
+        for endpoint in &target.endpoints {
+            table.element(HAIRPINS, format!("{0} . {0}", endpoint.ip));
+        }
         let chain = &target.chain;
         balance(&mut table, chain, &target, &target.endpoints);
         let local: Vec<Endpoint> = target.endpoints.iter().filter(|e| e.local).cloned().collect();
@@ -163,15 +221,18 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Tab
             balance(&mut table, &format!("{chain}_local"), &target, &local);
         }
         let inside = if target.internal_local { format!("{chain}_local") } else { chain.clone() };
-        by_address.push(format!("{} : goto {inside}", target.at(&target.cluster_ip)));
+        table.element(BY_ADDRESS, format!("{} : goto {inside}", target.at(&target.cluster_ip)));
         if target.node_port == 0 && target.external().next().is_none() {
             continue;
         }
         table.chain(format!("{chain}_ext"), from_outside(&target));
-        by_address.extend(target.external_ips.iter().map(|a| format!("{} : goto {chain}_ext", target.at(a))));
+        for address in &target.external_ips {
+            table.element(BY_ADDRESS, format!("{} : goto {chain}_ext", target.at(address)));
+        }
         let door = if target.balancer_sources.is_empty() { "ext" } else { "lb" };
-        by_address
-            .extend(target.balancer_ips.iter().map(|a| format!("{} : goto {chain}_{door}", target.at(a))));
+        for address in &target.balancer_ips {
+            table.element(BY_ADDRESS, format!("{} : goto {chain}_{door}", target.at(address)));
+        }
         if door == "lb" {
             let sources = target.balancer_sources.join(", ");
             table.chain(
@@ -180,26 +241,21 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Tab
             );
         }
         if target.node_port > 0 {
-            by_node_port.push(format!("{node_port} : goto {chain}_ext"));
+            table.element(BY_NODE_PORT, format!("{node_port} : goto {chain}_ext"));
         }
     }
-    let mut services = String::new();
-    let line = |list: &[String], match_: &str, verdict: &str, chain: &mut String| {
-        if !list.is_empty() {
-            let _ = writeln!(chain, "    {match_}{{ {} }}{verdict}", list.join(", "));
-        }
-    };
-    line(&by_address, "ip daddr . meta l4proto . th dport vmap ", "", &mut services);
-    line(&by_node_port, "fib daddr type local meta l4proto . th dport vmap ", "", &mut services);
-    let mut refused = String::new();
-    line(&nobody, "ip daddr . meta l4proto . th dport ", " reject", &mut refused);
-    line(&nobody_at_port, "fib daddr type local meta l4proto . th dport ", " reject", &mut refused);
-    let hairpins: Vec<String> = hairpins.into_iter().collect();
-    let mut leaving = format!("    meta mark & {MASQUERADE} == {MASQUERADE} masquerade\n");
-    line(&hairpins, "ip saddr . ip daddr ", " masquerade", &mut leaving);
-    let _ = write!(
-        leaving,
-        "    ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade\n\
+    let services = format!(
+        "    ip daddr . meta l4proto . th dport vmap @{BY_ADDRESS}\n\
+         \x20   fib daddr type local meta l4proto . th dport vmap @{BY_NODE_PORT}\n"
+    );
+    let refused = format!(
+        "    ip daddr . meta l4proto . th dport @{NOBODY} reject\n\
+         \x20   fib daddr type local meta l4proto . th dport @{NOBODY_AT_PORT} reject\n"
+    );
+    let leaving = format!(
+        "    meta mark & {MASQUERADE} == {MASQUERADE} masquerade\n\
+         \x20   ip saddr . ip daddr @{HAIRPINS} masquerade\n\
+         \x20   ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade\n\
          \x20   ip saddr {POD_NETWORK} ip daddr != {POD_NETWORK} oifname != \"{BRIDGE}\" masquerade\n"
     );
     table.chain("services", services);
@@ -245,7 +301,10 @@ fn balance(table: &mut Table, chain: &str, target: &Target, endpoints: &[Endpoin
     let mut rules = String::new();
     let mut picks = Vec::new();
     for (i, endpoint) in endpoints.iter().enumerate() {
-        let key = format!("{:016x}", hash(&format!("{}/{}:{}", target.chain, endpoint.ip, endpoint.port)));
+        let key = format!(
+            "{:016x}",
+            hash(&format!("{}/{}:{}/{seconds}", target.chain, endpoint.ip, endpoint.port))
+        );
         let (set, own) = (format!("aff_{key}"), format!("ep_{key}"));
         let _ = writeln!(rules, "    ip saddr @{set} goto {own}");
         picks.push(format!("{i} : goto {own}"));
@@ -312,13 +371,17 @@ fn targets(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Vec<Ta
         }
     }
     targets.sort_by(|a, b| a.chain.cmp(&b.chain));
-    // Two services must not claim one address: the first in order has it, as a map has each key once.
+    // Two services must not claim one place: the first in order has it, as a map has each key once.
     let mut claimed = BTreeSet::new();
+    targets.retain(|target| claimed.insert(target.at(&target.cluster_ip)));
     for target in &mut targets {
-        let (port, protocol) = (target.port, target.protocol.clone());
-        let mut claim = |address: &String| claimed.insert(format!("{address} {protocol} {port}"));
+        let (protocol, port) = (target.protocol.clone(), target.port);
+        let mut claim = |address: &String| claimed.insert(format!("{address} . {protocol} . {port}"));
         target.external_ips.retain(&mut claim);
         target.balancer_ips.retain(&mut claim);
+        if !claimed.insert(format!("{protocol} . {}", target.node_port)) {
+            target.node_port = 0;
+        }
     }
     targets
 }
@@ -364,8 +427,7 @@ mod tests {
     use serde_json::json;
 
     fn service(name: &str, ip: &str, more: Value) -> Arc<Value> {
-        let mut spec =
-            json!({"clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]});
+        let mut spec = json!({"clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080 + i32::from(name != "web")}]});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         Arc::new(json!({"metadata": {"namespace": "a", "name": name}, "spec": spec}))
     }
@@ -392,7 +454,10 @@ mod tests {
         );
         assert!(rules.contains("10.96.0.7 . tcp . 80 : goto svc_"), "{rules}");
         assert!(rules.contains("tcp . 30080 : goto svc_"), "{rules}");
-        assert!(rules.contains("{ 10.96.0.8 . tcp . 80 } reject"), "{rules}");
+        assert!(
+            rules.contains("add element ip pilothouse nobody_at_address { 10.96.0.8 . tcp . 80 }"),
+            "{rules}"
+        );
         assert!(!rules.contains("10.244.0.3"), "{rules}");
     }
 
@@ -425,9 +490,50 @@ mod tests {
         );
         let services = [service("web", "10.96.0.7", sticky), service("new", "10.96.0.9", json!({}))];
         let next = render(&services, &[slice()], "here").script(Some(&before));
-        assert!(next.starts_with("flush table") && !next.contains("delete"), "{next}");
+        let expected = "add element ip pilothouse nobody_at_address { 10.96.0.9 . tcp . 80 }\n\
+                        add element ip pilothouse nobody_at_port { tcp . 30081 }\n";
+        assert_eq!(next, expected, "only what is new");
         let gone = render(&[], &[], "here").script(Some(&before));
         assert_eq!(gone.matches("delete set").count(), 2, "{gone}");
+        assert_eq!(gone.matches("delete chain").count(), 4, "{gone}");
+    }
+
+    /// A service with so many sticky endpoints, of which every change is one transaction.
+    #[test]
+    fn the_kernel_takes_every_step_from_one_table_to_the_next() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return; // `docker_pod` tries the same through a whole agent
+        }
+        std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let sticky = json!({"sessionAffinity": "ClientIP"});
+            let longer = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 5}}});
+            let local = json!({"externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.1"]});
+            let plain = || service("web", "10.96.0.7", json!({}));
+            type Objects = Vec<Arc<Value>>;
+            let tables: Vec<(Objects, Objects)> = vec![
+                (vec![], vec![]),
+                (vec![plain()], vec![]),
+                (vec![plain()], vec![slice()]),
+                (vec![service("web", "10.96.0.7", sticky.clone())], vec![slice()]),
+                (vec![service("web", "10.96.0.7", longer)], vec![slice()]),
+                (vec![service("web", "10.96.0.7", local)], vec![slice()]),
+                (vec![service("web", "10.96.0.7", sticky), service("other", "10.96.0.8", json!({}))], vec![slice()]),
+                (vec![plain()], vec![]),
+                (vec![], vec![]),
+            ];
+            let mut before: Option<Table> = None;
+            for (services, slices) in tables {
+                let next = render(&services, &slices, "here");
+                let script = next.script(before.as_ref());
+                let mut nft = std::process::Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+                std::io::Write::write_all(&mut nft.stdin.take().unwrap(), script.as_bytes()).unwrap();
+                assert!(nft.wait().unwrap().success(), "{script}");
+                before = Some(next);
+            }
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]
