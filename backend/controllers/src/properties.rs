@@ -1,4 +1,8 @@
 //! What holds of all controllers, whatever happens: limits at every write, convergence, rest, nothing unseen deleted.
+mod daemon_sets;
+mod jobs;
+mod stateful_sets;
+
 use crate::Action;
 use crate::world::{World, deployment};
 use pilothouse_api::Key;

@@ -116,6 +116,7 @@ struct Run<'a> {
     end: i64,
     /// Pods this plan creates and deletes so far.
     moves: usize,
+    doomed: BTreeSet<&'a Key>,
     /// When a member that is ready becomes available.
     available_at: Plan,
 }
@@ -147,7 +148,19 @@ impl<'a> Run<'a> {
         });
         let members = members.collect();
         let end = start + set["spec"]["replicas"].as_i64().unwrap_or(1);
-        Self { key, set, cluster, current, update, members, start, end, moves: 0, available_at }
+        Self {
+            key,
+            set,
+            cluster,
+            current,
+            update,
+            members,
+            start,
+            end,
+            moves: 0,
+            doomed: BTreeSet::new(),
+            available_at,
+        }
     }
 
     fn is_ordered(&self) -> bool {
@@ -211,7 +224,7 @@ impl<'a> Run<'a> {
     }
 
     fn delete(&mut self, member: &Member<'a>, plan: &mut Plan) {
-        if member.pod.is_deleting {
+        if member.pod.is_deleting || !self.doomed.insert(member.key) {
             return;
         }
         let Some(object) = self.cluster.get(member.key) else { return };
@@ -309,7 +322,8 @@ impl<'a> Run<'a> {
                 pending += 1;
                 continue;
             };
-            let is_old = member.revision() != self.update.name() && !member.pod.is_deleting;
+            let leaves = member.pod.is_deleting || self.doomed.contains(member.key);
+            let is_old = member.revision() != self.update.name() && !leaves;
             match (is_old, member.is_healthy) {
                 (false, true) => {}
                 (false, false) => pending += 1,

@@ -326,8 +326,16 @@ impl World {
         node
     }
 
-    /// A node's sign of life.
+    /// A node's sign of life: its lease, and that it is ready if someone thought otherwise.
     pub fn renew(&mut self, name: &str) {
+        let node = Key::new(crate::cluster::NODES, "", name);
+        if self.objects.get(&node).is_some_and(|node| node["status"]["conditions"][0]["status"] == "Unknown")
+        {
+            self.edit_status(&node, |node| {
+                node["status"]["conditions"] =
+                    json!([{"type": "Ready", "status": "True", "reason": "KubeletReady"}]);
+            });
+        }
         let key = Key::new(crate::cluster::LEASES, crate::cluster::NODE_LEASES, name);
         let time = json!(format!("{:.6}", self.now));
         if self.objects.contains_key(&key) {

@@ -118,9 +118,10 @@ impl<'a> Run<'a> {
         owners.iter().filter(ours).eq(wanted)
     }
 
-    /// Writes on the claims of living pods what they go with.
+    /// Writes on the claims of pods what they go with. A pod that is ending counts, too: its claims may have to go with it,
+    /// or to be kept after all for the next one of its name.
     pub(super) fn claims_follow_retention(&self, plan: &mut Plan) {
-        for (ordinal, member) in self.members.iter().filter(|(_, member)| !member.pod.is_deleting) {
+        for (ordinal, member) in &self.members {
             let wanted = self.claim_owner(*ordinal, member);
             for (_, key) in self.claims_of(*ordinal) {
                 if !self.cluster.contains(&key) || self.has_right_owner(&key, wanted.as_ref(), member) {
