@@ -148,6 +148,8 @@ impl Agent {
         if let Some(addresses) = self.network.addresses.lock().as_mut() {
             addresses.give_back(uid);
         }
+        // A port of the node may have led there.
+        self.network.changed.notify_one();
     }
 
     /// The pod's address and the gateway; None while the node's range is unknown.

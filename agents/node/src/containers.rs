@@ -82,10 +82,11 @@ async fn sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
     };
     // What is left of a failure is seen at the next look, and removed.
     let pid = agent.runtime.create_sandbox(sandbox).await.context("the pod's sandbox could not be made")?;
-    match given {
-        Some((address, gateway)) => network::connect(pid, address, gateway).await,
-        None => Ok(()),
+    if let Some((address, gateway)) = given {
+        network::connect(pid, address, gateway).await?;
+        agent.network.changed.notify_one(); // ports of the node may lead here
     }
+    Ok(())
 }
 
 async fn prepare_volumes(

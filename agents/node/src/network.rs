@@ -87,6 +87,11 @@ impl Addresses {
         Some(Ipv4Addr::from(free))
     }
 
+    /// The address that a pod holds.
+    pub fn of(&self, uid: &str) -> Option<Ipv4Addr> {
+        self.taken.iter().find(|(_, holder)| *holder == uid).map(|(held, _)| Ipv4Addr::from(*held))
+    }
+
     pub fn give_back(&mut self, uid: &str) {
         self.taken.retain(|_, holder| holder != uid);
     }

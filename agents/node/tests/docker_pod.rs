@@ -405,6 +405,7 @@ async fn network() {
             name,
             json!({"hostname": name, "subdomain": "web", "containers": [{
             "name": "main", "image": IMAGE, "command": ["/bin/busybox", "sh", "-c", script],
+            "ports": [{"containerPort": 8080, "hostPort": 18000 + u16::from(name.as_bytes()[4])}],
             "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}]}),
         );
         server.assign(&pod).await;
@@ -446,6 +447,10 @@ async fn network() {
     }
     assert!(get("10.96.77.9:80").await.contains("web-") && get("127.0.0.1:31701").await.contains("web-"));
     assert_eq!(get("10.96.77.10:80").await, "", "its pods are not here");
+
+    // `0` is 48.
+    assert_eq!(get("127.0.0.1:18048").await, "web-0", "a port of the node leads to its pod");
+    assert_eq!(get("127.0.0.1:18049").await, "web-1");
 
     // Another service comes; who came before is still remembered.
     server.put("services", &service("more", "10.96.77.11", 0, json!({}))).await;

@@ -66,9 +66,24 @@ impl Keeper {
             let assigned = agent.assigned.lock();
             (assigned.all(SERVICES), assigned.all(SLICES))
         };
-        self.rules.apply(rules::render(&services, &slices, &agent.node)).await?;
+        let doors = self.host_ports();
+        self.rules.apply(rules::render(&services, &slices, &doors, &self.agent.node)).await?;
         self.answer_names(dns::Zone::new(services, slices));
         Ok(())
+    }
+
+    /// The ports of the node that pods asked for.
+    fn host_ports(&self) -> Vec<rules::HostPort> {
+        let pods = self.agent.assigned.lock().all("pods");
+        let addresses = self.agent.network.addresses.lock();
+        let Some(addresses) = addresses.as_ref() else { return Vec::new() };
+        let mut doors = Vec::new();
+        for pod in &pods {
+            if let Some(ip) = addresses.of(pod["metadata"]["uid"].as_str().unwrap_or_default()) {
+                doors.extend(rules::HostPort::of(pod, &ip.to_string()));
+            }
+        }
+        doors
     }
 
     fn answer_names(&mut self, zone: dns::Zone) {

@@ -197,10 +197,48 @@ impl Target {
     }
 }
 
+/// A port of the node that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Of the node's addresses only this one; empty: all.
+    host_ip: String,
+    host_port: i64,
+    protocol: String,
+    pod_ip: String,
+    port: i64,
+}
+
+impl HostPort {
+    /// What the containers of a pod at `pod_ip` ask for.
+    pub fn of(pod: &Value, pod_ip: &str) -> Vec<Self> {
+        let spec = &pod["spec"];
+        if spec["hostNetwork"] == true {
+            return Vec::new();
+        }
+        let lists = ["initContainers", "containers"].into_iter();
+        let containers = lists.flat_map(|list| spec[list].as_array().into_iter().flatten());
+        let ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+        let asked = ports.filter_map(|port| {
+            let host_port = port["hostPort"].as_i64().filter(|port| *port > 0)?;
+            let host_ip = port["hostIP"].as_str().filter(|ip| is_ipv4(ip) && *ip != "0.0.0.0");
+            Some(Self {
+                host_ip: host_ip.unwrap_or_default().to_owned(),
+                host_port,
+                protocol: port["protocol"].as_str().unwrap_or("TCP").to_lowercase(),
+                pod_ip: pod_ip.to_owned(),
+                port: port["containerPort"].as_i64()?,
+            })
+        });
+        asked.collect()
+    }
+}
+
 /// The table for what is served now. `node` is this node's name.
-pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Table {
+pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], doors: &[HostPort], node: &str) -> Table {
     let mut table = Table::default();
-    for target in targets(services, slices, node) {
+    let targets = targets(services, slices, node);
+    host_ports(&mut table, doors, &targets);
+    for target in targets {
         let node_port = format!("{} . {}", target.protocol, target.node_port);
         if target.endpoints.is_empty() {
             for address in std::iter::once(&target.cluster_ip).chain(target.external()) {
@@ -267,6 +305,26 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Tab
     table.chain("reject_output", "    jump nobody\n");
     table.chain("postrouting", leaving);
     table
+}
+
+/// Node ports of services go before those of pods.
+fn host_ports(table: &mut Table, doors: &[HostPort], targets: &[Target]) {
+    let mut claimed: BTreeSet<String> =
+        targets.iter().map(|target| format!("{} . {}", target.protocol, target.node_port)).collect();
+    for door in doors {
+        let HostPort { host_ip, host_port, protocol, pod_ip, port } = door;
+        let place = format!("{protocol} . {host_port}");
+        if !claimed.insert(format!("{host_ip}{place}")) {
+            continue;
+        }
+        let chain = format!("port_{:016x}", hash(&format!("{host_ip} {place} {pod_ip} {port}")));
+        table.chain(chain.as_str(), format!("    meta l4proto {protocol} dnat ip to {pod_ip}:{port}\n"));
+        table.element(HAIRPINS, format!("{pod_ip} . {pod_ip}"));
+        match host_ip.is_empty() {
+            true => table.element(BY_NODE_PORT, format!("{place} : goto {chain}")),
+            false => table.element(BY_ADDRESS, format!("{host_ip} . {place} : goto {chain}")),
+        }
+    }
 }
 
 /// What comes to a node port or an address from outside.
@@ -441,13 +499,13 @@ mod tests {
     }
 
     fn script(more: Value) -> String {
-        render(&[service("web", "10.96.0.7", more)], &[slice()], "here").script(None)
+        render(&[service("web", "10.96.0.7", more)], &[slice()], &[], "here").script(None)
     }
 
     #[test]
     fn services_lead_to_their_ready_endpoints_and_reject_without_any() {
         let services = [service("web", "10.96.0.7", json!({})), service("empty", "10.96.0.8", json!({}))];
-        let rules = render(&services, &[slice()], "here").script(None);
+        let rules = render(&services, &[slice()], &[], "here").script(None);
         assert!(
             rules.contains("numgen random mod 2 map { 0 : 10.244.0.2 . 8080, 1 : 10.244.1.2 . 8080 }"),
             "{rules}"
@@ -474,6 +532,7 @@ mod tests {
         let elsewhere = render(
             &[service("web", "10.96.0.7", json!({"externalTrafficPolicy": "Local"}))],
             &[slice()],
+            &[],
             "other",
         );
         assert!(elsewhere.script(None).contains("_local {\n    drop\n"), "{elsewhere:?}");
@@ -482,18 +541,18 @@ mod tests {
     #[test]
     fn who_came_before_is_remembered_across_changes() {
         let sticky = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}});
-        let before = render(&[service("web", "10.96.0.7", sticky.clone())], &[slice()], "here");
+        let before = render(&[service("web", "10.96.0.7", sticky.clone())], &[slice()], &[], "here");
         let first = before.script(None);
         assert!(
             first.contains("flags dynamic,timeout; timeout 60s;") && first.contains("update @aff_"),
             "{first}"
         );
         let services = [service("web", "10.96.0.7", sticky), service("new", "10.96.0.9", json!({}))];
-        let next = render(&services, &[slice()], "here").script(Some(&before));
+        let next = render(&services, &[slice()], &[], "here").script(Some(&before));
         let expected = "add element ip pilothouse nobody_at_address { 10.96.0.9 . tcp . 80 }\n\
                         add element ip pilothouse nobody_at_port { tcp . 30081 }\n";
         assert_eq!(next, expected, "only what is new");
-        let gone = render(&[], &[], "here").script(Some(&before));
+        let gone = render(&[], &[], &[], "here").script(Some(&before));
         assert_eq!(gone.matches("delete set").count(), 2, "{gone}");
         assert_eq!(gone.matches("delete chain").count(), 4, "{gone}");
     }
@@ -524,7 +583,7 @@ mod tests {
             ];
             let mut before: Option<Table> = None;
             for (services, slices) in tables {
-                let next = render(&services, &slices, "here");
+                let next = render(&services, &slices, &[], "here");
                 let script = next.script(before.as_ref());
                 let mut nft = std::process::Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
                 std::io::Write::write_all(&mut nft.stdin.take().unwrap(), script.as_bytes()).unwrap();
@@ -537,11 +596,25 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_the_node_leads_to_the_pod_that_asked_for_it() {
+        let pod = json!({"spec": {"containers": [{"ports": [
+            {"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "192.0.2.7"},
+            {"containerPort": 1}]}]}});
+        let doors = HostPort::of(&pod, "10.244.0.9");
+        let rules = render(&[], &[], &doors, "here").script(None);
+        assert!(
+            rules.contains("dnat ip to 10.244.0.9:80\n") && rules.contains("{ tcp . 8080 : goto port_"),
+            "{rules}"
+        );
+        assert!(rules.contains("{ 192.0.2.7 . udp . 5353 : goto port_"), "{rules}");
+    }
+
+    #[test]
     fn a_load_balancer_serves_whom_it_may() {
         let mut service =
             (*service("web", "10.96.0.7", json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}))).clone();
         service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.5"}]}});
-        let rules = render(&[Arc::new(service)], &[slice()], "here").script(None);
+        let rules = render(&[Arc::new(service)], &[slice()], &[], "here").script(None);
         assert!(rules.contains("ip saddr != { 192.0.2.0/24 } drop"), "{rules}");
         assert!(rules.contains("203.0.113.5 . tcp . 80 : goto svc_"), "{rules}");
     }

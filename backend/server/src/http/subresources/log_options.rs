@@ -60,13 +60,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let ask = |query: &'static [(&str, &str)]| {
+        type Query = &'static [(&'static str, &'static str)];
+        let ask = |query: Query| {
             let param = |name: &str| query.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
             parse("web", param, |_| false).map_err(|status| (status.code(), status.message))
         };
         let good = ask(&[("tailLines", "0"), ("sinceTime", "2026-01-01T00:00:00Z")]).unwrap();
         assert_eq!((good.tail_lines, good.limit_bytes), (Some(0), None));
-        let rows: [(&'static [(&str, &str)], u16, &str); 5] = [
+        let rows: [(Query, u16, &str); 5] = [
             (&[("tailLines", "abc")], 400, "parsing \"abc\": invalid syntax"),
             (&[("tailLines", "-1")], 422, "tailLines: Invalid value: -1: must be greater than or equal to 0"),
             (&[("limitBytes", "0")], 422, "limitBytes: Invalid value: 0: must be greater than 0"),
