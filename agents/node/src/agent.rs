@@ -89,12 +89,7 @@ impl Agent {
             }
         }
         if full {
-            let agent = self.clone();
-            tokio::spawn(async move {
-                if let Err(error) = agent.adopt().await {
-                    tracing::warn!(%error, "containers of an earlier run were not found");
-                }
-            });
+            tokio::spawn(async move { self.look_for_strays().await });
         }
     }
 
@@ -162,14 +157,21 @@ impl Agent {
     }
 
     /// Containers and files of pods that are not assigned any more get a worker too, which removes them.
-    async fn adopt(self: &Arc<Self>) -> Result<()> {
-        let mut uids = self.runtime.pods(&self.node).await?;
+    async fn look_for_strays(self: &Arc<Self>) {
+        if !self.assigned.lock().complete {
+            return;
+        }
+        let mut uids = match self.runtime.pods(&self.node).await {
+            Ok(uids) => uids,
+            Err(error) => {
+                tracing::warn!(%error, "containers of an earlier run were not looked for");
+                return;
+            }
+        };
         let dirs = std::fs::read_dir(self.data_dir.join("pods")).into_iter().flatten().flatten();
         uids.extend(dirs.map(|dir| dir.file_name().to_string_lossy().into_owned()));
-        for uid in uids {
-            self.worker(&uid, None);
-        }
-        Ok(())
+        uids.retain(|uid| !self.workers.lock().contains_key(uid));
+        uids.into_iter().for_each(|uid| self.worker(&uid, None));
     }
 
     /// Wakes workers when their containers start or end.
@@ -187,7 +189,10 @@ impl Agent {
                         },
                         Some(Err(_)) | None => break,
                     },
-                    _ = relist.tick() => self.wake_all(),
+                    _ = relist.tick() => {
+                        self.wake_all();
+                        self.look_for_strays().await;
+                    }
                 }
                 since = Timestamp::now();
             }

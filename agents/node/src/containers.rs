@@ -110,7 +110,11 @@ pub async fn start(
     crashes: u32,
 ) -> Result<(), StartFailure> {
     let Some(spec) = spec_of(pod, container) else { return Ok(()) };
-    let user = images::ensure(agent, pod, spec).await?;
+    // Given up when the pod is to end. What is short is not: a container that comes after all would be nobody's.
+    let user = tokio::select! {
+        user = images::ensure(agent, pod, spec) => user?,
+        () = worker.is_to_end() => return Ok(()),
+    };
     body::check_user(pod, spec, &user).map_err(StartFailure::config)?;
     let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
     let sandbox = observed.sandbox.as_ref().ok_or_else(|| StartFailure::config("the sandbox is gone"))?;
@@ -139,7 +143,11 @@ pub async fn start(
     agent.runtime.start(&id).await.map_err(failure("RunContainerError"))?;
     agent.event(pod, Some(container), "Normal", "Started", format!("Container started: {container}"));
     let address = agent.pod_ip(pod, observed);
-    if hooks::post_start(agent, pod, spec, &id, address).await.is_err() {
+    let hook = tokio::select! {
+        outcome = hooks::post_start(agent, pod, spec, &id, address) => outcome,
+        () = worker.is_to_end() => return Ok(()),
+    };
+    if hook.is_err() {
         let why = format!("FailedPostStartHook: container {container} is ended");
         let mut memory = worker.memory.lock();
         memory.health.entry(id).or_default().unhealthy = Some(Unhealthy { why, grace_seconds: None });

@@ -88,7 +88,7 @@ impl Worker {
     }
 
     /// Resolves when the pod is to end: what takes long is given up then.
-    async fn is_to_end(&self) {
+    pub async fn is_to_end(&self) {
         let over = |pod: &Option<Arc<Value>>| pod.as_ref().is_none_or(|pod| pod_sync::is_deleting(pod));
         let _ = self.pod.subscribe().wait_for(over).await;
     }
@@ -206,10 +206,7 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         }
         last_steps.clone_from(&steps);
         for step in steps {
-            tokio::select! {
-                done = carry_out(agent, worker, &pod, &observed, step) => done?,
-                () = worker.is_to_end(), if !is_ending(worker) => break,
-            }
+            carry_out(agent, worker, &pod, &observed, step).await?;
         }
     }
 }

@@ -473,3 +473,48 @@ async fn network() {
     }
     server.stop_agent().await;
 }
+
+#[test]
+fn images_are_pulled_with_the_pods_own_credentials() {
+    support::ensure_image();
+    // user:secret
+    let registry = support::registry::serve(IMAGE, "Basic dXNlcjpzZWNyZXQ=");
+    support::run(pulls(registry));
+}
+
+async fn pulls(registry: String) {
+    let mut server = FakeServer::start("pulls").await;
+    server.start_agent();
+    server.registered().await;
+    let image = format!("{registry}/app:1");
+    let spec = |secrets: serde_json::Value| {
+        json!({"imagePullSecrets": secrets, "containers": [{"name": "main", "image": image, "imagePullPolicy": "Always",
+            "command": ["/bin/busybox", "sleep", "600"]}]})
+    };
+    let stranger = server.pod("stranger", spec(json!([])));
+    server.assign(&stranger).await;
+    let waits = |reason: &'static str| {
+        move |s: &serde_json::Value| s["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+    };
+    server.status(&stranger, waits("ErrImagePull")).await;
+    let status = server.status(&stranger, waits("ImagePullBackOff")).await;
+    let message = status["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("Back-off pulling image {image:?}: ErrImagePull: ")), "{message}");
+    assert!(server.event("Failed").await.contains("Error response from daemon"));
+
+    let config =
+        json!({"auths": {(registry.as_str()): {"username": "user", "password": "secret"}}}).to_string();
+    let secret = json!({"metadata": {"name": "pull", "namespace": "default"},
+        "data": {".dockerconfigjson": support::base64(&config)}});
+    server.put("secrets", &secret).await;
+    let known = server.pod("known", spec(json!([{"name": "pull"}])));
+    server.assign(&known).await;
+    server.status(&known, |s| s["phase"] == "Running").await;
+    assert!(server.event("Pulled").await.starts_with(&format!("Successfully pulled image {image:?} in ")));
+    for pod in [&stranger, &known] {
+        server.delete(pod, 0).await;
+        server.terminated(pod).await;
+    }
+    docker(&["rmi", &image]);
+    server.stop_agent().await;
+}

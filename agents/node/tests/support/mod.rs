@@ -1,4 +1,6 @@
 //! A server that only says what a test tells it to, over the real protocol and TLS.
+pub mod registry;
+
 use futures::{SinkExt, StreamExt};
 use pilothouse_node::AgentOptions;
 use pilothouse_protocol::{
@@ -66,7 +68,7 @@ pub fn docker(arguments: &[&str]) -> String {
 }
 
 /// An image with Debian's static busybox, made once.
-fn ensure_image() {
+pub fn ensure_image() {
     docker(&["version"]);
     if std::process::Command::new("docker")
         .args(["image", "inspect", IMAGE])
@@ -108,6 +110,11 @@ pub async fn refused(address: &str) -> bool {
     let connecting =
         tokio::time::timeout(Duration::from_secs(2), tokio::net::TcpStream::connect(address)).await;
     matches!(connecting, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+pub fn base64(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 pub fn reference(pod: &Value) -> PodRef {
