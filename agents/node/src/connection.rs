@@ -36,8 +36,8 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// `uid` is the pod's, or the node's name; a later message of one sort about it replaces an earlier one. The end of a pod
-    /// does not replace its last status: who waits for it reads there how it ended.
+    /// `uid` is the pod's, or the node's name; a later message of one sort about it replaces an earlier one.
+    /// The end of a pod does not replace its last status: who waits for it reads there how it ended.
     pub fn tell(&self, uid: &str, message: NodeMessage) {
         let mut statuses = self.statuses.lock();
         let waiting = statuses.entry(uid.to_owned()).or_default();

@@ -110,7 +110,8 @@ pub async fn start(
     crashes: u32,
 ) -> Result<(), StartFailure> {
     let Some(spec) = spec_of(pod, container) else { return Ok(()) };
-    // Given up when the pod is to end. What is short is not: a container that comes after all would be nobody's.
+    // Given up when the pod is to end. What is short is not: a container that comes after all would be
+    // nobody's.
     let user = tokio::select! {
         user = images::ensure(agent, pod, spec) => user?,
         () = worker.is_to_end() => return Ok(()),

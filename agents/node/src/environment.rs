@@ -1,4 +1,5 @@
-//! A container's environment: literal values, references to ConfigMaps, Secrets and the pod's own fields, services.
+//! A container's environment: literal values, references to ConfigMaps, Secrets and the pod's own fields,
+//! services.
 use base64::Engine;
 use pilothouse_api::quantity::Quantity;
 use serde_json::Value;

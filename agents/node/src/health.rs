@@ -1,4 +1,5 @@
-//! The health of a pod's running containers: their probes run beside the pod's worker and tell it what changes.
+//! The health of a pod's running containers: their probes run beside the pod's worker and tell it what
+//! changes.
 use crate::agent::Agent;
 use crate::pod_sync::{Health, Unhealthy, spec_of};
 use crate::pod_worker::Worker;
@@ -127,7 +128,8 @@ impl Probed {
         }
     }
 
-    /// Keeps what a try came to, and wakes the worker where that changes something. False: the container is gone.
+    /// Keeps what a try came to, and wakes the worker where that changes something. False: the container is
+    /// gone.
     fn note(&self, kind: Kind, good: bool, bad: bool) -> bool {
         let mut memory = self.worker.memory.lock();
         let Some(health) = memory.health.get_mut(&self.container.id) else { return false };

@@ -1,4 +1,5 @@
-//! The pods' network on this node: a bridge, a cable to each pod, and rules that turn service addresses into pods'.
+//! The pods' network on this node: a bridge, a cable to each pod, and rules that turn service addresses into
+//! pods'.
 pub mod api_proxy;
 pub mod dns;
 mod keeper;
@@ -103,7 +104,8 @@ pub async fn set_up(cidr: &str, gateway: Ipv4Addr) -> Result<()> {
         ip(&format!("link add {BRIDGE} type bridge\n")).await.context("cannot make the pods' bridge")?;
     }
     let prefix = cidr.split_once('/').map_or("24", |(_, prefix)| prefix);
-    // The route to the services is for machines without a default route: the rules look at a packet only if it can leave.
+    // The route to the services is for machines without a default route: the rules look at a packet only if
+    // it can leave.
     ip(&format!(
         "addr replace {gateway}/{prefix} dev {BRIDGE}\naddr replace {DNS_ADDRESS}/32 dev {BRIDGE}\naddr replace {API_ADDRESS}/32 dev {BRIDGE}\nlink set {BRIDGE} up\n\
          route replace {SERVICE_NETWORK} dev {BRIDGE} src {gateway}\n"
@@ -158,8 +160,8 @@ pub fn is_connected(address: &str) -> bool {
         .any(|link| link.interface_name == name && link.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
 }
 
-/// Lays the cable of a pod whose sandbox runs as `pid`. Every packet goes through the node, so that its connection
-/// tracking sees both directions of a service's traffic.
+/// Lays the cable of a pod whose sandbox runs as `pid`. Every packet goes through the node, so that its
+/// connection tracking sees both directions of a service's traffic.
 pub async fn connect(pid: i64, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
     let host_end = host_end(address);
     let _ = ip(&format!("link del {host_end}\n")).await; // of a sandbox that died

@@ -23,8 +23,8 @@ const MOST_IMAGES: usize = 50;
 
 /// Kubelet's threshold: less available memory is pressure. The same is kept from pods.
 const LEAST_MEMORY_BYTES: u64 = 100 << 20;
-/// Less free disk is pressure. Kubernetes' own default, a tenth, is a lot of today's disks and taints most laptops; k3s has
-/// this too.
+/// Less free disk is pressure. Kubernetes' own default, a tenth, is a lot of today's disks and taints most
+/// laptops; k3s has this too.
 const LEAST_DISK_PERCENT: u64 = 5;
 const LEAST_INODES_PERCENT: u64 = 5;
 const LEAST_PIDS_PERCENT: u64 = 10;
@@ -78,7 +78,8 @@ fn same(before: &Value, after: &Value) -> bool {
     timeless(before) == timeless(after)
 }
 
-/// The Node object as it would be created now. `patient_no_more`: a network that is not there yet counts as missing.
+/// The Node object as it would be created now. `patient_no_more`: a network that is not there yet counts as
+/// missing.
 async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
     let (name, data_dir) = (&agent.node, &agent.data_dir);
     let info = agent.runtime.info().await;
@@ -219,7 +220,8 @@ fn conditions(readings: &Readings, ready: Result<(), String>, now: Timestamp) ->
     ])
 }
 
-/// The address that leads out of this machine. Nothing is sent: connecting a datagram socket only asks for the route.
+/// The address that leads out of this machine. Nothing is sent: connecting a datagram socket only asks for
+/// the route.
 pub fn host_address() -> String {
     let found = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         socket.connect("192.0.2.1:9")?; // a documentation address

@@ -1,4 +1,5 @@
-//! What to do about one pod: a pure function of what is assigned, what is observed, what probes say, and the time.
+//! What to do about one pod: a pure function of what is assigned, what is observed, what probes say, and the
+//! time.
 mod status;
 #[cfg(test)]
 mod tests;

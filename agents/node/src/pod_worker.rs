@@ -50,7 +50,8 @@ impl Worker {
         pod.as_ref().is_some_and(|p| p["metadata"]["name"] == name && p["metadata"]["namespace"] == namespace)
     }
 
-    /// Whether nothing about `new` is news: it differs from what is assigned in versions and in the worker's own status.
+    /// Whether nothing about `new` is news: it differs from what is assigned in versions and in the worker's
+    /// own status.
     pub fn knows(&self, new: &Value) -> bool {
         let metadata = |pod: &Value| {
             let mut metadata = pod["metadata"].clone();
@@ -122,7 +123,8 @@ pub async fn work(agent: Arc<Agent>, worker: Arc<Worker>) {
             Ok(Turn::Until(again_at)) => again_at,
             Err(error) => {
                 tracing::warn!(pod = %worker.uid, error = format!("{error:#}"), again_in = ?pause, "a pod's step failed");
-                // Not cut short by a wake, as long as the pod is not to end: the step would most likely fail again.
+                // Not cut short by a wake, as long as the pod is not to end: the step would most likely fail
+                // again.
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = worker.is_to_end(), if !is_ending(&worker) => {}
@@ -252,8 +254,8 @@ fn newly_waiting<'a>(old: &Value, new: &'a Value, reason: &str) -> Vec<&'a str> 
     waiting(new).into_iter().filter(|name| !was(name)).collect()
 }
 
-/// Mounted files follow the API's objects, tokens are renewed, and a volume that grew too large ends the pod. When to come
-/// again.
+/// Mounted files follow the API's objects, tokens are renewed, and a volume that grew too large ends the pod.
+/// When to come again.
 async fn follow_sources(
     agent: &Arc<Agent>,
     worker: &Worker,

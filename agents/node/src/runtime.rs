@@ -6,7 +6,8 @@ mod pause;
 
 use pilothouse_api::jiff::Timestamp;
 
-/// Labels from which a restarted agent knows its containers again. The first four are those of other runtimes too.
+/// Labels from which a restarted agent knows its containers again. The first four are those of other runtimes
+/// too.
 pub mod label {
     pub const POD_UID: &str = "io.kubernetes.pod.uid";
     pub const POD_NAME: &str = "io.kubernetes.pod.name";

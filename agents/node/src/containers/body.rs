@@ -179,8 +179,8 @@ fn memory_bytes() -> i64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
-/// A value below our own is not ours to give: where the node is itself a container, the kernel refuses it and the container
-/// does not start.
+/// A value below our own is not ours to give: where the node is itself a container, the kernel refuses it and
+/// the container does not start.
 fn own_oom_score_adjust() -> i64 {
     let text = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     text.trim().parse().unwrap_or(0)

@@ -33,7 +33,8 @@ pub fn hostname(pod: &Value) -> String {
     }
 }
 
-/// The pod's own resolv.conf and hosts, the same in all its containers. A file that a volume covers is not ours.
+/// The pod's own resolv.conf and hosts, the same in all its containers. A file that a volume covers is not
+/// ours.
 pub fn etc(pod_dir: &Path, pod: &Value, spec: &Value, sandbox: &Container) -> Result<Vec<Mount>> {
     let dir = pod_dir.join("etc");
     std::fs::create_dir_all(&dir)?;

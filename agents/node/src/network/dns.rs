@@ -1,4 +1,5 @@
-//! The node's own DNS: answers for `cluster.local` from what the server told, and asks the host's resolvers for the rest.
+//! The node's own DNS: answers for `cluster.local` from what the server told, and asks the host's resolvers
+//! for the rest.
 mod zone;
 
 pub use zone::Zone;

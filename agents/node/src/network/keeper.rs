@@ -1,5 +1,5 @@
-//! Keeps the node's network as it should be: built once the range is known, its rules in step with the services, repaired
-//! when another program takes something away.
+//! Keeps the node's network as it should be: built once the range is known, its rules in step with the
+//! services, repaired when another program takes something away.
 use super::{Addresses, dns, rules};
 use crate::agent::{Agent, NODES, SERVICES, SLICES};
 use anyhow::Result;

@@ -1,4 +1,5 @@
-//! Services as nftables rules: a pure function from services and their endpoints to a table, and from one table to the next.
+//! Services as nftables rules: a pure function from services and their endpoints to a table, and from one
+//! table to the next.
 use super::{API_ADDRESS, BRIDGE, POD_NETWORK, feed};
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -15,8 +16,9 @@ const MASQUERADE: &str = "0x4000";
 const DEFAULT_AFFINITY_SECONDS: i64 = 10_800;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The table: chains by name with what stands in them, sets by name with what they are, and what is in them. A change of one
-/// service changes its own chains and elements and nothing else, however many services there are.
+/// The table: chains by name with what stands in them, sets by name with what they are, and what is in them.
+/// A change of one service changes its own chains and elements and nothing else, however many services there
+/// are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     chains: BTreeMap<String, String>,
@@ -82,8 +84,8 @@ impl Table {
         self.elements.entry(set).or_default().insert(element);
     }
 
-    /// What turns `before` into this table; None: whatever is there. New chains come before what leads to them, and old ones go
-    /// after it.
+    /// What turns `before` into this table; None: whatever is there. New chains come before what leads to
+    /// them, and old ones go after it.
     fn script(&self, before: Option<&Self>) -> String {
         let mut script = String::new();
         if before.is_none() {

@@ -1,3 +1,4 @@
+//! Rows for single decisions, and whole lives of pods on a clock of their own.
 use super::*;
 use crate::runtime::fake::{FakePod, Life};
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! A pod without a runtime: containers are entries that start and end at planned times of a clock that is an argument.
-//! For tests of whole lives of pods, and for simulated nodes.
+//! A pod without a runtime: containers are entries that start and end at planned times of a clock that is an
+//! argument. For tests of whole lives of pods, and for simulated nodes.
 use super::{Container, ObservedPod, State};
 use crate::pod_sync::{Health, Memory, Step, Stopping};
 use pilothouse_api::jiff::{Timestamp, ToSpan};

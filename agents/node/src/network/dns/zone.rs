@@ -1,4 +1,5 @@
-//! The names of `cluster.local` (Kubernetes' DNS specification 1.1.0): services, headless services and their pods, SRV, PTR.
+//! The names of `cluster.local` (Kubernetes' DNS specification 1.1.0): services, headless services and their
+//! pods, SRV, PTR.
 use super::super::{POD_NETWORK, SERVICE_NETWORK};
 use super::DOMAIN;
 use hickory_proto::rr::rdata::{A, CNAME, PTR, SRV, TXT};
