@@ -196,10 +196,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// With a surge there may be two: the oldest of the old template, and the oldest of the new one until it serves.
+    /// With a surge there may be two: the oldest of the new template, and until that serves one of an old template: one
+    /// that is ready, if there is one.
     fn surplus_of_surge<'m>(&self, running: Vec<&'m Member<'a>>) -> Vec<&'m Member<'a>> {
-        let (new, old): (Vec<&Member<'_>>, Vec<&Member<'_>>) =
+        let (new, mut old): (Vec<&Member<'_>>, Vec<&Member<'_>>) =
             running.into_iter().partition(|member| self.is_new(member));
+        old.sort_by_key(|member| !member.pod.is_ready());
         let taken_over = old.first().is_some_and(|old| !old.pod.is_ready())
             || new.first().is_some_and(|new| new.is_available);
         let kept_old = usize::from(new.is_empty() || !taken_over);

@@ -110,6 +110,11 @@ impl Pod {
         !self.is_terminal() && !self.is_deleting
     }
 
+    /// Told to end, and its node is still at it.
+    pub fn is_ending(&self) -> bool {
+        !self.is_terminal() && self.is_deleting && !self.is_abandoned
+    }
+
     pub fn is_controlled_by(&self, uid: &str) -> bool {
         self.controller.as_ref().is_some_and(|owner| *owner.uid == *uid)
     }

@@ -278,7 +278,9 @@ impl<'a> Run<'a> {
     fn shrink(&mut self, plan: &mut Plan) -> Turn {
         let condemned: Vec<(i64, Member<'a>)> =
             self.members.iter().filter(|(o, _)| !self.is_wanted(**o)).map(|(o, m)| (*o, *m)).collect();
-        let unhealthy = |(_, member): &&(i64, Member<'a>)| !member.is_healthy;
+        // What has ended comes back no more, and is not waited for.
+        let is_broken = |member: &Member<'_>| !member.is_healthy && !member.pod.is_terminal();
+        let unhealthy = |(_, member): &&(i64, Member<'a>)| is_broken(member);
         let first_unhealthy = condemned.iter().find(unhealthy).map(|(ordinal, _)| *ordinal);
         for (ordinal, member) in condemned.into_iter().rev() {
             if member.pod.is_deleting {
@@ -288,7 +290,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             // In an ordered set a broken pod holds the others up, unless it is the only one.
-            if self.is_ordered() && !member.is_healthy && first_unhealthy != Some(ordinal) {
+            if self.is_ordered() && is_broken(&member) && first_unhealthy != Some(ordinal) {
                 return Turn::Waits;
             }
             if !self.claims_are_ready_to_go(ordinal, &member) {

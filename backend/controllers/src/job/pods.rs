@@ -56,7 +56,7 @@ impl<'a> Run<'a> {
         if !doomed.is_empty() || self.is_suspended() {
             return;
         }
-        let leaving = |pod: &Pod| !pod.is_terminal() && pod.is_deleting;
+        let leaving = |pod: &Pod| pod.is_ending();
         let leaving =
             if self.awaits_failure() { self.pods.iter().filter(|(_, p)| leaving(p)).count() } else { 0 };
         let burst = burst(NAME, self.key, self.cluster);
@@ -157,11 +157,7 @@ impl<'a> Run<'a> {
     }
 
     fn create_indexed(&self, missing: usize, count: &Count, plan: &mut Plan) {
-        let is_taken = |pod: &Pod| {
-            let works = !pod.is_terminal() && !pod.is_deleting;
-            let leaves = !pod.is_terminal() && pod.is_deleting && self.awaits_failure();
-            works || leaves
-        };
+        let is_taken = |pod: &Pod| pod.is_active() || pod.is_ending() && self.awaits_failure();
         let taken: BTreeSet<i64> =
             self.pods.iter().filter(|(_, pod)| is_taken(pod)).filter_map(|(_, pod)| index_of(pod)).collect();
         let per_index = self.limit_per_index().is_some();
