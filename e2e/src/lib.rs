@@ -1,9 +1,11 @@
 //! What end-to-end tests stand on: a real cluster in its own directory, real `kubectl`, a real browser.
+pub mod browser;
 pub mod cluster;
 pub mod eventually;
 pub mod kubectl;
 pub mod namespace;
 
+pub use browser::Browser;
 pub use cluster::Cluster;
 pub use eventually::eventually;
 pub use kubectl::{Kubectl, Output, Running};

@@ -58,10 +58,13 @@ pub fn view(detail: &Detail) -> AnyView {
             object.with(|item| item.as_ref().map(|item| pod::containers(&item.object)).unwrap_or_default());
         containers.into_iter().map(|container| (container.name, container.is_init)).collect::<Vec<_>>()
     });
-    let first = names.with_untracked(|names| {
-        names.iter().find(|(_, is_init)| !is_init).map(|(name, _)| name.clone()).unwrap_or_default()
+    let chosen = RwSignal::new(None::<String>);
+    // The pod may be known only after the page: an address with #logs is opened like any other.
+    let container = Memo::new(move |_| {
+        let first =
+            || names.with(|names| names.iter().find(|(_, is_init)| !is_init).map(|(name, _)| name.clone()));
+        chosen.get().or_else(first).unwrap_or_default()
     });
-    let container = RwSignal::new(first);
     let previous = RwSignal::new(false);
     let wrap = RwSignal::new(true);
     let log = Log {
@@ -92,7 +95,7 @@ pub fn view(detail: &Detail) -> AnyView {
     view! {
         <div class="logs">
             <div class="toolbar">
-                {select(container.into(), "logs-container", "Container", options, move |name| container.set(name))}
+                {select(container.into(), "logs-container", "Container", options, move |name| chosen.set(Some(name)))}
                 <input type="search" class="input" placeholder="Search" aria-label="Search the log" data-testid="logs-search"
                     prop:value=move || log.search.get() on:input=move |event| log.search.set(event_target_value(&event))/>
                 {toggle(previous, "Run before", "logs-previous")}
