@@ -21,6 +21,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod table;
+pub mod usage;
 pub mod validation;
 
 /// The one door to Kubernetes' types (API v1.36).

@@ -25,6 +25,14 @@ pub struct CreateContext<'a> {
 /// `generateName` is cut so that with its suffix it is still a label.
 const MAX_GENERATED_NAME: usize = 63;
 
+/// An object of the right shape, with its defaults: what admission rules need that compute on it, or show it to others,
+/// before [`before_create`] has its turn. Errors: BadRequest for an object that cannot be read.
+pub fn complete(entry: &KindEntry, object: &mut Value) -> Result<(), Status> {
+    check_shape(entry, object)?;
+    entry.rules.default(object);
+    Ok(())
+}
+
 /// Completes, defaults and checks a new object. Afterwards it can be stored. Errors: BadRequest for an object that
 /// cannot be read, Invalid for one that breaks rules.
 pub fn before_create(entry: &KindEntry, object: &mut Value, cx: &CreateContext<'_>) -> Result<(), Status> {

@@ -24,6 +24,7 @@ mod pod_garbage_collection;
 mod properties;
 mod replica_set;
 mod replication_controller;
+mod resource_quota;
 mod root_ca;
 mod service_account;
 mod stateful_set;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(node_lifecycle::NodeLifecycle),
         Box::new(pod_disruption_budget::PodDisruptionBudgets),
         Box::new(pod_garbage_collection::PodGarbageCollection),
+        Box::new(resource_quota::ResourceQuotas),
         Box::new(root_ca::RootCa),
         Box::new(service_account::ServiceAccounts),
         Box::new(stateful_set::StatefulSets),

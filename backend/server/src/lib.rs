@@ -10,6 +10,8 @@ pub mod node_hub;
 pub mod objects;
 mod routes;
 pub mod state;
+#[cfg(test)]
+mod testing;
 
 pub use state::{AppState, ClusterNetwork, ClusterStore, SharedRegistry};
 

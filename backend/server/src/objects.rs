@@ -1,5 +1,5 @@
 //! THE write path: default, admit, validate, store. HTTP handlers, controllers and nodes all write through it.
-use crate::admission::{Admission, Operation, Request};
+use crate::admission::{Admission, Notes, Operation, Pending, Request};
 use crate::state::SharedRegistry;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::lifecycle::{self, CreateContext, DeleteOptions, Deletion};
@@ -80,6 +80,8 @@ pub struct WriteOptions {
     /// `status`, `scale` …; empty for the object itself.
     pub subresource: String,
     pub ownership: Ownership,
+    /// Takes what admission has to say.
+    pub notes: Notes,
 }
 
 /// What a deletion came to.
@@ -123,14 +125,20 @@ impl Objects {
     ) -> Result<Arc<Object>, Status> {
         let generated = meta::name(&object).is_empty() && object["metadata"]["generateName"].is_string();
         let mut tries = if generated { GENERATE_RETRIES } else { 1 };
-        loop {
-            tries -= 1;
+        for _ in 0..CONFLICT_RETRIES {
             match self.create_once(actor, entry, namespace, object.clone(), options).await {
-                Err(status) if status.reason == pilothouse_api::Reason::AlreadyExists && tries > 0 => {}
-                outcome => return outcome,
+                Ok(Some(made)) => return Ok(made),
+                Ok(None) => {}
+                Err(status) if status.reason == pilothouse_api::Reason::AlreadyExists && tries > 1 => {
+                    tries -= 1;
+                }
+                Err(status) => return Err(status),
             }
         }
+        Err(Status::stale(&entry.resource, meta::name(&object)))
     }
+
+    /// None: what was to be written beside the object had changed meanwhile.
 
     async fn create_once(
         &self,
@@ -139,7 +147,7 @@ impl Objects {
         namespace: &str,
         mut object: Value,
         options: &WriteOptions,
-    ) -> Result<Arc<Object>, Status> {
+    ) -> Result<Option<Arc<Object>>, Status> {
         if !object.is_object() || !object["metadata"].is_object() {
             return Err(Status::bad_request(
                 "the object provided is unrecognized (must be of type object with metadata)",
@@ -152,7 +160,8 @@ impl Objects {
         let request = Request::new(Operation::Create, entry, actor)
             .of(namespace, &given_name, &uid)
             .subresource(&options.subresource)
-            .dry_run(options.dry_run);
+            .dry_run(options.dry_run)
+            .noting(&options.notes);
         self.admission.mutate(&request, &mut object).await?;
         let context = CreateContext { namespace, now, uid: &uid, name_suffix: &suffix };
         lifecycle::before_create(entry, &mut object, &context)?;
@@ -166,13 +175,36 @@ impl Objects {
         if options.dry_run {
             return match self.store.get(&key) {
                 Some(_) => Err(Status::already_exists(&entry.resource, &name)),
-                None => Ok(self.unwritten(key, object, 0)),
+                None => Ok(Some(self.unwritten(key, object, 0))),
             };
         }
-        let written = self.store.write(Write::Create { key, object }).await;
-        let written = written.map_err(|e| write_failed(entry, &name, e))?;
-        request.committed(&self.store, &written);
-        Ok(written)
+        match self.commit(Write::Create { key, object }, request.into_pending()).await {
+            Ok(written) => Ok(Some(written)),
+            Err(Refused::Companion) => Ok(None),
+            Err(Refused::Write(error)) => Err(write_failed(entry, &name, error)),
+        }
+    }
+
+    /// Writes an object together with what admission wants written with it.
+    async fn commit(&self, write: Write, pending: Pending) -> Result<Arc<Object>, Refused> {
+        let key = write.key().clone();
+        let companions = pending.take_writes();
+        let written = if companions.is_empty() {
+            self.store.write(write).await
+        } else {
+            let all = std::iter::once(write).chain(companions).collect();
+            let gone = || WriteError::Unavailable("nothing was written".into());
+            self.store.write_together(all).await.and_then(|all| all.into_iter().next().ok_or_else(gone))
+        };
+        match written {
+            Ok(written) => {
+                pending.commit(&self.store, &written);
+                Ok(written)
+            }
+            Err(WriteError::Conflict(other)) if other.key != key => Err(Refused::Companion),
+            Err(WriteError::NotFound(other)) if other != key => Err(Refused::Companion),
+            Err(error) => Err(Refused::Write(error)),
+        }
     }
 
     /// `change` gets the object as it is now and gives it as it should be. Without `metadata.resourceVersion` in what it
@@ -196,7 +228,7 @@ impl Objects {
             let Some(new) = self.prepare_update(actor, entry, part, options, &live, &old, new).await? else {
                 return Ok(live);
             };
-            let Prepared { mut object, request_uid, released } = new;
+            let Prepared { mut object, pending, released } = new;
             self.to_stored(entry, &mut object);
             if options.dry_run {
                 return Ok(self.unwritten(key, object, live.revision));
@@ -205,13 +237,11 @@ impl Objects {
                 true => Write::Delete { key: key.clone(), expected: Some(live.revision) },
                 false => Write::Update { key: key.clone(), object, expected: live.revision },
             };
-            match self.store.write(write).await {
-                Ok(written) => {
-                    request_uid.commit(&self.store, &written);
-                    return Ok(written);
-                }
-                Err(WriteError::Conflict(now)) => live = now,
-                Err(error) => return Err(write_failed(entry, name, error)),
+            match self.commit(write, pending).await {
+                Ok(written) => return Ok(written),
+                Err(Refused::Companion) => {}
+                Err(Refused::Write(WriteError::Conflict(now))) => live = now,
+                Err(Refused::Write(error)) => return Err(write_failed(entry, name, error)),
             }
         }
         Err(Status::stale(&entry.resource, name))
@@ -234,10 +264,16 @@ impl Objects {
             // A client may leave managedFields out; they are the server's to keep.
             carry_managed_fields(&mut new, old);
         }
+        // The server's own loops name the part and no subresource.
+        let subresource = match part {
+            Part::Status if options.subresource.is_empty() => "status",
+            _ => &options.subresource,
+        };
         let request = Request::new(Operation::Update, entry, actor)
             .of(&live.key.namespace, &live.key.name, &live.uid)
-            .subresource(&options.subresource)
+            .subresource(subresource)
             .dry_run(options.dry_run)
+            .noting(&options.notes)
             .changing(old);
         self.admission.mutate(&request, &mut new).await?;
         let now = Timestamp::now();
@@ -255,8 +291,7 @@ impl Objects {
         if options.ownership == Ownership::Track && !options.field_manager.is_empty() {
             apply::track(entry, Some(old), &mut new, &options.field_manager, &options.subresource, now);
         }
-        let request_uid = request.into_pending();
-        Ok(Some(Prepared { object: new, request_uid, released }))
+        Ok(Some(Prepared { object: new, pending: request.into_pending(), released }))
     }
 
     pub async fn delete(
@@ -275,6 +310,7 @@ impl Objects {
             let request = Request::new(Operation::Delete, entry, actor)
                 .of(namespace, name, &live.uid)
                 .dry_run(options.dry_run)
+                .noting(&options.notes)
                 .changing(&old);
             self.admission.validate(&request, &old).await?;
             let (write, removed) = match lifecycle::before_delete(entry, &old, delete, Timestamp::now())? {
@@ -374,8 +410,15 @@ impl Objects {
 /// An update ready to be written.
 struct Prepared {
     object: Value,
-    request_uid: crate::admission::Pending,
+    pending: Pending,
     released: bool,
+}
+
+/// Why nothing was written.
+enum Refused {
+    /// What was to be written beside the object had changed: admission must look again.
+    Companion,
+    Write(WriteError),
 }
 
 /// A store error as the client is told it.

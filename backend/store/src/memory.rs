@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use pilothouse_api::{Key, Revision};
 use serde_json::Value;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -162,5 +162,65 @@ impl Prepared {
             }
         };
         Ok(Decided { kind, object: Arc::new(object), body })
+    }
+}
+
+/// Writes that were asked for at once.
+pub struct Batch {
+    pub writes: Vec<Prepared>,
+    /// One that is refused takes the others along.
+    pub together: bool,
+}
+
+/// Decides writes in order, each seeing those before it.
+pub struct Decider<'a> {
+    cache: &'a Cache,
+    /// What became of the objects that were written to.
+    pub overlay: HashMap<Key, Option<Arc<Object>>>,
+    pub revision: Revision,
+}
+
+impl<'a> Decider<'a> {
+    pub fn new(cache: &'a Cache, revision: Revision) -> Self {
+        Self { cache, overlay: HashMap::new(), revision }
+    }
+
+    /// One outcome a write, or for writes that stay together and were refused just the refusal. `keep` gets what is to
+    /// be written.
+    pub fn decide(
+        &mut self,
+        batch: &Batch,
+        mut keep: impl FnMut(&Decided) -> Result<(), WriteError>,
+    ) -> Vec<Result<Decided, WriteError>> {
+        if !batch.together {
+            return batch.writes.iter().map(|write| self.decide_one(write, &mut keep)).collect();
+        }
+        let before = (self.overlay.clone(), self.revision);
+        let decided: Result<Vec<_>, _> =
+            batch.writes.iter().map(|write| self.decide_one(write, &mut keep)).collect();
+        match decided {
+            Ok(decided) => decided.into_iter().map(Ok).collect(),
+            Err(refusal) => {
+                (self.overlay, self.revision) = before;
+                vec![Err(refusal)]
+            }
+        }
+    }
+
+    fn decide_one(
+        &mut self,
+        write: &Prepared,
+        keep: &mut impl FnMut(&Decided) -> Result<(), WriteError>,
+    ) -> Result<Decided, WriteError> {
+        let current = match self.overlay.get(&write.key) {
+            Some(changed) => changed.as_ref(),
+            None => self.cache.get(&write.key),
+        };
+        let decided = write.decide(current, self.revision + 1)?;
+        keep(&decided)?;
+        self.revision += 1;
+        let exists = decided.kind != ChangeKind::Deleted;
+        self.overlay.insert(decided.object.key.clone(), exists.then(|| decided.object.clone()));
+        Ok(decided)
     }
 }

@@ -6,7 +6,7 @@ mod link;
 mod tables;
 mod writer;
 
-use crate::memory::{Memory, Prepared};
+use crate::memory::{Batch, Memory};
 use crate::retention::Clock;
 use crate::seal::Seal;
 use crate::{Object, OpenError, ReadError, WriteError};
@@ -46,7 +46,7 @@ type Committed = oneshot::Sender<Result<Revision, ReadError>>;
 
 /// Writes that are committed together, and who waits for them.
 struct Job {
-    writes: Vec<Prepared>,
+    batch: Batch,
     answer: oneshot::Sender<Vec<Outcome>>,
 }
 
@@ -84,14 +84,14 @@ impl Pipeline {
         Ok(Self { jobs, reads, connect: Arc::new(connect) })
     }
 
-    pub async fn write(&self, writes: Vec<Prepared>) -> Vec<Outcome> {
-        let count = writes.len();
+    pub async fn write(&self, batch: Batch) -> Vec<Outcome> {
+        let count = batch.writes.len();
         let gone = || {
             let why = || Err(WriteError::Unavailable("the store is shutting down".into()));
             (0..count).map(|_| why()).collect()
         };
         let (answer, outcomes) = oneshot::channel();
-        if self.jobs.send(Job { writes, answer }).await.is_err() {
+        if self.jobs.send(Job { batch, answer }).await.is_err() {
             return gone();
         }
         outcomes.await.unwrap_or_else(|_| gone())

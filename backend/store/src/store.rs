@@ -1,6 +1,6 @@
 //! The store as the rest of the server sees it, whatever lies behind.
 use crate::feed::Watch;
-use crate::memory::{Index, Listing, Logged, Memory, Prepared};
+use crate::memory::{Batch, Decider, Index, Listing, Logged, Memory, Prepared};
 use crate::postgres::{Pipeline, PostgresOptions};
 use crate::{Object, OpenError, ReadError, Write, WriteError};
 use parking_lot::Mutex;
@@ -48,28 +48,34 @@ impl Store {
     /// Commits several writes at once, in order, each seeing those before it. Each has its own outcome; those that are
     /// not refused get consecutive revisions, and all of them are committed or none is.
     pub async fn write_all(&self, writes: Vec<Write>) -> Vec<Result<Arc<Object>, WriteError>> {
-        let prepared = writes.into_iter().map(|write| Prepared::new(write, &self.memory.index)).collect();
+        self.write_batch(writes, false).await
+    }
+
+    /// As [`Store::write_all`], but a write that is refused takes the others along. The error names its object.
+    pub async fn write_together(&self, writes: Vec<Write>) -> Result<Vec<Arc<Object>>, WriteError> {
+        self.write_batch(writes, true).await.into_iter().collect()
+    }
+
+    async fn write_batch(&self, writes: Vec<Write>, together: bool) -> Vec<Result<Arc<Object>, WriteError>> {
+        let writes = writes.into_iter().map(|write| Prepared::new(write, &self.memory.index)).collect();
+        let batch = Batch { writes, together };
         match &self.log {
-            Log::Memory(order) => self.write_memory(order, prepared),
-            Log::Postgres(pipeline) => pipeline.write(prepared).await,
+            Log::Memory(order) => self.write_memory(order, batch),
+            Log::Postgres(pipeline) => pipeline.write(batch).await,
         }
     }
 
-    fn write_memory(&self, order: &Mutex<()>, writes: Vec<Prepared>) -> Vec<Result<Arc<Object>, WriteError>> {
+    fn write_memory(&self, order: &Mutex<()>, batch: Batch) -> Vec<Result<Arc<Object>, WriteError>> {
         let _order = order.lock();
-        let mut outcomes = Vec::with_capacity(writes.len());
-        for write in writes {
-            let (current, next) = {
-                let cache = self.memory.cache.read();
-                (cache.get(&write.key).cloned(), cache.revision + 1)
-            };
-            outcomes.push(write.decide(current.as_ref(), next).map(|decided| {
-                let entry = Logged::Change(decided.kind, decided.object.clone());
-                self.memory.apply(vec![entry], next);
-                decided.object
-            }));
-        }
-        outcomes
+        let (outcomes, last) = {
+            let cache = self.memory.cache.read();
+            let mut decider = Decider::new(&cache, cache.revision);
+            (decider.decide(&batch, |_| Ok(())), decider.revision)
+        };
+        let decided = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
+        let entries = decided.map(|decided| Logged::Change(decided.kind, decided.object.clone())).collect();
+        self.memory.apply(entries, last);
+        outcomes.into_iter().map(|outcome| outcome.map(|decided| decided.object)).collect()
     }
 
     /// Proves that memory holds every write acknowledged before this call, by this server or another; gives the

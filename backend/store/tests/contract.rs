@@ -157,6 +157,22 @@ contract! {
         assert_eq!(store.write_all(Vec::new()).await.len(), 0);
     }
 
+    async fn writes_that_stay_together_are_all_committed_or_none(store: Store) {
+        let [a, b] = ["a", "b"].map(|name| key(THINGS, name));
+        let made = within("the pair", store.write_together(vec![create(&a, 1), create(&b, 1)])).await.unwrap();
+        assert_eq!(made.iter().map(|o| o.revision).collect::<Vec<_>>(), [1, 2]);
+        let refused = within("the pair", store.write_together(vec![update(&a, 1, 2), create(&b, 2)])).await;
+        assert!(matches!(refused, Err(WriteError::AlreadyExists(key)) if key == b));
+        assert_eq!((value_of(&store.get(&a).unwrap()), store.revision()), (json!(1), 2));
+        // What a refused group would have written is not seen by those that come after it.
+        let (one, other) = tokio::join!(
+            store.write_together(vec![delete(&a), create(&b, 3)]),
+            store.write_together(vec![update(&a, 1, 4), update(&b, 2, 4)]),
+        );
+        assert!(one.is_err());
+        assert_eq!(other.unwrap().iter().map(|o| o.revision).collect::<Vec<_>>(), [3, 4]);
+    }
+
     async fn a_watch_of_a_namespace_is_told_of_that_one_alone_and_how_far_it_has_come(store: Store) {
         let mut watch = store.watch(Some(THINGS), Some("a"), 0).unwrap();
         let [inside, outside] = ["a", "b"].map(|namespace| Key::new(THINGS, namespace, "x"));

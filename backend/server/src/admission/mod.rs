@@ -3,12 +3,20 @@
 //! A rule is one file and one line. Rules that fill in run in the order of the list, before defaults and validation;
 //! rules that only judge run after validation. Both are futures, so that webhooks and quota can join.
 mod default_tolerations;
+mod limit_ranges;
 mod namespace_lifecycle;
 mod node_restriction;
+mod notes;
+mod pod_security;
 mod priority;
+mod resource_quotas;
 mod service_account;
 mod service_addresses;
+#[cfg(test)]
+mod tests;
 
+pub use notes::Notes;
+pub use priority::SYSTEM_CLASSES;
 pub use service_addresses::ServiceAddresses;
 
 use crate::objects::Actor;
@@ -16,7 +24,7 @@ use crate::state::{ClusterNetwork, SharedRegistry};
 use futures::future::{BoxFuture, FutureExt, ready};
 use parking_lot::Mutex;
 use pilothouse_api::{KindEntry, Status};
-use pilothouse_store::{Object, Store};
+use pilothouse_store::{Object, Store, Write};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -68,6 +76,7 @@ pub struct Request<'a> {
     pub subresource: &'a str,
     pub dry_run: bool,
     pub old: Option<&'a Value>,
+    notes: Notes,
     pending: Pending,
 }
 
@@ -76,15 +85,24 @@ pub trait Reservation: Send + Sync {
     fn keep(self: Box<Self>, store: &Store, written: &Object);
 }
 
-/// All reservations of one write; dropping them gives them back.
+/// What comes with one write: reservations, which dropping gives back, and writes that are committed with it or not at
+/// all.
 #[derive(Default)]
-pub struct Pending(Mutex<Vec<Box<dyn Reservation>>>);
+pub struct Pending {
+    reservations: Mutex<Vec<Box<dyn Reservation>>>,
+    writes: Mutex<Vec<Write>>,
+}
 
 impl Pending {
     pub fn commit(self, store: &Store, written: &Object) {
-        for reservation in self.0.into_inner() {
+        for reservation in self.reservations.into_inner() {
             reservation.keep(store, written);
         }
+    }
+
+    /// They come after the object's own write, so that no view holds them without it.
+    pub fn take_writes(&self) -> Vec<Write> {
+        std::mem::take(&mut self.writes.lock())
     }
 }
 
@@ -100,6 +118,7 @@ impl<'a> Request<'a> {
             subresource: "",
             dry_run: false,
             old: None,
+            notes: Notes::default(),
             pending: Pending::default(),
         }
     }
@@ -128,6 +147,22 @@ impl<'a> Request<'a> {
         self
     }
 
+    #[must_use]
+    pub fn noting(mut self, notes: &Notes) -> Self {
+        self.notes = notes.clone();
+        self
+    }
+
+    /// Tells the client.
+    pub fn warn(&self, warning: impl Into<String>) {
+        self.notes.warn(warning);
+    }
+
+    /// Tells the audit log.
+    pub fn audit(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.notes.annotate(key, value);
+    }
+
     /// Whether this creates an object of `resource`, and not something under it.
     pub fn creates(&self, resource: &str) -> bool {
         self.operation == Operation::Create
@@ -136,11 +171,12 @@ impl<'a> Request<'a> {
     }
 
     pub fn hold(&self, reservation: Box<dyn Reservation>) {
-        self.pending.0.lock().push(reservation);
+        self.pending.reservations.lock().push(reservation);
     }
 
-    pub fn committed(self, store: &Store, written: &Object) {
-        self.pending.commit(store, written);
+    /// Writes `write` together with the object.
+    pub fn write_too(&self, write: Write) {
+        self.pending.writes.lock().push(write);
     }
 
     pub fn into_pending(self) -> Pending {
@@ -158,11 +194,15 @@ impl Admission {
     pub fn new(context: &Context, network: &ClusterNetwork, addresses: Arc<ServiceAddresses>) -> Self {
         let rules: Vec<Box<dyn Rule>> = vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle::new(context.clone())),
+            Box::new(limit_ranges::LimitRanges::new(context.clone())),
             Box::new(service_account::ServiceAccount::new(context.clone())),
             Box::new(default_tolerations::DefaultTolerations),
             Box::new(node_restriction::NodeRestriction),
             Box::new(priority::Priority::new(context.clone())),
+            Box::new(pod_security::PodSecurity::new(context.clone())),
             Box::new(service_addresses::Allocate::new(addresses, network)),
+            // Last: what it counts must not be refused by anybody after it.
+            Box::new(resource_quotas::ResourceQuotas::new(context.clone())),
         ];
         Self { rules: Arc::new(rules) }
     }

@@ -1,10 +1,10 @@
 //! Priority: a pod's priority number comes from its PriorityClass, never from the client.
-use super::{Context, Outcome, Request, Rule, done};
+use super::{Context, Operation, Outcome, Request, Rule, done};
 use pilothouse_api::{Key, Status, meta};
 use serde_json::{Map, Value};
 
 const RESOURCE: &str = "priorityclasses.scheduling.k8s.io";
-/// The classes every cluster has, also while PriorityClass itself is not served.
+/// The classes every cluster has.
 pub const SYSTEM_CLASSES: &[(&str, i64)] =
     &[("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
@@ -52,6 +52,25 @@ impl Priority {
         Ok(())
     }
 
+    fn judge_class(&self, request: &Request<'_>, class: &Value) -> Result<(), Status> {
+        if request.operation == Operation::Delete {
+            let system = SYSTEM_CLASSES.iter().any(|(name, _)| *name == request.name);
+            let why = "this is a system priority class and cannot be deleted";
+            return if system { Err(Status::forbidden(RESOURCE, request.name, why)) } else { Ok(()) };
+        }
+        let name = meta::name(class);
+        match self.default_class().filter(|default| class["globalDefault"] == true && default.name != name) {
+            Some(default) => {
+                let why = format!(
+                    "PriorityClass {} is already marked as default. Only one default can exist",
+                    default.name
+                );
+                Err(Status::forbidden(RESOURCE, name, why))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn class(&self, name: &str) -> Option<Class> {
         if let Some(object) = self.context.store.get(&Key::new(RESOURCE, "", name)) {
             return Some(Class::of(&object.value()));
@@ -91,6 +110,13 @@ impl Rule for Priority {
         match object.get_mut("spec").and_then(Value::as_object_mut) {
             Some(spec) => done(self.set(request, spec)),
             None => done(Ok(())),
+        }
+    }
+
+    fn validate<'a>(&'a self, request: &'a Request<'_>, object: &'a Value) -> Outcome<'a> {
+        match &*request.entry.resource {
+            RESOURCE => done(self.judge_class(request, object)),
+            _ => done(Ok(())),
         }
     }
 }

@@ -1,4 +1,5 @@
 //! What every cluster has from its first moment: namespaces, the service of the API itself, the usual roles.
+use crate::admission::SYSTEM_CLASSES;
 use crate::objects::{Actor, Part, WriteOptions};
 use crate::state::AppState;
 use anyhow::Result;
@@ -15,6 +16,15 @@ pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> 
     let actor = Actor::system("bootstrap");
     for namespace in NAMESPACES {
         make(app, &actor, "namespaces", "", json!({"metadata": {"name": namespace}})).await?;
+    }
+    for (name, value) in SYSTEM_CLASSES {
+        let what = match *name {
+            "system-node-critical" => "must not be moved from their current node.",
+            _ => "must run in the cluster, but can be moved to another node if necessary.",
+        };
+        let description = format!("Used for system critical pods that {what}");
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        make(app, &actor, "priorityclasses.scheduling.k8s.io", "", class).await?;
     }
     let (a, b) = (app.network.service_cidr.0.octets()[0], app.network.service_cidr.0.octets()[1]);
     let service = json!({

@@ -1,6 +1,6 @@
 //! Answers: JSON, and failures as `Status`.
 use axum::body::Body;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use pilothouse_api::Status;
@@ -22,4 +22,13 @@ pub fn status(status: &Status) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
+}
+
+/// Warnings as `kubectl` prints them (RFC 7234, code 299).
+pub fn warn(response: &mut Response, warnings: &[String]) {
+    for warning in warnings {
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! One request about resources: who asks, what for, may they; then the verb's own file.
 use super::{read, reply, subresources, watch, write};
+use crate::admission::Notes;
 use crate::auth::{Attributes, Proof};
 use crate::objects::Actor;
 use crate::routes;
@@ -31,6 +32,8 @@ pub struct Call {
     /// Keys that may come more than once, such as `command`.
     pub query_list: Vec<(String, String)>,
     pub headers: HeaderMap,
+    /// What is to be said beside the answer.
+    pub notes: Notes,
 }
 
 impl Call {
@@ -89,13 +92,21 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
         field_selector: call.param("fieldSelector").unwrap_or_default().to_owned(),
     };
     call.app.auth.authorize(&call.actor, &wanted)?;
+    let notes = call.notes.clone();
+    let answer = answer(call, verb, &mut parts, body).await;
+    let mut response = answer.unwrap_or_else(|status| reply::status(&status));
+    reply::warn(&mut response, &notes.warnings());
+    Ok(response)
+}
+
+async fn answer(call: Call, verb: &str, parts: &mut Parts, body: Body) -> Result<Response, Status> {
     if !call.subresource.is_empty() {
-        return subresources::handle(call, &mut parts, body).await;
+        return subresources::handle(call, parts, body).await;
     }
     match verb {
         "get" => read::get(&call).await,
         "list" => read::list(&call).await,
-        "watch" => watch::watch(call, &mut parts).await,
+        "watch" => watch::watch(call, parts).await,
         "create" => write::create(&call, read_body(body).await?).await,
         "update" => write::update(&call, read_body(body).await?).await,
         "patch" => write::patch(&call, read_body(body).await?).await,
@@ -175,6 +186,7 @@ fn take_apart(app: AppState, actor: Actor, parts: &Parts) -> Result<Call, Status
         query: query_list.iter().cloned().collect(),
         query_list,
         headers: parts.headers.clone(),
+        notes: Notes::default(),
         app,
     })
 }

@@ -4,7 +4,7 @@ use super::reply;
 use super::resources::Call;
 use crate::auth::reviews;
 use crate::objects::{Ownership, Part, WriteOptions};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -36,59 +36,53 @@ pub fn options(call: &Call) -> Result<WriteOptions, Status> {
         field_manager: manager.chars().take(128).collect(),
         subresource: call.subresource.clone(),
         ownership: Ownership::Track,
+        notes: call.notes.clone(),
     })
 }
 
-/// A body that is to become an object of the call's kind; what `fieldValidation` has to say comes along as warnings.
-pub fn object(call: &Call, body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+/// A body that is to become an object of the call's kind; what `fieldValidation` has to say becomes warnings.
+pub fn object(call: &Call, body: &[u8]) -> Result<Value, Status> {
     let decoded = decode::decode(body, call.content_type())?;
     let mut value = decoded.value;
     if !value.is_object() {
         return Err(Status::bad_request("the body must be an object"));
     }
     decode::check_types(&call.entry, &value)?;
-    let warnings = field_warnings(call, &decoded.duplicate_fields, &value, |errors| {
+    check_fields(call, &decoded.duplicate_fields, &value, |errors| {
         decode::strict_status(&call.entry, errors)
     })?;
     decode::prune_nulls(&mut value);
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
     }
-    Ok((value, warnings))
+    Ok(value)
 }
 
-fn field_warnings(
+fn check_fields(
     call: &Call,
     duplicates: &[String],
     value: &Value,
     refuse: impl Fn(&[String]) -> Status,
-) -> Result<Vec<String>, Status> {
+) -> Result<(), Status> {
     let mode = call.param("fieldValidation").unwrap_or("Warn");
     if mode == "Ignore" {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let errors = decode::strict_errors(duplicates, &decode::unknown_fields(&call.entry, value));
     match mode {
         "Strict" if !errors.is_empty() => Err(refuse(&errors)),
-        "Strict" | "Warn" => Ok(errors),
+        "Strict" | "Warn" => {
+            errors.into_iter().for_each(|error| call.notes.warn(error));
+            Ok(())
+        }
         other => Err(Status::bad_request(format!(
             "invalid fieldValidation: {other:?}: must be one of Ignore, Warn, Strict"
         ))),
     }
 }
 
-fn with_warnings(mut response: Response, warnings: &[String]) -> Response {
-    for warning in warnings {
-        let text = format!("299 - {warning:?}");
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            response.headers_mut().append(header::WARNING, value);
-        }
-    }
-    response
-}
-
 pub async fn create(call: &Call, body: Bytes) -> Result<Response, Status> {
-    let (object, warnings) = object(call, &body)?;
+    let object = object(call, &body)?;
     if let Some(answer) = reviews::answer(call, &object)? {
         return Ok(reply::json(StatusCode::CREATED, &answer));
     }
@@ -97,11 +91,11 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response, Status> {
     }
     let made =
         call.app.objects.create(&call.actor, &call.entry, &call.namespace, object, &options(call)?).await?;
-    Ok(with_warnings(one(call, StatusCode::CREATED, &made), &warnings))
+    Ok(one(call, StatusCode::CREATED, &made))
 }
 
 pub async fn update(call: &Call, body: Bytes) -> Result<Response, Status> {
-    let (object, warnings) = object(call, &body)?;
+    let object = object(call, &body)?;
     let part = if call.subresource == "status" { Part::Status } else { Part::Spec };
     let change = |_: &Value| Ok(object.clone());
     let options = options(call)?;
@@ -110,7 +104,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response, Status> {
         .objects
         .update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change)
         .await?;
-    Ok(with_warnings(one(call, StatusCode::OK, &written), &warnings))
+    Ok(one(call, StatusCode::OK, &written))
 }
 
 pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
@@ -125,7 +119,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
         let mut new = patches::patch(kind, &call.entry, old, &decoded.value)?;
         decode::check_types(&call.entry, &new)?;
         let refuse = |errors: &[String]| decode::strict_patch_status(&decoded.value.to_string(), errors);
-        field_warnings(call, &decoded.duplicate_fields, &new, refuse)?;
+        check_fields(call, &decoded.duplicate_fields, &new, refuse)?;
         decode::prune_nulls(&mut new);
         Ok(new)
     };
@@ -145,7 +139,7 @@ async fn apply_patch(call: &Call, applied: &Value) -> Result<Response, Status> {
     })?;
     decode::check_types(&call.entry, applied)?;
     let refuse = |errors: &[String]| decode::strict_status(&call.entry, errors);
-    let warnings = field_warnings(call, &[], applied, refuse)?;
+    check_fields(call, &[], applied, refuse)?;
     let (force, now) = (call.flag("force"), Timestamp::now());
     let options = WriteOptions { ownership: Ownership::Done, ..options(call)? };
     let part = if call.subresource == "status" { Part::Status } else { Part::Spec };
@@ -159,12 +153,12 @@ async fn apply_patch(call: &Call, applied: &Value) -> Result<Response, Status> {
         matches!(&updated, Err(status) if status.reason == Reason::NotFound) && call.subresource.is_empty();
     if !absent {
         let updated = updated?;
-        return Ok(with_warnings(one(call, StatusCode::OK, &updated), &warnings));
+        return Ok(one(call, StatusCode::OK, &updated));
     }
     let mut object = apply::apply(&call.entry, None, applied, manager, force, now)?;
     object["metadata"]["name"] = call.name.as_str().into();
     let made = objects.create(&call.actor, &call.entry, &call.namespace, object, &options).await?;
-    Ok(with_warnings(one(call, StatusCode::CREATED, &made), &warnings))
+    Ok(one(call, StatusCode::CREATED, &made))
 }
 
 fn delete_options(call: &Call, body: &[u8]) -> Result<(DeleteOptions, WriteOptions), Status> {

@@ -2,13 +2,12 @@
 use super::link::Link;
 use super::tables::{self, LogRow, Row, State};
 use super::{Job, Outcome, TIMEOUT};
-use crate::memory::{Decided, Logged, Memory, Prepared};
+use crate::memory::{Batch, Decided, Decider, Logged, Memory, Prepared};
 use crate::retention::{self, Clock, Marks};
 use crate::seal::{self, Seal};
 use crate::{ChangeKind, Object, OpenError, Write, WriteError, body};
 use pilothouse_api::{Key, Revision};
 use sqlx::{Connection, PgConnection};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -161,14 +160,12 @@ impl Writer {
     }
 
     async fn commit_group(&mut self, group: &mut Vec<Job>) {
-        let (writes, waiting): (Vec<_>, Vec<_>) = group.drain(..).map(|job| (job.writes, job.answer)).unzip();
-        let counts: Vec<usize> = writes.iter().map(Vec::len).collect();
-        let writes: Vec<Prepared> = writes.into_iter().flatten().collect();
-        let failure = match tokio::time::timeout(TIMEOUT, self.commit(&writes)).await {
+        let (batches, waiting): (Vec<Batch>, Vec<_>) =
+            group.drain(..).map(|job| (job.batch, job.answer)).unzip();
+        let failure = match tokio::time::timeout(TIMEOUT, self.commit(&batches)).await {
             Ok(Ok(outcomes)) => {
-                let mut outcomes = outcomes.into_iter();
-                for (answer, count) in waiting.into_iter().zip(counts) {
-                    let _ = answer.send(outcomes.by_ref().take(count).collect()); // the caller may have gone
+                for (answer, outcomes) in waiting.into_iter().zip(outcomes) {
+                    let _ = answer.send(outcomes); // the caller may have gone
                 }
                 return;
             }
@@ -176,16 +173,18 @@ impl Writer {
             Err(_) => "no answer in time".to_owned(),
         };
         tracing::warn!(error = %failure, "a group of writes failed");
-        for (answer, count) in waiting.into_iter().zip(counts) {
-            let _ = answer.send((0..count).map(|_| Err(WriteError::Unavailable(failure.clone()))).collect());
+        for (answer, batch) in waiting.into_iter().zip(batches) {
+            let why = |_| Err(WriteError::Unavailable(failure.clone()));
+            let _ = answer.send(batch.writes.iter().map(why).collect());
         }
     }
 
-    async fn commit(&mut self, writes: &[Prepared]) -> Result<Vec<Outcome>, OpenError> {
+    /// The outcomes of each batch.
+    async fn commit(&mut self, batches: &[Batch]) -> Result<Vec<Vec<Outcome>>, OpenError> {
         let mut connection = self.link.take().await?;
-        let outcomes = match self.commit_at_once(&mut connection, writes).await? {
+        let outcomes = match self.commit_at_once(&mut connection, batches).await? {
             Some(outcomes) => outcomes,
-            None => self.commit_under_lock(&mut connection, writes).await?,
+            None => self.commit_under_lock(&mut connection, batches).await?,
         };
         self.link.put_back(connection);
         Ok(outcomes)
@@ -196,15 +195,15 @@ impl Writer {
     async fn commit_at_once(
         &mut self,
         connection: &mut PgConnection,
-        writes: &[Prepared],
-    ) -> Result<Option<Vec<Outcome>>, OpenError> {
+        batches: &[Batch],
+    ) -> Result<Option<Vec<Vec<Outcome>>>, OpenError> {
         let reached = self.memory.reached();
-        let last = reached + writes.len() as Revision;
-        let sealed = writes.iter().any(|write| seal::is_sealed(&write.key.resource));
+        let last = reached + count(batches);
+        let sealed = has_sealed(batches);
         if sealed || last.cast_signed() >= self.partitions_end {
             return Ok(None);
         }
-        let (decided, rows) = self.decide(writes, reached);
+        let (decided, rows) = self.decide(batches, reached);
         // A refusal is as good as the state it was decided on.
         let counted = match rows.is_empty() {
             true => tables::revision(connection).await? == reached,
@@ -216,23 +215,23 @@ impl Writer {
     async fn commit_under_lock(
         &mut self,
         connection: &mut PgConnection,
-        writes: &[Prepared],
-    ) -> Result<Vec<Outcome>, OpenError> {
+        batches: &[Batch],
+    ) -> Result<Vec<Vec<Outcome>>, OpenError> {
         let mut transaction = connection.begin().await?;
         let locked = tables::lock_revision(&mut transaction).await?;
         // Nothing more can be committed until we are done: after this, memory is the database's state.
         if locked != self.memory.reached() && !self.catch_up(&mut transaction, locked).await? {
             self.load(&mut transaction).await?;
         }
-        if writes.iter().any(|write| seal::is_sealed(&write.key.resource)) {
+        if has_sealed(batches) {
             // Another server may have begun a new key and retired ours.
             self.seal.refresh(&mut transaction).await?;
         }
-        let last = locked + writes.len() as Revision;
+        let last = locked + count(batches);
         if last.cast_signed() >= self.partitions_end {
             self.partitions_end = tables::add_partitions(&mut transaction, last).await?;
         }
-        let (decided, rows) = self.decide(writes, locked);
+        let (decided, rows) = self.decide(batches, locked);
         if !rows.is_empty() {
             tables::write(&mut transaction, &rows, locked).await?;
         }
@@ -241,44 +240,45 @@ impl Writer {
     }
 
     /// Takes what was committed into memory.
-    fn publish(&self, decided: Vec<Result<Decided, WriteError>>) -> Vec<Outcome> {
-        let written = decided.iter().filter_map(|outcome| outcome.as_ref().ok());
+    fn publish(&self, decided: Vec<Vec<Result<Decided, WriteError>>>) -> Vec<Vec<Outcome>> {
+        let written = decided.iter().flatten().filter_map(|outcome| outcome.as_ref().ok());
         let entries: Vec<Logged> =
             written.map(|decided| Logged::Change(decided.kind, decided.object.clone())).collect();
         let last = self.memory.reached() + entries.len() as Revision;
         if !entries.is_empty() {
             self.memory.apply(entries, last);
         }
-        decided.into_iter().map(|outcome| outcome.map(|decided| decided.object)).collect()
+        let told = |outcome: Result<Decided, WriteError>| outcome.map(|decided| decided.object);
+        decided.into_iter().map(|batch| batch.into_iter().map(told).collect()).collect()
     }
 
     /// Decides every write of a group in order, each seeing those before it.
     fn decide(
         &self,
-        writes: &[Prepared],
-        mut revision: Revision,
-    ) -> (Vec<Result<Decided, WriteError>>, Vec<Row>) {
-        let mut overlay: HashMap<Key, Option<Arc<Object>>> = HashMap::new();
-        let mut rows = Vec::with_capacity(writes.len());
+        batches: &[Batch],
+        revision: Revision,
+    ) -> (Vec<Vec<Result<Decided, WriteError>>>, Vec<Row>) {
+        let mut rows = Vec::with_capacity(batches.len());
         let cache = self.memory.cache.read();
-        let mut decide = |write: &Prepared| {
-            let current = match overlay.get(&write.key) {
-                Some(changed) => changed.as_ref(),
-                None => cache.get(&write.key),
-            };
-            let decided = write.decide(current, revision + 1)?;
-            let key = decided.object.key.clone();
-            let Some((body, data_key)) = self.seal.seal(&key, &decided.body) else {
-                return Err(WriteError::Unavailable(format!("{key} cannot be sealed")));
-            };
-            revision += 1;
-            let exists = decided.kind != ChangeKind::Deleted;
-            overlay.insert(key.clone(), exists.then(|| decided.object.clone()));
-            let (revision, kind) = (revision.cast_signed(), decided.kind);
-            rows.push(Row { revision, kind, key, body, data_key, state: None });
-            Ok(decided)
-        };
-        let outcomes = writes.iter().map(&mut decide).collect();
+        let mut decider = Decider::new(&cache, revision);
+        let mut all = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let before = rows.len();
+            let outcomes = decider.decide(batch, |decided| {
+                let key = decided.object.key.clone();
+                let Some((body, data_key)) = self.seal.seal(&key, &decided.body) else {
+                    return Err(WriteError::Unavailable(format!("{key} cannot be sealed")));
+                };
+                let (revision, kind) = (decided.object.revision.cast_signed(), decided.kind);
+                rows.push(Row { revision, kind, key, body, data_key, state: None });
+                Ok(())
+            });
+            if batch.together && outcomes.iter().any(Result::is_err) {
+                rows.truncate(before);
+            }
+            all.push(outcomes);
+        }
+        let mut overlay = decider.overlay;
         // An object's last row tells what becomes of it.
         for row in rows.iter_mut().rev() {
             if let Some(after) = overlay.remove(&row.key) {
@@ -290,7 +290,7 @@ impl Writer {
                 };
             }
         }
-        (outcomes, rows)
+        (all, rows)
     }
 
     /// Once a minute: marks the time, and forgets what is too old.
@@ -332,14 +332,23 @@ impl Writer {
             .collect();
         let mut expired = expired.into_iter().peekable();
         while expired.peek().is_some() {
-            let group: Vec<Prepared> = expired.by_ref().take(GROUP).collect();
-            match tokio::time::timeout(TIMEOUT, self.commit(&group)).await {
+            let group = Batch { writes: expired.by_ref().take(GROUP).collect(), together: false };
+            match tokio::time::timeout(TIMEOUT, self.commit(&[group])).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return tracing::warn!(%error, "old events cannot be deleted"),
                 Err(_) => return tracing::warn!("the database does not answer"),
             }
         }
     }
+}
+
+fn count(batches: &[Batch]) -> Revision {
+    batches.iter().map(|batch| batch.writes.len() as Revision).sum()
+}
+
+fn has_sealed(batches: &[Batch]) -> bool {
+    let mut writes = batches.iter().flat_map(|batch| &batch.writes);
+    writes.any(|write| seal::is_sealed(&write.key.resource))
 }
 
 /// Resource and namespace of the objects that are loaded, each kept once.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub async fn handle(call: &Call, method: &Method, body: Bytes) -> Result<Response, Status> {
     let wanted = match *method {
-        Method::PUT => Wanted::Whole(write::object(call, &body)?.0),
+        Method::PUT => Wanted::Whole(write::object(call, &body)?),
         _ => {
             let kind = call.content_type().and_then(PatchType::from_content_type);
             let kind = kind.filter(|kind| *kind != PatchType::Apply).ok_or_else(PatchType::unsupported)?;

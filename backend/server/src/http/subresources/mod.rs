@@ -136,7 +136,7 @@ pub async fn bind(call: &Call, pod: &str, binding: &Value) -> Result<Response, S
 
 /// A deletion that may be refused by a budget. Budgets come with their controller; until then none stands in the way.
 async fn finalize(call: &Call, body: Body) -> Result<Response, Status> {
-    let (wanted, _) = write::object(call, &read_body(body).await?)?;
+    let wanted = write::object(call, &read_body(body).await?)?;
     let change = |old: &Value| {
         let mut new = old.clone();
         new["spec"]["finalizers"] = wanted["spec"]["finalizers"].clone();

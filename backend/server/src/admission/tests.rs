@@ -1,0 +1,198 @@
+//! Admission rules as clients meet them.
+use crate::testing::Api;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "a", "image": "b"}]}})
+}
+
+fn quota(name: &str, hard: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"hard": hard}})
+}
+
+#[tokio::test]
+async fn a_quota_is_charged_with_the_pod_and_refuses_the_one_too_many() {
+    let api = Api::start().await;
+    api.make(QUOTAS, quota("q", json!({"pods": "2", "requests.cpu": "1"}))).await;
+    let mut busy = pod("a");
+    let missing = api.call("POST", PODS, busy.clone()).await;
+    assert_eq!(
+        missing.message(),
+        r#"pods "a" is forbidden: failed quota: q: must specify requests.cpu for: a"#
+    );
+    busy["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "600m"}});
+    api.make(PODS, busy.clone()).await;
+    busy["metadata"]["name"] = "b".into();
+    let refused = api.call("POST", PODS, busy.clone()).await;
+    assert_eq!(refused.code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        refused.message(),
+        r#"pods "b" is forbidden: exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=600m, limited: requests.cpu=1"#
+    );
+    busy["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "400m"}});
+    let tried = api.call("POST", &format!("{PODS}?dryRun=All"), busy.clone()).await;
+    assert_eq!(tried.code, StatusCode::CREATED);
+    api.make(PODS, busy).await;
+    let status = api.call("GET", &format!("{QUOTAS}/q"), Value::Null).await.body["status"].clone();
+    assert_eq!(
+        status,
+        json!({"hard": {"pods": "2", "requests.cpu": "1"}, "used": {"pods": "2", "requests.cpu": "1"}})
+    );
+}
+
+#[tokio::test]
+async fn many_writers_at_once_never_overrun_a_quota() {
+    let api = Api::start().await;
+    api.make(QUOTAS, quota("q", json!({"pods": "7"}))).await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    api.make(QUOTAS, quota("maps", json!({"count/configmaps": "3"}))).await;
+    let pods =
+        futures::future::join_all((0..30).map(|i| api.call("POST", PODS, pod(&format!("p{i}"))))).await;
+    assert_eq!(pods.iter().filter(|answer| answer.code == StatusCode::CREATED).count(), 7);
+    let refused = pods.iter().find(|answer| answer.code != StatusCode::CREATED).unwrap();
+    assert!(
+        refused.message().ends_with("exceeded quota: q, requested: pods=1, used: pods=7, limited: pods=7"),
+        "{}",
+        refused.message()
+    );
+    let map = |i: usize| json!({"metadata": {"name": format!("m{i}")}});
+    let maps = futures::future::join_all((0..9).map(|i| api.call("POST", path, map(i)))).await;
+    assert_eq!(maps.iter().filter(|answer| answer.code == StatusCode::CREATED).count(), 3);
+}
+
+#[tokio::test]
+async fn two_servers_on_one_store_share_a_quota() {
+    let api = Api::start().await;
+    api.make(QUOTAS, quota("q", json!({"pods": "5"}))).await;
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let store = crate::ClusterStore { store: api.state.store.clone(), registry: api.state.registry.clone() };
+    let (other, _followers) =
+        crate::build(store, pem.as_bytes(), crate::ClusterNetwork::default(), "").unwrap();
+    let entry = api.state.registry.by_resource("pods").unwrap();
+    let actor = crate::objects::Actor::system("test");
+    let options = crate::objects::WriteOptions::default();
+    let writes = (0..20).map(|i| {
+        let objects = if i % 2 == 0 { &api.state.objects } else { &other.objects };
+        objects.create(&actor, &entry, "default", pod(&format!("p{i}")), &options)
+    });
+    let outcomes = futures::future::join_all(writes).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 5);
+}
+
+#[tokio::test]
+async fn services_and_claims_count_by_what_they_take() {
+    let api = Api::start().await;
+    let hard = json!({"services.nodeports": "1", "requests.storage": "3Gi", "gold.storageclass.storage.k8s.io/persistentvolumeclaims": "1"});
+    api.make(QUOTAS, quota("q", hard)).await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    api.make(services, service("a")).await;
+    let refused = api.call("POST", services, service("b")).await;
+    assert!(
+        refused.message().contains("exceeded quota: q, requested: services.nodeports=1"),
+        "{}",
+        refused.message()
+    );
+    let plain = json!({"metadata": {"name": "c"}, "spec": {"ports": [{"port": 80}]}});
+    api.make(services, plain).await;
+    let changed = api.call("PATCH", &format!("{services}/c"), json!({"spec": {"type": "NodePort"}})).await;
+    assert!(changed.message().contains("exceeded quota"), "{}", changed.message());
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = |name: &str, class: &str| {
+        let resources = json!({"requests": {"storage": "2Gi"}});
+        json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": resources}})
+    };
+    api.make(claims, claim("a", "gold")).await;
+    let refused = api.call("POST", claims, claim("b", "gold")).await;
+    assert_eq!(
+        refused.message(),
+        "persistentvolumeclaims \"b\" is forbidden: exceeded quota: q, requested: \
+         gold.storageclass.storage.k8s.io/persistentvolumeclaims=1,requests.storage=2Gi, used: \
+         gold.storageclass.storage.k8s.io/persistentvolumeclaims=1,requests.storage=2Gi, limited: \
+         gold.storageclass.storage.k8s.io/persistentvolumeclaims=1,requests.storage=3Gi"
+    );
+}
+
+#[tokio::test]
+async fn a_limit_range_fills_in_and_holds_its_bounds() {
+    let api = Api::start().await;
+    let limit = json!({"type": "Container", "default": {"memory": "512Mi"}, "defaultRequest": {"cpu": "100m"}, "max": {"memory": "1Gi"}});
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": [limit]}});
+    api.make("/api/v1/namespaces/default/limitranges", range).await;
+    let made = api.make(PODS, pod("a")).await;
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"limits": {"memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "512Mi"}})
+    );
+    let mut greedy = pod("b");
+    greedy["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "2Gi"}});
+    let refused = api.call("POST", PODS, greedy).await;
+    assert_eq!(
+        refused.message(),
+        r#"pods "b" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi"#
+    );
+}
+
+#[tokio::test]
+async fn a_namespaces_labels_say_what_its_pods_may_do() {
+    let api = Api::start().await;
+    let labels = |enforce: &str, warn: &str| json!({"pod-security.kubernetes.io/enforce": enforce, "pod-security.kubernetes.io/warn": warn});
+    let namespace = json!({"metadata": {"name": "safe", "labels": labels("baseline", "restricted")}});
+    api.make("/api/v1/namespaces", namespace).await;
+    let pods = "/api/v1/namespaces/safe/pods";
+    let mut open = pod("open");
+    open["spec"]["hostNetwork"] = true.into();
+    let refused = api.call("POST", pods, open).await;
+    assert_eq!(
+        refused.message(),
+        r#"pods "open" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)"#
+    );
+    let made = api.call("POST", pods, pod("plain")).await;
+    assert_eq!(made.code, StatusCode::CREATED);
+    assert_eq!(made.warnings().len(), 1);
+    assert!(
+        made.warnings()[0].starts_with(r#""would violate PodSecurity \"restricted:latest\": allowPriv"#),
+        "{:?}",
+        made.warnings()
+    );
+    let template = json!({"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "a", "image": "b"}], "hostPID": true}});
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": template}});
+    let made = api.call("POST", "/apis/apps/v1/namespaces/safe/deployments", deployment).await;
+    assert_eq!((made.code, made.warnings().len()), (StatusCode::CREATED, 1), "templates are only warned of");
+    let stricter = json!({"metadata": {"labels": labels("restricted", "restricted")}});
+    let told = api.call("PATCH", "/api/v1/namespaces/safe", stricter).await;
+    assert_eq!(
+        told.warnings(),
+        [
+            r#""existing pods in namespace \"safe\" violate the new PodSecurity enforce level \"restricted:latest\"""#,
+            r#""plain: allowPrivilegeEscalation != false, unrestricted capabilities, runAsNonRoot != true, seccompProfile""#,
+        ]
+    );
+    let wrong = json!({"metadata": {"labels": labels("strict", "restricted")}});
+    assert_eq!(
+        api.call("PATCH", "/api/v1/namespaces/safe", wrong).await.code,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+}
+
+#[tokio::test]
+async fn there_is_one_default_priority_and_the_systems_classes_stay() {
+    let api = Api::start().await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let class = |name: &str| json!({"metadata": {"name": name}, "value": 7, "globalDefault": true});
+    api.make(classes, class("a")).await;
+    let refused = api.call("POST", classes, class("b")).await;
+    assert_eq!(
+        refused.message(),
+        "priorityclasses.scheduling.k8s.io \"b\" is forbidden: PriorityClass a is already marked as default. Only one \
+         default can exist"
+    );
+    assert_eq!(api.make(PODS, pod("p")).await["spec"]["priority"], 7);
+    let system = format!("{classes}/system-node-critical");
+    assert_eq!(api.call("GET", &system, Value::Null).await.body["value"], 2_000_001_000);
+    assert_eq!(api.call("DELETE", &system, Value::Null).await.code, StatusCode::FORBIDDEN);
+}

@@ -1,0 +1,88 @@
+//! A whole server in memory for tests, asked over HTTP as its clients ask.
+use crate::auth::Claims;
+use crate::{AppState, ClusterNetwork, ClusterStore, build, routes};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+use tower::ServiceExt;
+
+pub struct Api {
+    pub state: AppState,
+    router: Router,
+}
+
+pub struct Answer {
+    pub code: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        let all = self.headers.get_all("warning").iter();
+        all.map(|value| value.to_str().unwrap().trim_start_matches("299 - ").to_owned()).collect()
+    }
+}
+
+impl Api {
+    /// With everything a cluster has from its first moment.
+    pub async fn start() -> Self {
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let (state, followers) =
+            build(ClusterStore::memory(), pem.as_bytes(), ClusterNetwork::default(), "").unwrap();
+        followers.into_iter().for_each(|follower| drop(tokio::spawn(follower)));
+        crate::auth::bootstrap::run(&state, None).await.unwrap();
+        let router = routes::router(state.clone(), Default::default());
+        Self { state, router }
+    }
+
+    /// As an administrator.
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.call_as(("admin", &["system:masters"]), method, path, body).await
+    }
+
+    pub async fn call_as(&self, who: (&str, &[&str]), method: &str, path: &str, body: Value) -> Answer {
+        let token = self.state.auth.issue(&Claims::new(who.0, who.1, 60)).unwrap();
+        self.send(Some(&token), method, path, body).await
+    }
+
+    pub async fn send(&self, token: Option<&str>, method: &str, path: &str, body: Value) -> Answer {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let mut request = Request::builder().method(method).uri(path).header("content-type", kind);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
+        Answer { code: parts.status, headers: parts.headers, body }
+    }
+
+    /// Creates an object that must be accepted.
+    pub async fn make(&self, path: &str, object: Value) -> Value {
+        let answer = self.call("POST", path, object).await;
+        assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
+        answer.body
+    }
+}
+
+/// Waits, with a bound, for something that comes about by itself.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not come"));
+}
