@@ -240,18 +240,13 @@ fn tell(agent: &Agent, worker: &Worker, pod: &Value, observed: &ObservedPod, mem
 
 /// The containers that wait for a reason they did not wait for before.
 fn newly_waiting<'a>(old: &Value, new: &'a Value, reason: &str) -> Vec<&'a str> {
-    let waiting = |status: &'a Value| -> HashSet<&'a str> {
+    fn waiting<'a>(status: &'a Value, reason: &str) -> HashSet<&'a str> {
         let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
         let all = lists.into_iter().flat_map(|list| status[list].as_array().into_iter().flatten());
         all.filter(|c| c["state"]["waiting"]["reason"] == reason).filter_map(|c| c["name"].as_str()).collect()
-    };
-    let old = old.clone();
-    let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
-    let was = |name: &str| {
-        let mut all = lists.into_iter().flat_map(|list| old[list].as_array().into_iter().flatten());
-        all.any(|c| c["name"] == name && c["state"]["waiting"]["reason"] == reason)
-    };
-    waiting(new).into_iter().filter(|name| !was(name)).collect()
+    }
+    let before = waiting(old, reason);
+    waiting(new, reason).into_iter().filter(|name| !before.contains(name)).collect()
 }
 
 /// Mounted files follow the API's objects, tokens are renewed, and a volume that grew too large ends the pod.
@@ -360,4 +355,38 @@ fn fail(agent: &Agent, worker: &Worker, pod: &Value, container: &str, failure: c
         container.to_owned(),
         Failure { reason: failure.reason.into(), message: failure.message, tries, failed_at, again_at },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_echo_of_its_own_status_is_no_news_to_a_worker() {
+        let pod = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1"},
+            "spec": {"readinessGates": [{"conditionType": "lb"}]}, "status": {"phase": "Running"}});
+        let worker = Worker::new("u", Some(Arc::new(pod.clone())));
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut new = pod.clone();
+            change(&mut new);
+            worker.knows(&new)
+        };
+        assert!(with(&|p| p["metadata"]["resourceVersion"] = "2".into()));
+        assert!(with(&|p| p["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}])));
+        assert!(!with(&|p| p["status"]["conditions"] = json!([{"type": "lb", "status": "True"}])));
+        assert!(!with(&|p| p["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into()));
+        assert!(!with(&|p| p["spec"]["ephemeralContainers"] = json!([{"name": "debug"}])));
+    }
+
+    #[test]
+    fn a_wait_is_an_event_when_it_begins() {
+        let status = |reason: &str| json!({"containerStatuses": [{"name": "a", "state": {"waiting": {"reason": reason}}}]});
+        let begun =
+            |old: &str, new: &str| newly_waiting(&status(old), &status(new), "CrashLoopBackOff").len();
+        assert_eq!(
+            (begun("Error", "CrashLoopBackOff"), begun("CrashLoopBackOff", "CrashLoopBackOff")),
+            (1, 0)
+        );
+    }
 }

@@ -91,3 +91,25 @@ fn bytes_in(dir: &Path) -> u64 {
         })
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_volume_that_outgrows_its_limit_ends_its_pod() {
+        let dir = std::env::temp_dir().join(format!("pilothouse-sizes-{}", std::process::id()));
+        let volume = super::super::dir_of(&dir, "data").join("sub");
+        fs::create_dir_all(&volume).unwrap();
+        fs::write(volume.join("file"), vec![1; 100_000]).unwrap();
+        let pod = |limit: &str| json!({"spec": {"volumes": [{"name": "data", "emptyDir": {"sizeLimit": limit}}, {"name": "other", "emptyDir": {}}]}});
+        assert_eq!(Sizes::default().exceeded(&pod("1Mi"), &dir).await, None);
+        let verdict = Sizes::default().exceeded(&pod("10Ki"), &dir).await.unwrap();
+        let message = "Usage of EmptyDir volume \"data\" exceeds the limit \"10Ki\". ";
+        assert_eq!((verdict.reason.as_str(), verdict.message.as_str()), ("Evicted", message));
+        let mut counted = Sizes { counted_at: Some(Instant::now()) };
+        assert_eq!(counted.exceeded(&pod("10Ki"), &dir).await, None, "not counted again so soon");
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
