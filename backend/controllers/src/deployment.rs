@@ -158,12 +158,14 @@ impl<'a> Rollout<'a> {
 
     fn run(mut self, plan: &mut Plan) {
         let paused = self.spec()["paused"] == true;
-        if !paused && self.new.is_none() {
+        // A new size comes before a new template: both in one plan would add up to more than is allowed.
+        let scales = paused || self.is_scaling_event();
+        if !scales && self.new.is_none() {
             self.create_new_set(plan);
         }
         self.follow_revision();
         match () {
-            () if paused || self.is_scaling_event() => self.scale(),
+            () if scales => self.scale(),
             () if self.created.is_some() => {}
             () if self.recreates() => self.recreate(),
             () => self.roll(),

@@ -232,3 +232,17 @@ fn a_deployment_tells_that_its_pods_may_not_be_made() {
     assert_eq!(reason(&world, &key, "ReplicaFailure"), "");
     assert_eq!(reason(&world, &key, "Available"), "True MinimumReplicasAvailable");
 }
+
+#[test]
+fn a_new_size_and_a_new_template_at_once_stay_within_the_bounds() {
+    let mut world = World::new();
+    let key = web(&mut world, 2);
+    world.edit(&key, |d| d["spec"]["replicas"] = 6.into());
+    set_image(&mut world, &key, "web:2");
+    world.settle_checked(&mut |world, action| {
+        let total: i64 = world.all(REPLICA_SETS).iter().map(|(_, set)| replicas(set)).sum();
+        assert!(total <= 8, "{total} by {action:?}");
+    });
+    world.converge();
+    assert_eq!(sets(&world), ["web:1 #1 0", "web:2 #2 6"]);
+}
