@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod eventually;
 pub mod kubectl;
 pub mod namespace;
+pub mod simulation;
 
 pub use browser::Browser;
 pub use cluster::Cluster;
