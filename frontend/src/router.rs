@@ -112,6 +112,21 @@ fn list_of(path: &str) -> String {
     format!("/{}", segments[..segments.len().min(kept)].join("/"))
 }
 
+/// The namespace of the object that a path is about.
+fn namespace_of(path: &str) -> Option<String> {
+    let segments: Vec<_> = path.trim_matches('/').split('/').collect();
+    let namespace = match segments.as_slice() {
+        [_, namespace, _] => namespace,
+        ["more", _, _, _, namespace, _] => namespace,
+        _ => return None,
+    };
+    (*namespace != "_").then(|| unescape(namespace))
+}
+
+fn is_in(path: &str, namespace: &str) -> bool {
+    namespace_of(path).is_none_or(|own| own == namespace)
+}
+
 enum Entry {
     New,
     /// The back button skips it.
@@ -140,9 +155,13 @@ fn read() {
     let tab = location.hash().unwrap_or_default().trim_start_matches('#').to_owned();
     let query = location.search().unwrap_or_default();
     match namespace_in(&query) {
-        Some(namespace) => here.namespace.maybe_update(|old| replace(old, namespace)),
-        None => {
-            let namespace = remembered("namespace").unwrap_or_else(|| "default".into());
+        // All of them include the one of the object looked at; another one would mislead.
+        Some(namespace) if namespace.is_empty() || is_in(&path, &namespace) => {
+            here.namespace.maybe_update(|old| replace(old, namespace));
+        }
+        other => {
+            let chosen = other.or_else(|| remembered("namespace")).unwrap_or_else(|| "default".into());
+            let namespace = namespace_of(&path).unwrap_or(chosen);
             push(&format!("{BASE}{path}"), &namespace, &tab, Entry::Same);
             here.namespace.maybe_update(|old| replace(old, namespace));
         }
@@ -183,6 +202,16 @@ mod tests {
         assert_eq!(list_of("/pods/a/b"), "/pods");
         assert_eq!(list_of("/more/core/v1/leases/a/b"), "/more/core/v1/leases");
         assert_eq!(list_of("/"), "/");
+    }
+
+    #[test]
+    fn an_objects_address_tells_its_namespace() {
+        assert_eq!(namespace_of("/pods/a/b"), Some("a".into()));
+        assert_eq!(namespace_of("/more/core/v1/leases/a/b"), Some("a".into()));
+        for nowhere in ["/", "/pods", "/nodes/_/n", "/more/core/v1/leases", "/secrets/new"] {
+            assert_eq!(namespace_of(nowhere), None, "{nowhere}");
+        }
+        assert!(is_in("/pods", "x") && is_in("/pods/a/b", "a") && !is_in("/pods/a/b", "x"));
     }
 
     #[test]

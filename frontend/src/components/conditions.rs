@@ -26,7 +26,7 @@ pub fn conditions(object: &Value) -> AnyView {
         }
     };
     let table = view! {
-        <table class="small">
+        <table class="small stacks">
             <thead><tr><th scope="col">"Condition"</th><th scope="col">"Holds"</th><th scope="col">"Why"</th><th scope="col" class="r2">"Since"</th></tr></thead>
             <tbody>{conditions.iter().map(row).collect_view()}</tbody>
         </table>

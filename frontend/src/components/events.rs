@@ -1,7 +1,7 @@
 //! Events, newest first.
 use super::cells::{age, status};
 use super::state;
-use crate::api::resource::EVENTS;
+use crate::api::resource::{EVENTS, WITH_PAGES};
 use crate::api::watch::Query;
 use crate::live::{Live, State, watch};
 use crate::view_model::status::{Status, Tone};
@@ -38,9 +38,9 @@ pub fn table(live: Live, nothing: &'static str, wanted: fn(&Value) -> bool) -> A
             State::Failed(error) => state::failed(&EVENTS, &error),
             _ if rows.with(Vec::is_empty) => view! { <p class="quiet">{nothing}</p> }.into_any(),
             _ => view! {
-                <table class="small events">
+                <table class="small stacks events">
                     <thead><tr>
-                        <th scope="col">"Kind"</th><th scope="col">"Object"</th><th scope="col">"What happened"</th>
+                        <th scope="col">"Type"</th><th scope="col">"Object"</th><th scope="col">"What happened"</th>
                         <th scope="col" class="r2">"Times"</th><th scope="col">"Last"</th>
                     </tr></thead>
                     <tbody>{rows.get().iter().map(|item| row(&item.object)).collect_view()}</tbody>
@@ -49,6 +49,18 @@ pub fn table(live: Live, nothing: &'static str, wanted: fn(&Value) -> bool) -> A
         }}
     }
     .into_any()
+}
+
+/// Leads to the object where its kind has a page.
+fn object_link(kind: &str, namespace: &str, name: &str) -> AnyView {
+    let label = format!("{kind} {name}");
+    match WITH_PAGES.into_iter().find(|resource| resource.kind == kind) {
+        Some(resource) => {
+            let namespace = if resource.namespaced { namespace } else { "" };
+            view! { <a href=resource.object_page(namespace, name)>{label}</a> }.into_any()
+        }
+        None => label.into_any(),
+    }
 }
 
 fn row(event: &Value) -> impl IntoView + use<> {
@@ -61,7 +73,7 @@ fn row(event: &Value) -> impl IntoView + use<> {
     view! {
         <tr>
             <td>{status(&kind)}</td>
-            <td class="wrap"><code>{format!("{}/{}", about("kind").to_lowercase(), about("name"))}</code></td>
+            <td class="wrap">{object_link(about("kind"), about("namespace"), about("name"))}</td>
             <td class="wrap"><b>{text(event, &["reason"]).to_owned()}</b>" "{text(event, &["message"]).to_owned()}</td>
             <td class="r2">{count.to_string()}</td>
             <td>{age(Some(overview::event_time(event)))}</td>

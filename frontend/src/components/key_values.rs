@@ -66,7 +66,7 @@ pub fn resource(holder: Holder) -> &'static Resource {
 pub fn read(object: &Value, holder: Holder) -> AnyView {
     let entries = entries(object, holder);
     if entries.is_empty() {
-        return view! { <p class="quiet">"It holds nothing yet."</p> }.into_any();
+        return view! { <p class="quiet">"It holds nothing yet. Edit adds the first key."</p> }.into_any();
     }
     let row = |(key, content): (String, Content)| {
         let shown = RwSignal::new(holder == Holder::ConfigMap);
@@ -133,7 +133,7 @@ pub fn create(holder: Holder) -> AnyView {
     view! {
         <form class="form" on:submit=move |event| event.prevent_default()>
             <div class="field-row">
-                {field("Name", "lower-case letters, digits and -", Signal::stored(String::new()), input(name, "kv-name", "my-settings"))}
+                {field("Name", "lower-case letters, digits and dashes", Signal::stored(String::new()), input(name, "kv-name", "my-settings"))}
                 {field("Namespace", "", Signal::stored(String::new()), select(namespace.into(), "kv-namespace", "Namespace", names, move |value| namespace.set(value)))}
                 {(holder == Holder::Secret).then(|| field("Type", "", Signal::stored(String::new()),
                     select(kind.into(), "secret-type", "Type", Signal::stored(types), move |value| kind.set(value))))}
@@ -244,9 +244,10 @@ fn rows_view(rows: RwSignal<Vec<Row>>) -> AnyView {
     let position = move |id: usize| rows.with(|rows| rows.iter().position(|row| row.id == id).unwrap_or(0));
     view! {
         <div class="entries-form">
+            <div class="entry entry-heads field-label" aria-hidden="true"><span>"Key"</span><span>"Value"</span></div>
             <For each=move || rows.get() key=|row| row.id children=move |row| row_view(rows, row, position)/>
             <div class="actions">
-                {plain_button(Weight::Plain, "plus", "Add a key", "kv-add", move || add("", Content::Text(String::new())))}
+                {plain_button(Weight::Quiet, "plus", "Add a key", "kv-add", move || add("", Content::Text(String::new())))}
                 <label class="button quiet">
                     {icon("file")}<span>"Add from file"</span>
                     <input type="file" class="sr" multiple data-testid="kv-file" on:change=move |event| take_files(&event, add_file.clone())/>
@@ -275,7 +276,7 @@ fn row_view(
         }
         .into_any(),
         (false, false) => view! {
-            <textarea class="input code" aria-label="Value" spellcheck="false" autocomplete="off" rows=move || lines.get().to_string()
+            <textarea class="input code" aria-label=move || format!("Value of {}", row.key.get()) placeholder="value" spellcheck="false" autocomplete="off" rows=move || lines.get().to_string()
                 data-testid=move || format!("secret-value-{}", position(id)) prop:value=move || text.get()
                 on:input=move |event| text.set(event_target_value(&event))></textarea>
         }
@@ -284,7 +285,7 @@ fn row_view(
     };
     view! {
         <div class="entry">
-            <input type="text" class="input code" aria-label="Key" placeholder="key" spellcheck="false" autocomplete="off" autocapitalize="off"
+            <input type="text" class="input code" aria-label="Key" placeholder="password" spellcheck="false" autocomplete="off" autocapitalize="off"
                 data-testid=move || format!("secret-key-{}", position(id)) prop:value=move || row.key.get()
                 on:input=move |event| row.key.set(event_target_value(&event))/>
             {value}

@@ -13,3 +13,4 @@ pub mod shell;
 pub mod state;
 pub mod table;
 pub mod toasts;
+pub mod trouble;

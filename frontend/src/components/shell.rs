@@ -50,6 +50,7 @@ pub fn shell(page: impl Fn() -> AnyView + Send + 'static) -> AnyView {
             <div class="brand"><a href="/ui/">{icon("wheel")}<span>"Pilothouse"</span></a>
                 {icon_button("close", "Close the menu", "menu-close", move || open.set(false))}</div>
             {picker()}
+            {deploy_button("deploy-open")}
             {navigation()}
             {who()}
         </aside>
@@ -59,14 +60,19 @@ pub fn shell(page: impl Fn() -> AnyView + Send + 'static) -> AnyView {
                 {icon_button("menu", "Open the menu", "menu-open", move || open.set(true))}
                 <a class="top-brand" href="/ui/">{icon("wheel")}"Pilothouse"</a>
                 <div class="grow"></div>
-                {move || may("create", &DEPLOYMENTS, "", &ui().namespace.get()).then(|| {
-                    link_button(Weight::Primary, "plus", "Deploy", "deploy-open", "/ui/deploy".into())
-                })}
-                {theme_button()}
+                {deploy_button("deploy-open-top")}
             </header>
             <main id="main" tabindex="-1">{page}</main>
         </div>
     }
+    .into_any()
+}
+
+fn deploy_button(test_id: &'static str) -> AnyView {
+    (move || {
+        may("create", &DEPLOYMENTS, "", &ui().namespace.get())
+            .then(|| link_button(Weight::Primary, "plus", "Deploy", test_id, "/ui/deploy".into()))
+    })
     .into_any()
 }
 
@@ -158,7 +164,8 @@ fn who() -> AnyView {
         _ => String::new(),
     };
     view! {
-        <div class="who"><span title="Signed in as" data-testid="signed-in-as">{name}</span>{icon_button("out", "Sign out", "sign-out", sign_out)}</div>
+        <div class="who"><span title="Signed in as" data-testid="signed-in-as">{name}</span>
+            {theme_button()}{icon_button("out", "Sign out", "sign-out", sign_out)}</div>
     }
     .into_any()
 }

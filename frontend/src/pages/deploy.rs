@@ -182,10 +182,13 @@ pub fn page(_: Params) -> AnyView {
                 </div>
             </form>
             <section class="panel preview">
-                <h2>{move || if fields.tried.with(Option::is_some) { "What the server makes of it" } else { "What will be sent" }}</h2>
+                <h2>{move || if fields.tried.with(Option::is_some) { "What the server makes of it" } else { "YAML preview" }}</h2>
                 {move || match fields.tried.get() {
                     Some((before, after)) => diff(&before, &after),
-                    None => view! { <pre class="yaml" tabindex="0" data-testid="deploy-preview">{preview.get()}</pre> }.into_any(),
+                    None => view! {
+                        <pre class="yaml" tabindex="0" aria-label="YAML preview" data-testid="deploy-preview"
+                            inner_html=preview.with(|text| yaml::html(text))></pre>
+                    }.into_any(),
                 }}
             </section>
         </div>
@@ -206,12 +209,12 @@ fn basics(fields: Fields) -> AnyView {
     });
     view! {
         <div class="field-row">
-            {field("Name", "lower-case letters, digits and -", fields.problem("name"), input(fields.name, "deploy-name", "web"))}
+            {field("Name", "lower-case letters, digits and dashes", fields.problem("name"), input(fields.name, "deploy-name", "web"))}
             {field("Namespace", "", fields.problem("namespace"), namespace)}
         </div>
         <div class="field-row">
             {field("Image", "as a registry names it", fields.problem("image"), input(fields.image, "deploy-image", "registry/name:tag"))}
-            {field("Pods", "", fields.problem("replicas"), number_input(fields.replicas, "deploy-replicas", "Number of pods"))}
+            {field("Replicas", "pods kept running", fields.problem("replicas"), number_input(fields.replicas, "deploy-replicas", "Replicas"))}
         </div>
         {field("Command", "empty runs what the image says", fields.problem("command"), input(fields.command, "deploy-command", "sh -c 'echo hello'"))}
     }
@@ -295,10 +298,10 @@ fn resources(fields: Fields) -> AnyView {
         <fieldset>
             <legend>"Resources"</legend>
             <div class="field-row four">
-                {amount("CPU wanted", "cpu-request", fields.cpu_request, "100m")}
-                {amount("CPU at most", "cpu-limit", fields.cpu_limit, "1")}
-                {amount("Memory wanted", "memory-request", fields.memory_request, "128Mi")}
-                {amount("Memory at most", "memory-limit", fields.memory_limit, "256Mi")}
+                {amount("CPU request", "cpu-request", fields.cpu_request, "100m")}
+                {amount("CPU limit", "cpu-limit", fields.cpu_limit, "1")}
+                {amount("Memory request", "memory-request", fields.memory_request, "128Mi")}
+                {amount("Memory limit", "memory-limit", fields.memory_limit, "256Mi")}
             </div>
         </fieldset>
     }

@@ -5,10 +5,10 @@ use crate::api::resource::{DEPLOYMENTS, PODS, REPLICA_SETS};
 use crate::api::watch::Query;
 use crate::components::cells::{age, facts, meter, panel, status};
 use crate::components::conditions::conditions;
-use crate::components::controls::{Tab, Weight, button, link_button, number_input};
+use crate::components::controls::{Tab, Weight, button, input, link_button, number_input};
 use crate::components::detail::{Detail, Loss, about, code, link, page};
 use crate::components::table::{self, List};
-use crate::components::{icon::icon, state};
+use crate::components::{icon::icon, state, trouble};
 use crate::context::{Question, now_text, ui};
 use crate::live::{self, Live};
 use crate::router::Params;
@@ -16,7 +16,7 @@ use crate::session::may;
 use crate::view_model::columns::{known, labels};
 use crate::view_model::rollout::{self, Revision, history};
 use crate::view_model::workload::{self, Replicas};
-use crate::view_model::{pairs, text, units};
+use crate::view_model::{list as items, pairs, text, units};
 use leptos::prelude::*;
 use serde_json::Value;
 use std::sync::Arc;
@@ -124,9 +124,10 @@ fn overview(detail: &Detail, pods: Live) -> Tab {
             view! { {about(object, extra)}{conditions(object)} }.into_any()
         });
         view! {
+            {trouble::of_pods(pods)}
             <div class="columns wide-first">
                 <div class="stack">
-                    <div class="pair">{rollout_panel(&detail)}{scale_panel(&detail)}</div>
+                    <div class="pair">{rollout_panel(&detail)}<div class="stack">{scale_panel(&detail)}{images_panel(&detail)}</div></div>
                     <section class="panel"><h2>"Pods"</h2>{pod_list(pods)}</section>
                 </div>
                 <div class="stack">{facts}</div>
@@ -196,7 +197,61 @@ fn scale_panel(detail: &Detail) -> AnyView {
         }
         .into_any()
     };
-    panel("Number of pods", control.into_any())
+    panel("Scale", control.into_any())
+}
+
+/// The containers' images, each to be replaced by another: a new revision.
+fn images_panel(detail: &Detail) -> AnyView {
+    let (object, pending) = (detail.object, RwSignal::new(false));
+    let present = Memo::new(move |_| {
+        object.with(|item| {
+            let Some(item) = item else { return Vec::new() };
+            let containers = items(&item.object, &["spec", "template", "spec", "containers"]);
+            let part = |container: &Value, name| text(container, &[name]).to_owned();
+            containers.iter().map(|each| (part(each, "name"), part(each, "image"))).collect::<Vec<_>>()
+        })
+    });
+    let detail = detail.clone();
+    // Made anew when the images change, by whomever: what is typed then would be about others.
+    let form = move || {
+        let may_change = detail.may("patch", "");
+        let containers = present.get();
+        let is_alone = containers.len() == 1;
+        let drafts: Vec<_> = containers.iter().map(|(_, image)| RwSignal::new(image.clone())).collect();
+        let changed = {
+            let (containers, drafts) = (containers.clone(), drafts.clone());
+            move || {
+                let drafts = drafts.iter().map(|draft| draft.get().trim().to_owned());
+                let pairs = containers.iter().zip(drafts).enumerate();
+                let is_other = |(place, ((_, image), draft)): (usize, (&(String, String), String))| {
+                    (!draft.is_empty() && draft != *image).then_some((place, draft))
+                };
+                pairs.filter_map(is_other).collect::<Vec<_>>()
+            }
+        };
+        let roll_out = {
+            let (detail, changed) = (detail.clone(), changed.clone());
+            move || {
+                let (changed, item) = (untrack(&changed), detail.object.get_untracked());
+                let Some(item) = item.filter(|_| !changed.is_empty()) else { return };
+                send(&detail, "Rolling out", pending, rollout::set_images(&item.object, &changed));
+            }
+        };
+        let row = |(place, ((name, _), draft)): (usize, (&(String, String), &RwSignal<String>))| {
+            let label = if is_alone { "Image".to_owned() } else { format!("Image of {name}") };
+            let control = input(*draft, format!("image-{place}"), "registry/name:tag");
+            view! { <label class="field"><span class="field-label">{label}</span>{control}</label> }
+        };
+        let press = roll_out.clone();
+        view! {
+            <form class="form" on:submit=move |event| { event.prevent_default(); roll_out(); }>
+                <fieldset class="plain" disabled=!may_change>{containers.iter().zip(&drafts).enumerate().map(row).collect_view()}</fieldset>
+                <div hidden=move || changed().is_empty()>{button(Weight::Primary, "", "Roll out", "image-apply", pending, press)}</div>
+            </form>
+        }
+        .into_any()
+    };
+    panel("Version", form.into_any())
 }
 
 /// The pods of one owner, as a list without a page of its own.

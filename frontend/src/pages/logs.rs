@@ -98,7 +98,7 @@ pub fn view(detail: &Detail) -> AnyView {
                 {select(container.into(), "logs-container", "Container", options, move |name| chosen.set(Some(name)))}
                 <input type="search" class="input" placeholder="Search" aria-label="Search the log" data-testid="logs-search"
                     prop:value=move || log.search.get() on:input=move |event| log.search.set(event_target_value(&event))/>
-                {toggle(previous, "Run before", "logs-previous")}
+                {toggle(previous, "Previous run", "logs-previous")}
                 {toggle(log.times, "Times", "logs-times")}
                 {toggle(wrap, "Wrap", "logs-wrap")}
                 <div class="grow"></div>
@@ -110,7 +110,7 @@ pub fn view(detail: &Detail) -> AnyView {
             </div>
             <pre class="log" class:wrap=move || wrap.get() node_ref=log.frame tabindex="0" aria-label="Log" data-testid="logs-view"
                 on:wheel=move |event| { if event.delta_y() < 0.0 { log.pause(true); } }
-                on:scroll=move |_| { if log.is_at_end() && log.paused.get_untracked() && log.waiting.get_untracked() > 0 { log.pause(false); } }></pre>
+                on:scroll=move |_| log.pause(!log.is_at_end())></pre>
             <p class="log-note" role="status" aria-live="polite">{move || match (log.paused.get(), log.waiting.get()) {
                 (true, 0) => "Paused.".to_owned(),
                 (true, waiting) => format!("Paused; {waiting} new lines wait."),
@@ -160,7 +160,7 @@ async fn run(wanted: Wanted, log: Log, abort: AbortController) {
             return;
         }
         let note = match (&result, wanted.previous) {
-            (Ok(()), true) => "The end of the run before.".to_owned(),
+            (Ok(()), true) => "The end of the previous run.".to_owned(),
             (Ok(()), false) => "The container ended its log. Waiting for the next run …".to_owned(),
             (Err(error), _) => error.message.clone(),
         };

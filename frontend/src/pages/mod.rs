@@ -60,8 +60,10 @@ pub fn list_page(
         let place = if namespace.is_empty() { String::new() } else { format!(" in {namespace}") };
         state::empty(symbol, format!("No {title}{place}"), purpose, Some(hint), Some(first_steps()))
     };
+    let bar =
+        if namespaced { title_bar(title, beside_title) } else { cluster_title_bar(title, beside_title) };
     view! {
-        {title_bar(title, beside_title)}
+        {bar}
         {table::list(List {
             resource: resource.clone(),
             live,
@@ -74,14 +76,26 @@ pub fn list_page(
     .into_any()
 }
 
+/// The head of a page about the chosen namespace.
 pub fn title_bar(title: impl Into<String>, actions: AnyView) -> AnyView {
-    let title = title.into();
-    let place = move || match ui().namespace.get() {
+    let place = Signal::derive(|| match ui().namespace.get() {
         all if all.is_empty() => "all namespaces".to_owned(),
         namespace => namespace,
-    };
+    });
+    head(title.into(), place, actions)
+}
+
+/// The head of a page about what belongs to no namespace.
+pub fn cluster_title_bar(title: impl Into<String>, actions: AnyView) -> AnyView {
+    head(title.into(), Signal::stored("whole cluster".to_owned()), actions)
+}
+
+fn head(title: String, place: Signal<String>, actions: AnyView) -> AnyView {
     view! {
-        <header class="page-head"><div><nav class="crumbs" aria-hidden="true"><span>{place}</span></nav><h1>{title}</h1></div><div class="actions">{actions}</div></header>
+        <header class="page-head">
+            <div><p class="crumbs"><span>{move || place.get()}</span></p><h1>{title}</h1></div>
+            <div class="actions">{actions}</div>
+        </header>
     }
     .into_any()
 }

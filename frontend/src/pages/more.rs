@@ -1,10 +1,11 @@
 //! Every other kind the server has, found by discovery: list, detail and editor follow by themselves.
-use super::{nothing, title_bar};
+use super::{cluster_title_bar, nothing, title_bar};
 use crate::api::Resource;
 use crate::api::resource::WITH_PAGES;
 use crate::api::watch::Query;
 use crate::components::controls::{Weight, link_button};
 use crate::components::detail::{Detail, Loss, overview_tab, page as object_page};
+use crate::components::icon::icon;
 use crate::components::state;
 use crate::components::table::{self, List, several_namespaces};
 use crate::context::{kubectl_get, ui};
@@ -36,10 +37,13 @@ pub fn page(_: Params) -> AnyView {
         kinds
     };
     view! {
-        {title_bar("More resources", link_button(Weight::Plain, "plus", "Create from YAML", "create-yaml", "/ui/create".into()))}
+        {title_bar("More resources", create_button())}
         <div class="toolbar">
-            <input type="search" class="input" placeholder="Filter" aria-label="Filter the kinds" data-testid="filter"
-                prop:value=move || filter.get() on:input=move |event| filter.set(event_target_value(&event))/>
+            <label class="search">
+                {icon("search")}
+                <input type="search" class="input" placeholder="Filter" aria-label="Filter the kinds" data-testid="filter"
+                    prop:value=move || filter.get() on:input=move |event| filter.set(event_target_value(&event))/>
+            </label>
         </div>
         <div class="kinds">{move || match ui().kinds.with(Vec::is_empty) {
             true => state::skeleton(6),
@@ -47,6 +51,10 @@ pub fn page(_: Params) -> AnyView {
         }}</div>
     }
     .into_any()
+}
+
+fn create_button() -> AnyView {
+    link_button(Weight::Plain, "plus", "Create from YAML", "create-yaml", "/ui/create".into())
 }
 
 fn card(found: Found) -> AnyView {
@@ -122,7 +130,10 @@ pub fn list(params: Params) -> AnyView {
             )
         };
         view! {
-            {title_bar(resource.kind.to_string(), link_button(Weight::Plain, "plus", "Create from YAML", "create-yaml", "/ui/create".into()))}
+            {match resource.namespaced {
+                true => title_bar(resource.kind.to_string(), create_button()),
+                false => cluster_title_bar(resource.kind.to_string(), create_button()),
+            }}
             {table::list(List {
                 show_namespace: several_namespaces(&resource),
                 resource,

@@ -56,7 +56,7 @@ fn create(open: RwSignal<bool>) -> AnyView {
     };
     view! {
         <form class="panel form inline" on:submit=move |event| { event.prevent_default(); save(); }>
-            {field("Name of the new namespace", "lower-case letters, digits and -", problem.into(), input(name, "ns-name", "my-team"))}
+            {field("Name of the new namespace", "lower-case letters, digits and dashes", problem.into(), input(name, "ns-name", "my-team"))}
             <div class="actions">
                 {button(Weight::Primary, "check", "Create", "ns-create", pending, save)}
                 {plain_button(Weight::Plain, "", "Cancel", "ns-cancel", move || open.set(false))}

@@ -5,6 +5,7 @@ use crate::components::cells::{age, facts, status};
 use crate::components::conditions::conditions;
 use crate::components::controls::Tab;
 use crate::components::detail::{Detail, Loss, about, code, link, page};
+use crate::components::trouble;
 use crate::router::Params;
 use crate::view_model::pod::{self, Container};
 use crate::view_model::text;
@@ -36,24 +37,23 @@ fn overview(object: &Value) -> AnyView {
         ("Address", code(&field(&["status", "podIP"]))),
         ("Node", link(&NODES, "", &field(&["spec", "nodeName"]))),
         ("Service account", field(&["spec", "serviceAccountName"]).into_any()),
-        ("Class of service", field(&["status", "qosClass"]).into_any()),
+        ("Quality of service", field(&["status", "qosClass"]).into_any()),
         ("Restart policy", field(&["spec", "restartPolicy"]).into_any()),
     ];
-    let judged = pod::status(object);
-    let why = (!judged.detail.is_empty()).then(|| {
-        view! { <p class=format!("notice {}", judged.tone.class())><b>{judged.word.clone()}</b>" "{judged.detail.clone()}</p> }
-    });
+    let containers = pod::containers(object);
+    let is_one_of_several = containers.len() > 1;
+    let containers = containers.into_iter().map(|each| container(each, is_one_of_several)).collect_view();
     view! {
-        {why}
+        {trouble::of_pod(object)}
         <div class="columns">
-            <section class="panel"><h2>"Containers"</h2>{pod::containers(object).into_iter().map(container).collect_view()}</section>
+            <section class="panel"><h2>"Containers"</h2>{containers}</section>
             <div class="stack">{about(object, extra)}{conditions(object)}</div>
         </div>
     }
     .into_any()
 }
 
-fn container(container: Container) -> AnyView {
+fn container(container: Container, is_one_of_several: bool) -> AnyView {
     let mut rows =
         vec![("Image", code(&container.image)), ("Restarts", container.restarts.to_string().into_any())];
     let mut add = |name, text: String| {
@@ -64,7 +64,10 @@ fn container(container: Container) -> AnyView {
     add("Last end", container.last_end);
     add("Ports", container.ports.join(", "));
     add("Resources", container.resources.join(", "));
-    add("Why", container.status.detail.clone());
+    // Of one container the page's head says it already.
+    if is_one_of_several {
+        add("Why", container.status.detail.clone());
+    }
     view! {
         <article class="container">
             <header><b>{container.name}</b>{container.is_init.then(|| view! { <span class="badge">"init"</span> })}{status(&container.status)}

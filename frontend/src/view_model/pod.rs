@@ -115,6 +115,13 @@ fn message(pod: &Value) -> String {
         .chain(list(pod, &["status", "containerStatuses"]))
     {
         let waiting = text(container, &["state", "waiting", "message"]);
+        let last_end = end_sentence(&container["lastState"]["terminated"]);
+        // Kubernetes' own message says only that it waits, and repeats names and a uid.
+        if text(container, &["state", "waiting", "reason"]) == "CrashLoopBackOff" && !last_end.is_empty() {
+            let pause = waiting.strip_prefix("back-off ").and_then(|rest| rest.split(' ').next());
+            let again = pause.map(|pause| format!("; started again {pause} after that")).unwrap_or_default();
+            return format!("{} ended: {last_end}{again}", text(container, &["name"]));
+        }
         if !waiting.is_empty() {
             return waiting.into();
         }
@@ -123,6 +130,28 @@ fn message(pod: &Value) -> String {
     match unscheduled {
         Some(condition) => text(condition, &["message"]).into(),
         None => text(pod, &["status", "message"]).into(),
+    }
+}
+
+/// What helps a pod in trouble; empty where nothing is known to.
+pub fn advice(status: &Status) -> &'static str {
+    if !matches!(status.tone, Tone::Bad | Tone::Warn) {
+        return "";
+    }
+    match status.word.trim_start_matches("Init:") {
+        "CrashLoopBackOff" | "Error" | "ContainerCannotRun" => {
+            "The log of the previous run usually says why it ended."
+        }
+        word if word.starts_with("ExitCode:") => "Its log usually says why it ended.",
+        "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
+            "Check the image's name and tag; a private registry also wants an image pull secret."
+        }
+        "CreateContainerConfigError" => "It needs a Secret, a ConfigMap or a key in one that is not there.",
+        "CreateContainerError" | "RunContainerError" => "Check the container's command and mounts.",
+        "OOMKilled" => "It used more memory than its limit: raise the limit, or make it use less.",
+        "Evicted" => "Its node ran short of something; it can be deleted.",
+        "Pending" => "No node takes it yet: lower what it requests, or add a node.",
+        _ => "",
     }
 }
 
@@ -324,6 +353,17 @@ mod tests {
         let mut pod = pod(json!({"phase": "Running"}));
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert_eq!(super::status(&pod).word, "Terminating");
+    }
+
+    #[test]
+    fn a_crash_is_told_by_how_the_last_run_ended() {
+        let pod = pod(json!({"containerStatuses": [{"name": "a",
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting failed container=a pod=p_n(uid)"}},
+            "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}}}]}));
+        let status = super::status(&pod);
+        assert_eq!(status.detail, "a ended: Error, exit code 3; started again 40s after that");
+        assert!(advice(&status).contains("log"));
+        assert_eq!(advice(&Status::new(Tone::Busy, "Pending")), "");
     }
 
     #[test]

@@ -93,6 +93,29 @@ pub fn undo(deployment: &Value, to: &Revision) -> Value {
     ])
 }
 
+/// Gives containers of the pod template other images; pairs of place and image. Tells the history what changed. A JSON
+/// patch, refused where the containers were changed meanwhile.
+pub fn set_images(deployment: &Value, changed: &[(usize, String)]) -> Value {
+    let containers = list(deployment, &["spec", "template", "spec", "containers"]);
+    let mut patch = Vec::new();
+    for (place, image) in changed {
+        let container = containers.get(*place).map_or("", |container| text(container, &["name"]));
+        let path = format!("/spec/template/spec/containers/{place}");
+        patch.push(json!({"op": "test", "path": format!("{path}/name"), "value": container}));
+        patch.push(json!({"op": "replace", "path": format!("{path}/image"), "value": image}));
+    }
+    let images: Vec<_> = changed.iter().map(|(_, image)| image.as_str()).collect();
+    let cause = format!("image {}", images.join(", "));
+    patch.push(match deployment["metadata"].get("annotations") {
+        Some(_) => {
+            let name = CHANGE_CAUSE.replace('/', "~1");
+            json!({"op": "add", "path": format!("/metadata/annotations/{name}"), "value": cause})
+        }
+        None => json!({"op": "add", "path": "/metadata/annotations", "value": {CHANGE_CAUSE: cause}}),
+    });
+    Value::Array(patch)
+}
+
 /// Every pod is replaced, one after the other. A merge patch; `now` is a Kubernetes time.
 pub fn restart(now: &str) -> Value {
     json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}})
@@ -130,6 +153,21 @@ mod tests {
         );
         assert_eq!(history[1].images, ["a:1"]);
         assert_eq!(history[1].change_cause, "to a:1");
+    }
+
+    #[test]
+    fn another_image_replaces_only_that_and_says_so_in_the_history() {
+        let mut deployment = json!({"metadata": {}, "spec": {"template": {"spec": {"containers": [
+            {"name": "web", "image": "a:1"}, {"name": "proxy", "image": "b:1"}]}}}});
+        assert_eq!(
+            set_images(&deployment, &[(1, "b:2".into())]),
+            json!([{"op": "test", "path": "/spec/template/spec/containers/1/name", "value": "proxy"},
+                {"op": "replace", "path": "/spec/template/spec/containers/1/image", "value": "b:2"},
+                {"op": "add", "path": "/metadata/annotations", "value": {CHANGE_CAUSE: "image b:2"}}])
+        );
+        deployment["metadata"]["annotations"] = json!({});
+        let patch = set_images(&deployment, &[(0, "a:2".into())]);
+        assert_eq!(patch[2]["path"], "/metadata/annotations/kubernetes.io~1change-cause");
     }
 
     #[test]

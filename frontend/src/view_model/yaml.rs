@@ -1,4 +1,5 @@
 //! Objects as YAML, and back.
+use super::log::push_escaped;
 use serde_json::Value;
 use serde_yaml_ng::{Mapping, Value as Yaml};
 
@@ -21,6 +22,42 @@ pub fn readable(object: &Value) -> Value {
         metadata.remove("managedFields");
     }
     object
+}
+
+/// HTML of YAML as [`print`] writes it, keys told apart from values.
+pub fn html(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let mut text_block = None::<usize>;
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        if text_block.is_some_and(|start| line.trim().is_empty() || indent > start) {
+            push_escaped(&mut out, line);
+            out.push('\n');
+            continue;
+        }
+        text_block = None;
+        let dashes = line[indent..].len() - line[indent..].trim_start_matches("- ").len();
+        let (lead, rest) = line.split_at(indent + dashes);
+        let key = match rest.split_once(": ") {
+            Some((key, _)) => Some(key),
+            None => rest.strip_suffix(':'),
+        };
+        push_escaped(&mut out, lead);
+        match key.filter(|key| !key.starts_with(['"', '\'', '{', '['])) {
+            Some(key) => {
+                out.push_str("<b>");
+                push_escaped(&mut out, key);
+                out.push_str("</b>");
+                push_escaped(&mut out, &rest[key.len()..]);
+            }
+            None => push_escaped(&mut out, rest),
+        }
+        if [": |", ": |-", ": |+", ": >", ": >-"].iter().any(|end| rest.ends_with(end)) {
+            text_block = Some(indent);
+        }
+        out.push('\n');
+    }
+    out
 }
 
 fn ordered(value: &Value, depth: u32) -> Yaml {
@@ -55,6 +92,16 @@ mod tests {
         assert_eq!(
             print_readable(&object),
             "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\n  labels: {}\ndata:\n  name: x\n  a: |\n    1\n    2\n"
+        );
+    }
+
+    #[test]
+    fn keys_are_told_apart_and_nothing_becomes_markup() {
+        let text = "kind: <b>\nspec:\n  list:\n  - name: a\n    url: http://x\n  text: |\n    not: a key\n  '1: x'\n---\n";
+        assert_eq!(
+            html(text),
+            "<b>kind</b>: &lt;b&gt;\n<b>spec</b>:\n  <b>list</b>:\n  - <b>name</b>: a\n    <b>url</b>: http://x\n  \
+             <b>text</b>: |\n    not: a key\n  '1: x'\n---\n"
         );
     }
 
