@@ -92,7 +92,7 @@ fn checked(entry: &KindEntry, applied: &Value, manager: &str, subresource: &str)
         return Err(Status::invalid("PatchOptions", "meta.k8s.io", "", &errors));
     }
     let mut applied = applied.clone();
-    decode::prune_nulls(&mut applied);
+    entry.rules.prune(&mut applied);
     if applied["metadata"].get("managedFields").is_some() {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }

@@ -2,16 +2,19 @@
 //!
 //! The wire path keeps JSON (`serde_json::Value`), so that nothing a client sent is lost; typed code reads it through
 //! the `k8s-openapi` type. Generic code never names a kind: it asks the [`KindEntry`].
-mod type_error;
+pub(crate) mod type_error;
 
 pub use type_error::TypeError;
 
+use crate::json_path::JsonPath;
 use crate::marks::TypeRef;
+use crate::scale::{LabelSelectorSource, ScalePaths};
 use crate::validation::{FieldErrors, Path};
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -83,10 +86,10 @@ impl Verb {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subresource {
     /// `status`, `scale`, `log` …
-    pub name: &'static str,
-    pub group: &'static str,
-    pub version: &'static str,
-    pub kind: &'static str,
+    pub name: Cow<'static, str>,
+    pub group: Cow<'static, str>,
+    pub version: Cow<'static, str>,
+    pub kind: Cow<'static, str>,
     pub verbs: &'static [Verb],
 }
 
@@ -188,6 +191,10 @@ pub trait Kind: Send + Sync + 'static {
     fn holds_deletion(_object: &Value) -> bool {
         false
     }
+    /// Finalizers that a deletion adds: something must be done before the object may go.
+    fn deletion_finalizers() -> &'static [&'static str] {
+        &[]
+    }
     /// What changes about an object when it is marked for deletion.
     fn before_marked_for_deletion(_object: &mut Value) {}
 }
@@ -230,7 +237,18 @@ pub trait Rules: Send + Sync {
     fn holds_deletion(&self, _object: &Value) -> bool {
         false
     }
+    fn deletion_finalizers(&self) -> &'static [&'static str] {
+        &[]
+    }
     fn before_marked_for_deletion(&self, _object: &mut Value) {}
+    /// Drops what is not stored, whatever the client sent: nulls, and of custom objects what their schema does not know.
+    fn prune(&self, object: &mut Value) {
+        crate::decode::prune_nulls(object);
+    }
+    /// Whether the kind came with a CustomResourceDefinition: its rules may have changed since an object was stored.
+    fn is_custom(&self) -> bool {
+        false
+    }
     /// The kind's JSON schema, its parts registered with the generator.
     #[cfg(feature = "schema")]
     fn schema(&self, _generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -253,6 +271,10 @@ pub struct KindEntry {
     pub verbs: Vec<Verb>,
     pub subresources: Vec<Subresource>,
     pub has_generation: bool,
+    /// False for a version in which objects are stored though clients are not offered it any more.
+    pub is_served: bool,
+    /// For the `scale` subresource.
+    pub scale: Option<ScalePaths>,
     /// `plural` or `plural.group`: the name in keys, RBAC and messages.
     pub resource: Arc<str>,
     /// The resource under which objects are stored; [`KindEntry::resource`] for most.
@@ -277,6 +299,8 @@ impl KindEntry {
             verbs: K::VERBS.to_vec(),
             subresources: K::SUBRESOURCES.to_vec(),
             has_generation: K::HAS_GENERATION,
+            is_served: true,
+            scale: scale_paths(K::SUBRESOURCES),
             stored_as: K::STORED_AS.map_or_else(|| resource.clone(), Arc::from),
             resource,
             rules: Arc::new(Typed::<K> {
@@ -303,6 +327,16 @@ impl KindEntry {
     pub fn has_status(&self) -> bool {
         self.subresource("status").is_some()
     }
+}
+
+/// Built-in kinds have their replicas in the same place.
+fn scale_paths(subresources: &[Subresource]) -> Option<ScalePaths> {
+    subresources.iter().find(|subresource| subresource.name == "scale")?;
+    Some(ScalePaths {
+        spec_replicas: JsonPath::parse(".spec.replicas").ok()?,
+        status_replicas: JsonPath::parse(".status.replicas").ok()?,
+        label_selector: LabelSelectorSource::Spec,
+    })
 }
 
 /// [`Rules`] of a built-in kind.
@@ -405,6 +439,9 @@ impl<K: Kind> Rules for Typed<K> {
     }
     fn holds_deletion(&self, object: &Value) -> bool {
         K::holds_deletion(object)
+    }
+    fn deletion_finalizers(&self) -> &'static [&'static str] {
+        K::deletion_finalizers()
     }
     fn before_marked_for_deletion(&self, object: &mut Value) {
         K::before_marked_for_deletion(object);

@@ -3,7 +3,10 @@
 pub mod apply;
 #[cfg(test)]
 mod arbitrary;
+#[cfg(feature = "schema")]
+pub mod custom;
 pub mod decode;
+pub mod json_path;
 pub mod key;
 pub mod kind;
 pub mod kinds;
@@ -16,6 +19,7 @@ pub mod placement;
 pub mod protobuf;
 pub mod quantity;
 pub mod registry;
+pub mod scale;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod selector;

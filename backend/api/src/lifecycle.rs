@@ -89,7 +89,7 @@ pub fn before_update(entry: &KindEntry, new: &mut Value, old: &Value, _now: Time
     }
     entry.rules.default(new);
     entry.rules.before_update(new, old);
-    if entry.has_generation && !same_desired_state(new, old) {
+    if entry.has_generation && !same_desired_state(entry, new, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         metadata_mut(new).insert("generation".into(), generation.into());
     }
@@ -133,7 +133,7 @@ fn check_shape(entry: &KindEntry, object: &mut Value) -> Result<(), Status> {
             entry.kind
         )));
     }
-    decode::prune_nulls(object);
+    entry.rules.prune(object);
     let expected = entry.api_version();
     match object.get("apiVersion") {
         None => object["apiVersion"] = expected.into(),
@@ -220,12 +220,16 @@ fn keep_system_metadata(new: &mut Value, old: &Value) {
     fields.remove("selfLink");
 }
 
-/// Whether two states of an object want the same: all but metadata and status.
-fn same_desired_state(new: &Value, old: &Value) -> bool {
+/// Whether two states of an object want the same: all but metadata, and the status where it has its own writer.
+fn same_desired_state(entry: &KindEntry, new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
         return new == old;
     };
-    let desired = |field: &&String| !matches!(field.as_str(), "metadata" | "status" | "apiVersion" | "kind");
+    let desired = |field: &&String| match field.as_str() {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => !entry.has_status(),
+        _ => true,
+    };
     let mut fields = new.keys().chain(old.keys()).filter(desired);
     fields.all(|field| new.get(field) == old.get(field))
 }

@@ -217,6 +217,11 @@ impl<'a> TypeRef<'a> {
             TypeRef::MapOf(of) => {
                 return Merging { of: TypeRef::Known(of), ..Merging::unmarked() };
             }
+            TypeRef::Schema(schema)
+                if name == "metadata" && schema["x-kubernetes-embedded-resource"] == true =>
+            {
+                return Merging { of: TypeRef::Known("meta.v1.ObjectMeta"), ..Merging::unmarked() };
+            }
             TypeRef::Schema(schema) => return Merging::of_schema(property(schema, name)),
             TypeRef::Unmarked => return Merging::unmarked(),
         };
@@ -285,11 +290,7 @@ impl<'a> Merging<'a> {
         Self {
             list,
             atomic_map: schema["x-kubernetes-map-type"] == "atomic",
-            of: if schema["x-kubernetes-embedded-resource"] == true {
-                TypeRef::Unmarked
-            } else {
-                TypeRef::Schema(of)
-            },
+            of: TypeRef::Schema(of),
             ..Self::unmarked()
         }
     }

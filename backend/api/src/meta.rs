@@ -46,6 +46,23 @@ pub fn human_duration(seconds: i64) -> String {
     }
 }
 
+/// The order of API versions: `v1alpha1`, `v1beta1`, `v1beta2`, `v1`, `v2`; other names come before, by the alphabet.
+pub fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
+    let rank = |version: &str| -> Option<(u8, u64, u64)> {
+        let rest = version.strip_prefix('v')?;
+        let major_end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let major = rest[..major_end].parse().ok()?;
+        let stage = &rest[major_end..];
+        match (stage, stage.strip_prefix("beta"), stage.strip_prefix("alpha")) {
+            ("", ..) => Some((2, major, 0)),
+            (_, Some(minor), _) => Some((1, major, minor.parse().ok()?)),
+            (.., Some(minor)) => Some((0, major, minor.parse().ok()?)),
+            _ => None,
+        }
+    };
+    rank(a).cmp(&rank(b)).then_with(|| b.cmp(a))
+}
+
 /// RFC 1123 subdomain, at most 253 characters.
 pub fn dns_subdomain(name: &str) -> Result<(), String> {
     if name.len() > 253 {
@@ -146,6 +163,14 @@ fn is_label_value_text(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stable_versions_come_after_those_on_the_way() {
+        let mut versions = ["v1", "v2beta1", "foo", "v10", "v1alpha1", "v2", "v1beta2", "v1beta10", "bar"];
+        versions.sort_by(|a, b| compare_versions(b, a));
+        let expected = ["v10", "v2", "v1", "v2beta1", "v1beta10", "v1beta2", "v1alpha1", "bar", "foo"];
+        assert_eq!(versions, expected);
+    }
 
     #[test]
     fn ages_read_as_kubectl_prints_them() {

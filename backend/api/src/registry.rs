@@ -22,18 +22,22 @@ impl Registry {
         registry
     }
 
-    pub fn insert(&mut self, entry: KindEntry) {
-        let entry = Arc::new(entry);
+    /// A kind whose URL is taken already is left out: built-in kinds stay what they are.
+    pub fn insert(&mut self, entry: impl Into<Arc<KindEntry>>) {
+        let entry: Arc<KindEntry> = entry.into();
+        if self.by_url(&entry.group, &entry.version, &entry.plural).is_some() {
+            return;
+        }
+        if entry.stored_as == entry.resource {
+            // Of several versions of a kind the first is the stored one.
+            self.by_resource.entry(entry.resource.clone()).or_insert_with(|| entry.clone());
+        }
+        if !entry.is_served {
+            return;
+        }
         let url = (entry.group.clone(), entry.version.clone(), entry.plural.clone());
         self.by_url.insert(url, entry.clone());
         self.by_kind.insert((entry.api_version(), entry.kind.clone()), entry.clone());
-        if entry.stored_as == entry.resource {
-            // Of several versions of a kind the first is the stored one.
-            let stored = self.by_resource.entry(entry.resource.clone()).or_insert_with(|| entry.clone());
-            if stored.version == entry.version {
-                *stored = entry.clone();
-            }
-        }
         self.entries.push(entry);
     }
 

@@ -15,14 +15,20 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
 pub use v2::v2;
 
 /// Where documents of v3 keep their schemas.
 const COMPONENTS: &str = "#/components/schemas/";
 
-/// Every schema by its name (`io.k8s.api.apps.v1.Deployment`), with marks, in the form of OpenAPI v3.
-pub fn components(registry: &Registry) -> BTreeMap<String, Value> {
+type Components = BTreeMap<String, Value>;
+
+/// Those of the built-in kinds take long to build and never change.
+static BUILTIN: LazyLock<Components> = LazyLock::new(|| builtin_components(Registry::builtin().entries()));
+
+/// Every schema of a built-in kind by its name (`io.k8s.api.apps.v1.Deployment`), with marks, in the form of OpenAPI v3.
+fn builtin_components(entries: &[Arc<KindEntry>]) -> Components {
     let mut generator = generator();
     generator.subschema_for::<meta::DeleteOptions>();
     generator.subschema_for::<meta::Status>();
@@ -31,12 +37,23 @@ pub fn components(registry: &Registry) -> BTreeMap<String, Value> {
     generator.subschema_for::<autoscaling::Scale>();
     generator.subschema_for::<policy::Eviction>();
     generator.subschema_for::<authentication::TokenRequest>();
-    let mut kinds = Vec::new();
-    for entry in registry.entries() {
-        let schema = entry.rules.schema(&mut generator);
-        kinds.push((entry, schema.to_value()));
-    }
+    let schemas: Vec<Value> =
+        entries.iter().map(|entry| entry.rules.schema(&mut generator).to_value()).collect();
     let mut components = finished(generator);
+    insert_kinds(entries.iter().zip(schemas), &mut components);
+    components
+}
+
+/// The schemas of custom kinds: they stand for themselves but for metadata.
+fn custom_components(entries: &[&Arc<KindEntry>]) -> Components {
+    let (mut generator, mut components) = (generator(), Components::new());
+    let schemas: Vec<Value> =
+        entries.iter().map(|entry| entry.rules.schema(&mut generator).to_value()).collect();
+    insert_kinds(entries.iter().copied().zip(schemas), &mut components);
+    components
+}
+
+fn insert_kinds<'a>(kinds: impl Iterator<Item = (&'a Arc<KindEntry>, Value)>, components: &mut Components) {
     for (entry, schema) in kinds {
         let name = schema_name(entry);
         if schema.get("$ref").is_none() {
@@ -47,7 +64,6 @@ pub fn components(registry: &Registry) -> BTreeMap<String, Value> {
             schema["x-kubernetes-group-version-kind"] = json!([gvk(entry)]);
         }
     }
-    components
 }
 
 fn generator() -> SchemaGenerator {
@@ -76,7 +92,7 @@ pub fn schema_name(entry: &KindEntry) -> String {
         "apiregistration.k8s.io" => {
             format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
         }
-        group if group.ends_with(".k8s.io") || !group.contains('.') => {
+        group if !entry.rules.is_custom() && group.ends_with(".k8s.io") || !group.contains('.') => {
             format!("io.k8s.api.{short}.{version}.{kind}")
         }
         group => {
@@ -180,44 +196,51 @@ fn prefix(entry: &KindEntry) -> String {
     }
 }
 
-/// The OpenAPI v3 documents by group version (`apis/apps/v1`), each with the schemas it needs.
+/// The OpenAPI v3 documents by group version (`apis/apps/v1`).
 pub fn v3(registry: &Registry) -> BTreeMap<String, Value> {
-    let components = components(registry);
-    let mut documents = BTreeMap::new();
-    for group_version in group_versions(registry) {
-        let mut paths = Map::new();
-        let mut needed = BTreeSet::new();
-        for entry in registry.entries().iter().filter(|entry| prefix(entry) == group_version) {
-            paths::insert(entry, &group_version, &mut paths);
-            reach(&schema_name(entry), &components, &mut needed);
-        }
-        for name in references(&Value::Object(paths.clone())) {
-            reach(&name, &components, &mut needed);
-        }
-        let schemas: Map<String, Value> = needed
-            .into_iter()
-            .filter_map(|name| Some((name.clone(), components.get(&name)?.clone())))
-            .collect();
-        let document = json!({
-            "openapi": "3.0.0",
-            "info": {"title": "Pilothouse", "version": "v1.36.0"},
-            "paths": paths,
-            "components": {
-                "schemas": schemas,
-                "securitySchemes": {"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header",
-                    "description": "Bearer Token authentication"}},
-            },
-        });
-        documents.insert(group_version, document);
+    let paths = group_versions(registry).into_iter();
+    paths.filter_map(|path| Some((path.clone(), document(registry, &path)?))).collect()
+}
+
+/// The OpenAPI v3 document of one group version (`apis/apps/v1`), with the schemas it needs. None: nothing is served
+/// there.
+pub fn document(registry: &Registry, group_version: &str) -> Option<Value> {
+    let entries: Vec<&Arc<KindEntry>> =
+        registry.entries().iter().filter(|entry| prefix(entry) == group_version).collect();
+    if entries.is_empty() {
+        return None;
     }
-    documents
+    let custom: Vec<&Arc<KindEntry>> = entries.iter().copied().filter(|e| e.rules.is_custom()).collect();
+    let custom = custom_components(&custom);
+    let find = |name: &str| custom.get(name).or_else(|| BUILTIN.get(name));
+    let mut paths = Map::new();
+    let mut needed = BTreeSet::new();
+    for entry in entries {
+        paths::insert(entry, group_version, &mut paths);
+        reach(&schema_name(entry), find, &mut needed);
+    }
+    for name in references(&Value::Object(paths.clone())) {
+        reach(&name, find, &mut needed);
+    }
+    let schemas: Map<String, Value> =
+        needed.into_iter().filter_map(|name| Some((name.clone(), find(&name)?.clone()))).collect();
+    Some(json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Pilothouse", "version": "v1.36.0"},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header",
+                "description": "Bearer Token authentication"}},
+        },
+    }))
 }
 
 /// Adds `name` and all that its schema refers to.
-fn reach(name: &str, components: &BTreeMap<String, Value>, needed: &mut BTreeSet<String>) {
+fn reach<'a>(name: &str, find: impl Fn(&str) -> Option<&'a Value>, needed: &mut BTreeSet<String>) {
     let mut open = vec![name.to_owned()];
     while let Some(name) = open.pop() {
-        if let Some(schema) = components.get(&name)
+        if let Some(schema) = find(&name)
             && needed.insert(name)
         {
             open.extend(references(schema));

@@ -21,6 +21,11 @@ impl Path {
         Self(format!("{}[{index}]", self.0))
     }
 
+    /// Whether this is the object itself.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// An entry of a map: `metadata.labels[app]`.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
@@ -121,6 +126,10 @@ pub struct FieldErrors(Vec<FieldError>);
 impl FieldErrors {
     fn push(&mut self, kind: FieldErrorKind, path: &Path, value: Option<Value>, detail: impl Into<String>) {
         self.0.push(FieldError { kind, field: path.to_string(), value, detail: detail.into() });
+    }
+
+    pub fn add(&mut self, error: FieldError) {
+        self.0.push(error);
     }
 
     pub fn required(&mut self, path: &Path, detail: impl Into<String>) {

@@ -8,6 +8,7 @@ pub mod plan;
 pub mod pod;
 
 mod cron_job;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -54,6 +55,7 @@ pub trait Controller: Send + Sync {
 pub fn all() -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(cron_job::CronJobs),
+        Box::new(custom_resource_definition::CustomResourceDefinitions),
         Box::new(daemon_set::DaemonSets),
         Box::new(deployment::Deployments),
         Box::new(replica_set::REPLICA_SETS),

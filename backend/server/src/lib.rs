@@ -2,6 +2,7 @@
 pub mod admission;
 pub mod auth;
 mod console;
+mod custom_kinds;
 mod feed;
 mod http;
 mod listen;
@@ -77,6 +78,9 @@ pub fn build(
     let ClusterStore { store, registry } = store;
     let auth = Auth::new(store.clone(), signing_key_pem)?;
     let mut followers = auth.follow()?;
+    let mut kinds = custom_kinds::CustomKinds::new(registry.clone());
+    let observe = move |observation| kinds.observe(observation);
+    followers.push(Box::pin(feed::follow(&store, &[custom_kinds::DEFINITIONS], observe)?));
     let addresses = Arc::new(ServiceAddresses::default());
     let seen = addresses.clone();
     followers.push(Box::pin(feed::follow(&store, &["services"], move |observation| match observation {
@@ -88,8 +92,16 @@ pub fn build(
     let admission = Admission::new(&context, &network, addresses);
     let objects = Objects::new(store.clone(), registry.clone(), admission);
     let hub = node_hub::Hub::new(objects.clone(), auth.clone());
-    let state =
-        AppState { store, registry, objects, auth, hub, network: Arc::new(network), ca_pem: ca_pem.into() };
+    let state = AppState {
+        store,
+        registry,
+        objects,
+        auth,
+        hub,
+        network: Arc::new(network),
+        ca_pem: ca_pem.into(),
+        documents: Arc::default(),
+    };
     Ok((state, followers))
 }
 

@@ -364,6 +364,10 @@ impl Objects {
 
     /// Whether stored bytes are what clients of this entry read.
     pub fn is_stored_shape(&self, entry: &KindEntry) -> bool {
+        if entry.rules.is_custom() {
+            // Its schema, or the version that is stored, may be another since.
+            return false;
+        }
         match self.registry.by_resource(&entry.stored_as) {
             Some(stored) => stored.version == entry.version && stored.group == entry.group,
             None => true,

@@ -1,33 +1,78 @@
 //! What every request handler and loop shares.
 use crate::auth::Auth;
+use crate::custom_kinds::DEFINITIONS;
+use crate::http::Documents;
 use crate::objects::Objects;
 use arc_swap::ArcSwap;
-use pilothouse_api::{Key, KindEntry, Registry};
+use pilothouse_api::{Key, KindEntry, Registry, Revision};
 use pilothouse_store::{Index, Store};
 use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a request for a kind that is on its way into the registry waits for it.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// The kinds served now. A CustomResourceDefinition swaps in a registry with one entry more.
 #[derive(Clone)]
-pub struct SharedRegistry(Arc<ArcSwap<Registry>>);
+pub struct SharedRegistry {
+    current: Arc<ArcSwap<Registry>>,
+    /// The revision of the newest definition that the registry shows.
+    shown: Arc<watch::Sender<Revision>>,
+}
 
 impl SharedRegistry {
     pub fn new(registry: Registry) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(registry)))
+        Self { current: Arc::new(ArcSwap::from_pointee(registry)), shown: Arc::new(watch::Sender::new(0)) }
     }
 
+    /// One consistent state: a request that looks twice should keep it.
     pub fn load(&self) -> Arc<Registry> {
-        self.0.load_full()
+        self.current.load_full()
     }
 
-    pub fn replace(&self, registry: Registry) {
-        self.0.store(Arc::new(registry));
+    /// `revision` is that of the definition that changed.
+    pub fn replace(&self, registry: Registry, revision: Revision) {
+        self.current.store(Arc::new(registry));
+        self.shown.send_modify(|shown| *shown = revision.max(*shown));
+    }
+
+    /// Waits until the registry shows the definitions that memory holds: who has just seen one Established may use it.
+    /// Says whether it had to wait.
+    pub async fn catch_up(&self, store: &Store) -> bool {
+        let definitions = store.list(DEFINITIONS, None).objects;
+        let newest = definitions.iter().map(|object| object.revision).max().unwrap_or(0);
+        let mut shown = self.shown.subscribe();
+        if *shown.borrow_and_update() >= newest {
+            return false;
+        }
+        let waiting = shown.wait_for(|shown| *shown >= newest);
+        tokio::time::timeout(CATCH_UP, waiting).await.is_ok()
+    }
+
+    /// Resolves when other rules than those of `entry` hold at its URL, or none. Built-in kinds stay.
+    pub async fn replaced(&self, entry: &Arc<KindEntry>) {
+        if !entry.rules.is_custom() {
+            return std::future::pending().await;
+        }
+        let mut shown = self.shown.subscribe();
+        loop {
+            shown.borrow_and_update();
+            let registry = self.load();
+            let serving = registry.by_url(&entry.group, &entry.version, &entry.plural);
+            if !serving.is_some_and(|serving| Arc::ptr_eq(&serving.rules, &entry.rules))
+                || shown.changed().await.is_err()
+            {
+                return;
+            }
+        }
     }
 
     /// The entry in whose shape objects of `resource` are stored.
     pub fn by_resource(&self, resource: &str) -> Option<Arc<KindEntry>> {
-        self.0.load().by_resource(resource).cloned()
+        self.current.load().by_resource(resource).cloned()
     }
 
     /// What field selectors may ask of an object.
@@ -93,4 +138,5 @@ pub struct AppState {
     pub network: Arc<ClusterNetwork>,
     /// The authority that signed the server's certificate, for pods and tokens.
     pub ca_pem: Arc<str>,
+    pub(crate) documents: Arc<Documents>,
 }

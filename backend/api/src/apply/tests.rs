@@ -9,7 +9,7 @@ impl Kind for Deployment {
     type Object = apps::Deployment;
     const SINGULAR: &'static str = "deployment";
     const SUBRESOURCES: &'static [Subresource] =
-        &[Subresource { name: "status", group: "apps", version: "v1", kind: "Deployment", verbs: &[] }];
+        &[crate::kinds::support::subresource("status", "apps", "v1", "Deployment", &[])];
 }
 
 fn entry() -> KindEntry {

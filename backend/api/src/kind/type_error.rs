@@ -26,7 +26,7 @@ impl fmt::Display for TypeError {
 /// Finds the culprit by decoding ever smaller parts of the object: no field is required, so that a part decodes exactly
 /// when there is nothing wrong in it. Only done for an object that is refused anyway; a decoder that tracks paths would
 /// double the code of every type.
-pub(super) fn find(
+pub(crate) fn find(
     kind: &str,
     object: &Value,
     error: serde_json::Error,

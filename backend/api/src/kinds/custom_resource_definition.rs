@@ -35,7 +35,34 @@ impl Kind for CustomResourceDefinition {
         let versions = object["spec"]["versions"].as_array().into_iter().flatten();
         let stored: Vec<Value> =
             versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).collect();
-        reset_status(object, json!({"storedVersions": stored}));
+        let accepted = json!({"plural": "", "kind": ""});
+        reset_status(object, json!({"storedVersions": stored, "acceptedNames": accepted, "conditions": []}));
+    }
+
+    fn before_update(object: &mut Value, _old: &Value) {
+        let versions = object["spec"]["versions"].as_array().into_iter().flatten();
+        let stored = versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).next();
+        // Objects may be stored in it from now on.
+        if let (Some(version), Some(known)) = (stored, object["status"]["storedVersions"].as_array_mut())
+            && !known.contains(&version)
+        {
+            known.push(version);
+        }
+    }
+
+    fn before_marked_for_deletion(object: &mut Value) {
+        let since = object["metadata"]["deletionTimestamp"].clone();
+        let terminating = json!({
+            "type": "Terminating", "status": "True", "reason": "InstanceDeletionPending", "lastTransitionTime": since,
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        });
+        if let Some(conditions) = object["status"]["conditions"].as_array_mut() {
+            conditions.push(terminating);
+        }
+    }
+
+    fn deletion_finalizers() -> &'static [&'static str] {
+        &["customresourcecleanup.apiextensions.k8s.io"]
     }
 
     fn validate(object: &Self::Object, errors: &mut FieldErrors) {
@@ -58,12 +85,19 @@ impl Kind for CustomResourceDefinition {
             }
         }
         one_of(Some(&spec.scope), &["Cluster", "Namespaced"], &path.child("scope"), errors);
+        validate_approval(object, errors);
         if spec.preserve_unknown_fields == Some(true) {
             let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
             errors.invalid(&path.child("preserveUnknownFields"), true, detail);
         }
         validate_names(&spec.names, &path.child("names"), errors);
         validate_versions(&spec.versions, &path.child("versions"), errors);
+        #[cfg(feature = "schema")]
+        for (i, version) in spec.versions.iter().enumerate() {
+            let version = serde_json::to_value(version).unwrap_or_default();
+            let path = path.child("versions").index(i);
+            crate::custom::definition::validate_version(&version, &path, errors);
+        }
         let conversion = spec.conversion.as_ref();
         let strategy = path.child("conversion").child("strategy");
         one_of(conversion.map(|c| c.strategy.as_str()), &["None", "Webhook"], &strategy, errors);
@@ -103,6 +137,31 @@ impl Kind for CustomResourceDefinition {
 
     fn cells(object: &Self::Object, _now: Timestamp) -> Vec<Value> {
         vec![name_cell(&object.metadata), created_cell(&object.metadata)]
+    }
+}
+
+/// Groups of the Kubernetes project are for APIs it has agreed to.
+fn validate_approval(object: &apiextensions::CustomResourceDefinition, errors: &mut FieldErrors) {
+    const APPROVED: &str = "api-approved.kubernetes.io";
+    let group = &object.spec.group;
+    let is_protected = [".k8s.io", ".kubernetes.io"].iter().any(|domain| group.ends_with(domain))
+        || matches!(group.as_str(), "k8s.io" | "kubernetes.io");
+    let path = Path::new("metadata").child("annotations").key(APPROVED);
+    let annotation = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVED));
+    match annotation.map(String::as_str) {
+        _ if !is_protected => {}
+        None | Some("") => {
+            let why = "protected groups must have approval annotation \"api-approved.kubernetes.io\", see \
+                       https://github.com/kubernetes/enhancements/pull/1111";
+            errors.required(&path, why);
+        }
+        Some(text) if text.starts_with("unapproved") || text.starts_with("http") => {}
+        Some(text) => {
+            let why = "protected groups must have approval annotation \"api-approved.kubernetes.io\" with either a \
+                       URL or a reason starting with \"unapproved\", see \
+                       https://github.com/kubernetes/enhancements/pull/1111";
+            errors.invalid(&path, text, why);
+        }
     }
 }
 
@@ -152,16 +211,8 @@ fn validate_versions(
             errors.invalid(&path.child("name"), version.name.as_str(), "must be unique");
         }
         let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
-        match schema {
-            None => errors.required(&path.child("schema").child("openAPIV3Schema"), "schemas are required"),
-            Some(schema) if schema.type_.as_deref() != Some("object") => {
-                let path = path.child("schema").child("openAPIV3Schema").child("type");
-                match schema.type_.as_deref() {
-                    None => errors.required(&path, "must not be empty at the root"),
-                    Some(other) => errors.invalid(&path, other, "must be object at the root"),
-                }
-            }
-            Some(_) => {}
+        if schema.is_none() {
+            errors.required(&path.child("schema").child("openAPIV3Schema"), "schemas are required");
         }
     }
     if versions.iter().filter(|v| v.storage).count() != 1 {

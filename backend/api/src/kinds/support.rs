@@ -15,23 +15,18 @@ use crate::validation::{FieldErrors, Path};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 /// The `status` subresource of a kind.
 pub const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
-    Subresource { name: "status", group, version, kind, verbs: GET_PATCH_UPDATE }
+    subresource("status", group, version, kind, GET_PATCH_UPDATE)
 }
 
 /// The `scale` subresource, the same for every kind that has it.
-pub const SCALE: Subresource = Subresource {
-    name: "scale",
-    group: "autoscaling",
-    version: "v1",
-    kind: "Scale",
-    verbs: GET_PATCH_UPDATE,
-};
+pub const SCALE: Subresource = subresource("scale", "autoscaling", "v1", "Scale", GET_PATCH_UPDATE);
 
 /// A subresource that answers some verbs with its own type.
 pub const fn subresource(
@@ -41,7 +36,13 @@ pub const fn subresource(
     kind: &'static str,
     verbs: &'static [Verb],
 ) -> Subresource {
-    Subresource { name, group, version, kind, verbs }
+    Subresource {
+        name: Cow::Borrowed(name),
+        group: Cow::Borrowed(group),
+        version: Cow::Borrowed(version),
+        kind: Cow::Borrowed(kind),
+        verbs,
+    }
 }
 
 /// Sets `object.field` where the client left it out.

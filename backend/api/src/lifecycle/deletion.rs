@@ -73,7 +73,12 @@ pub fn before_delete(
 ) -> Result<Deletion, Status> {
     options.check()?;
     check_preconditions(entry, object, options)?;
-    let finalizers = finalizers(object, options.propagation_policy.as_deref());
+    let mut finalizers = finalizers(object, options.propagation_policy.as_deref());
+    if marked_until(object).is_none() {
+        let added = entry.rules.deletion_finalizers().iter().map(|name| (*name).to_owned());
+        let added: Vec<String> = added.filter(|name| !finalizers.contains(name)).collect();
+        finalizers.extend(added);
+    }
     // Kubernetes takes a negative grace period for the shortest there is.
     let requested = options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
     let grace = entry.rules.grace_period_seconds(object, requested).max(0);

@@ -12,7 +12,7 @@ impl Kind for Deployment {
     const SINGULAR: &'static str = "deployment";
     const HAS_GENERATION: bool = true;
     const SUBRESOURCES: &'static [Subresource] =
-        &[Subresource { name: "status", group: "apps", version: "v1", kind: "Deployment", verbs: &[] }];
+        &[crate::kinds::support::subresource("status", "apps", "v1", "Deployment", &[])];
     fn default(object: &mut Value) {
         if object["spec"]["replicas"].is_null() {
             object["spec"]["replicas"] = json!(1);

@@ -68,8 +68,8 @@ fn subresource_place<'a>(
     parameters: &[Value],
 ) -> Place<'a> {
     let Subresource { name, group, version, kind, .. } = subresource;
-    let schema = match (*group, *kind) {
-        ("", _) if STREAM_SUBRESOURCES.contains(name) => String::new(),
+    let schema = match (&**group, &**kind) {
+        ("", _) if STREAM_SUBRESOURCES.contains(&&**name) => String::new(),
         ("", "Binding") => "io.k8s.api.core.v1.Binding".into(),
         (_, kind) if kind == entry.kind => schema_name(entry),
         (group, kind) => {
@@ -133,7 +133,11 @@ impl Place<'_> {
     fn body(&self, verb: Verb) -> Option<Value> {
         let (schema, types, is_required): (String, &[&str], bool) = match verb {
             Verb::Create | Verb::Update if !self.schema.is_empty() => (self.schema.clone(), &["*/*"], true),
-            Verb::Patch => (format!("{META}.Patch"), PATCH_TYPES, true),
+            // kubectl looks here for how to patch.
+            Verb::Patch if self.entry.rules.has_strategic_merge() => {
+                (format!("{META}.Patch"), PATCH_TYPES, true)
+            }
+            Verb::Patch => (format!("{META}.Patch"), &PATCH_TYPES[..3], true),
             Verb::Delete | Verb::DeleteCollection => (format!("{META}.DeleteOptions"), &["*/*"], false),
             _ => return None,
         };

@@ -46,7 +46,7 @@ fn schema_of(schema: &Value) -> Value {
                             result.insert("type".into(), "string".into());
                         }
                     }
-                    ("nullable", _) => {}
+                    ("nullable" | "anyOf" | "not", _) => {}
                     ("$ref", Value::String(target)) => {
                         result.insert("$ref".into(), target.replace(COMPONENTS, DEFINITIONS).into());
                     }

@@ -6,7 +6,9 @@ use crate::state::AppState;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pilothouse_api::{KindEntry, Registry, Status, schema};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pilothouse_api::{KindEntry, Registry, Status, meta, schema};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,8 +40,10 @@ pub async fn version() -> Response {
 }
 
 /// Who is not known learns nothing of what there is.
-fn known(app: &AppState, headers: &HeaderMap) -> Result<Arc<Registry>, Status> {
-    app.auth.caller(headers).map(|_| app.registry.load())
+async fn known(app: &AppState, headers: &HeaderMap) -> Result<Arc<Registry>, Status> {
+    app.auth.caller(headers)?;
+    app.registry.catch_up(&app.store).await;
+    Ok(app.registry.load())
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
@@ -50,7 +54,7 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
 }
 
 pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    let registry = match known(&app, &headers) {
+    let registry = match known(&app, &headers).await {
         Ok(registry) => registry,
         Err(refused) => return reply::status(&refused),
     };
@@ -73,7 +77,7 @@ fn versions(registry: &Registry) -> BTreeMap<&str, Vec<&str>> {
         }
     }
     for versions in groups.values_mut() {
-        versions.sort_by(|a, b| b.cmp(a));
+        versions.sort_by(|a, b| meta::compare_versions(b, a));
     }
     groups
 }
@@ -85,7 +89,7 @@ fn group_json(group: &str, versions: &[&str]) -> Value {
 }
 
 pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    let registry = match known(&app, &headers) {
+    let registry = match known(&app, &headers).await {
         Ok(registry) => registry,
         Err(refused) => return reply::status(&refused),
     };
@@ -98,7 +102,7 @@ pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response
 }
 
 pub async fn group(State(app): State<AppState>, Path(group): Path<String>, headers: HeaderMap) -> Response {
-    let registry = match known(&app, &headers) {
+    let registry = match known(&app, &headers).await {
         Ok(registry) => registry,
         Err(refused) => return reply::status(&refused),
     };
@@ -118,7 +122,7 @@ pub async fn core_resources(
     Path(version): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    resources(&app, "", &version, &headers)
+    resources(&app, "", &version, &headers).await
 }
 
 pub async fn group_resources(
@@ -126,7 +130,7 @@ pub async fn group_resources(
     Path((group, version)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    resources(&app, &group, &version, &headers)
+    resources(&app, &group, &version, &headers).await
 }
 
 fn of<'a>(
@@ -137,8 +141,8 @@ fn of<'a>(
     registry.entries().iter().filter(move |e| e.group == group && e.version == version)
 }
 
-fn resources(app: &AppState, group: &str, version: &str, headers: &HeaderMap) -> Response {
-    let registry = match known(app, headers) {
+async fn resources(app: &AppState, group: &str, version: &str, headers: &HeaderMap) -> Response {
+    let registry = match known(app, headers).await {
         Ok(registry) => registry,
         Err(refused) => return reply::status(&refused),
     };
@@ -160,8 +164,8 @@ fn resources(app: &AppState, group: &str, version: &str, headers: &HeaderMap) ->
                 "kind": sub.kind, "verbs": sub.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
             });
             if sub.group != entry.group || sub.version != entry.version {
-                resource["group"] = sub.group.into();
-                resource["version"] = sub.version.into();
+                resource["group"] = (*sub.group).into();
+                resource["version"] = (*sub.version).into();
             }
             list.push(resource);
         }
@@ -210,7 +214,7 @@ fn aggregated_resource(entry: &KindEntry) -> Value {
         .iter()
         .map(|s| {
             json!({
-                "subresource": s.name, "responseKind": kind(s.group, s.version, s.kind),
+                "subresource": s.name, "responseKind": kind(&s.group, &s.version, &s.kind),
                 "verbs": s.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
             })
         })
@@ -233,14 +237,14 @@ fn aggregated_resource(entry: &KindEntry) -> Value {
 }
 
 pub async fn openapi_v2(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    match known(&app, &headers) {
+    match known(&app, &headers).await {
         Ok(registry) => reply::json(StatusCode::OK, &schema::v2(&registry)),
         Err(refused) => reply::status(&refused),
     }
 }
 
 pub async fn openapi_v3_index(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    let registry = match known(&app, &headers) {
+    let registry = match known(&app, &headers).await {
         Ok(registry) => registry,
         Err(refused) => return reply::status(&refused),
     };
@@ -254,20 +258,47 @@ pub async fn openapi_v3_index(State(app): State<AppState>, headers: HeaderMap) -
     reply::json(StatusCode::OK, &json!({"paths": paths}))
 }
 
-/// Building a document takes long enough to keep them.
-static DOCUMENTS: std::sync::OnceLock<BTreeMap<String, Value>> = std::sync::OnceLock::new();
+/// The OpenAPI documents that were asked for, for as long as the registry they show is served: building one takes long
+/// enough to keep it.
+#[derive(Default)]
+pub struct Documents(Mutex<Built>);
+
+#[derive(Default)]
+struct Built {
+    of: Option<Arc<Registry>>,
+    by_path: BTreeMap<String, Bytes>,
+}
+
+impl Documents {
+    fn get(&self, registry: &Arc<Registry>, path: &str) -> Option<Bytes> {
+        let mut built = self.0.lock();
+        if !built.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, registry)) {
+            *built = Built { of: Some(registry.clone()), by_path: BTreeMap::new() };
+        }
+        if let Some(document) = built.by_path.get(path) {
+            return Some(document.clone());
+        }
+        drop(built);
+        let document: Bytes = schema::document(registry, path)?.to_string().into();
+        let mut built = self.0.lock();
+        if built.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, registry)) {
+            built.by_path.insert(path.to_owned(), document.clone());
+        }
+        Some(document)
+    }
+}
 
 pub async fn openapi_v3(
     State(app): State<AppState>,
     Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let registry = match known(&app, &headers) {
+    let registry = match known(&app, &headers).await {
         Ok(registry) => registry,
         Err(refused) => return reply::status(&refused),
     };
-    match DOCUMENTS.get_or_init(|| schema::v3(&registry)).get(&path) {
-        Some(document) => reply::json(StatusCode::OK, document),
+    match app.documents.get(&registry, &path) {
+        Some(document) => reply::bytes(StatusCode::OK, document),
         None => reply::status(&routes::not_found()),
     }
 }

@@ -6,3 +6,5 @@ pub mod resources;
 mod subresources;
 mod watch;
 mod write;
+
+pub use discovery::Documents;

@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::selector::{FieldSelector, LabelSelector};
 use pilothouse_api::table::{IncludeObject, partial_metadata, table};
-use pilothouse_api::{Key, Revision, Status};
+use pilothouse_api::{Key, KindEntry, Revision, Status};
 use pilothouse_store::{Object, ReadError};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -46,6 +46,8 @@ impl Shape {
 pub struct Selectors {
     labels: LabelSelector,
     fields: FieldSelector,
+    /// For a kind whose selectable fields may be others than when an object was stored.
+    entry: Option<Arc<KindEntry>>,
     /// A collection request may still name one object (`kubectl get pod web -w`).
     name: String,
 }
@@ -55,13 +57,23 @@ impl Selectors {
         let fields = FieldSelector::parse(call.param("fieldSelector").unwrap_or_default())?;
         fields.check(&call.entry)?;
         let labels = LabelSelector::parse(call.param("labelSelector").unwrap_or_default())?;
-        Ok(Self { labels, fields, name: call.name.clone() })
+        let asks_object = !fields.is_empty() && call.entry.rules.is_custom();
+        let entry = asks_object.then(|| call.entry.clone());
+        Ok(Self { labels, fields, entry, name: call.name.clone() })
     }
 
     pub fn matches(&self, object: &Object) -> bool {
         (self.name.is_empty() || *self.name == *object.key.name)
             && self.labels.matches(&object.labels)
-            && self.fields.matches(&object.fields)
+            && self.fields_match(object)
+    }
+
+    fn fields_match(&self, object: &Object) -> bool {
+        let Some(entry) = &self.entry else { return self.fields.matches(&object.fields) };
+        let own = |(name, _): &&(String, String)| name.starts_with("metadata.");
+        let mut fields: Vec<(String, String)> = object.fields.iter().filter(own).cloned().collect();
+        fields.extend(entry.rules.selectable_fields(&object.value()));
+        self.fields.matches(&fields)
     }
 }
 

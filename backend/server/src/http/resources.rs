@@ -77,7 +77,13 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
             "a WebSocket with the session's cookie must come from the dashboard itself",
         ));
     }
-    let call = take_apart(app, actor, &parts)?;
+    let call = match take_apart(app.clone(), actor.clone(), &parts) {
+        // Its definition may have been accepted just now.
+        Err(status) if status.reason == Reason::NotFound && app.registry.catch_up(&app.store).await => {
+            take_apart(app, actor, &parts)?
+        }
+        outcome => outcome?,
+    };
     let watches = call.flag("watch");
     let verb = verb(&parts.method, &call, watches)?;
     let wanted = Attributes {

@@ -87,10 +87,14 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
             if !first.is_empty() {
                 return Some((Ok::<_, Infallible>(first), Some((watch, encoder, Bytes::new()))));
             }
+            let (registry, entry) = (encoder.call.app.registry.clone(), encoder.call.entry.clone());
             let (bytes, goes_on) = tokio::select! {
+                biased;
                 next = next_lines(&mut watch, &mut encoder) => next,
                 () = tokio::time::sleep_until(end) => return None,
                 () = shutdown.cancelled() => return None,
+                // What was watched is gone, or is something else now: the client finds out by starting over.
+                () = registry.replaced(&entry) => return None,
             };
             Some((Ok(bytes), goes_on.then_some((watch, encoder, Bytes::new()))))
         }

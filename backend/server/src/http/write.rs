@@ -51,7 +51,7 @@ pub fn object(call: &Call, body: &[u8]) -> Result<Value, Status> {
     check_fields(call, &decoded.duplicate_fields, &value, |errors| {
         decode::strict_status(&call.entry, errors)
     })?;
-    decode::prune_nulls(&mut value);
+    call.entry.rules.prune(&mut value);
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
     }
@@ -120,7 +120,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
         decode::check_types(&call.entry, &new)?;
         let refuse = |errors: &[String]| decode::strict_patch_status(&decoded.value.to_string(), errors);
         check_fields(call, &decoded.duplicate_fields, &new, refuse)?;
-        decode::prune_nulls(&mut new);
+        call.entry.rules.prune(&mut new);
         Ok(new)
     };
     let options = options(call)?;

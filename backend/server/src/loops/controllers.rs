@@ -272,10 +272,15 @@ async fn carry_out_one(objects: &Objects, actor: &Actor, action: &Action) -> Res
                 Part::Status => objects::Part::Status,
                 Part::Whole => objects::Part::Whole,
             };
+            let entry = entry(key)?;
+            let mut object = object.clone();
+            if entry.rules.is_custom() {
+                // It may still be stored in the version that was the stored one once.
+                object["apiVersion"] = entry.api_version().into();
+            }
             let change = |_: &Value| Ok(object.clone());
-            let written = objects
-                .update(actor, &*entry(key)?, &key.namespace, &key.name, part, &options, change)
-                .await?;
+            let written =
+                objects.update(actor, &entry, &key.namespace, &key.name, part, &options, change).await?;
             Ok(written.revision)
         }
         Action::Delete { key, options: delete } => {

@@ -59,9 +59,11 @@ pub async fn parent(call: &Call) -> Result<Arc<Object>, Status> {
 
 /// `autoscaling/v1 Scale`: the replicas of any kind that has them.
 async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Status> {
+    let paths = call.entry.scale.as_ref().ok_or_else(routes::not_found)?;
+    let objects = &call.app.objects;
     if method == Method::GET {
         let object = parent(call).await?;
-        return Ok(reply::json(StatusCode::OK, &scale_of(&object.value())));
+        return Ok(reply::json(StatusCode::OK, &paths.scale_of(&objects.value_of(&call.entry, &object))));
     }
     let body = read_body(body).await?;
     let decoded = decode::decode(&body, call.content_type())?.value;
@@ -71,9 +73,9 @@ async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Stat
             None => decoded.clone(),
             Some(None) => return Err(PatchType::unsupported()),
             Some(Some(PatchType::Strategic | PatchType::Apply)) => {
-                patch::patch(PatchType::Merge, &call.entry, &scale_of(old), &decoded)?
+                patch::patch(PatchType::Merge, &call.entry, &paths.scale_of(old), &decoded)?
             }
-            Some(Some(kind)) => patch::patch(kind, &call.entry, &scale_of(old), &decoded)?,
+            Some(Some(kind)) => patch::patch(kind, &call.entry, &paths.scale_of(old), &decoded)?,
         };
         let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
         if !(0..=i64::from(i32::MAX)).contains(&replicas) {
@@ -83,7 +85,7 @@ async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Stat
             return Err(Status::invalid("Scale", "autoscaling", &call.name, &errors));
         }
         let mut new = old.clone();
-        new["spec"]["replicas"] = replicas.into();
+        paths.set_replicas(&mut new, replicas);
         let version = &wanted["metadata"]["resourceVersion"];
         if version.as_str().is_some_and(|v| !v.is_empty()) {
             new["metadata"]["resourceVersion"] = version.clone();
@@ -91,33 +93,10 @@ async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Stat
         Ok(new)
     };
     let options = write::options(call)?;
-    let written = call
-        .app
-        .objects
+    let written = objects
         .update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Spec, &options, change)
         .await?;
-    Ok(reply::json(StatusCode::OK, &scale_of(&written.value())))
-}
-
-fn scale_of(object: &Value) -> Value {
-    let meta = &object["metadata"];
-    let selector = &object["spec"]["selector"];
-    let labels = if selector["matchLabels"].is_object() { &selector["matchLabels"] } else { selector };
-    let pairs: Vec<String> = labels
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
-        .collect();
-    json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1",
-        "metadata": {
-            "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"], "resourceVersion": meta["resourceVersion"],
-            "creationTimestamp": meta["creationTimestamp"],
-        },
-        "spec": {"replicas": object["spec"]["replicas"]},
-        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": pairs.join(",")},
-    })
+    Ok(reply::json(StatusCode::OK, &paths.scale_of(&objects.value_of(&call.entry, &written))))
 }
 
 /// Puts a pod on a node: what schedulers of others do too.
