@@ -3,6 +3,7 @@
 //! marks of their lists.
 mod paths;
 mod v2;
+pub mod v2_protobuf;
 
 use crate::kind::KindEntry;
 use crate::marks::{self, ATOMIC_TYPES, KEY_DEFAULTS, ListType};
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 pub use v2::v2;
+pub use v2_protobuf::v2_protobuf;
 
 /// Where documents of v3 keep their schemas.
 const COMPONENTS: &str = "#/components/schemas/";

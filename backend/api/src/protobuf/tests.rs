@@ -1,3 +1,4 @@
+//! Bodies built field by field, as client-go sends them.
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;

@@ -236,8 +236,17 @@ fn aggregated_resource(entry: &KindEntry) -> Value {
     resource
 }
 
+fn accepts_protobuf(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|form| form.trim() == schema::v2_protobuf::MEDIA_TYPE)
+}
+
 pub async fn openapi_v2(State(app): State<AppState>, headers: HeaderMap) -> Response {
     match known(&app, &headers).await {
+        Ok(registry) if accepts_protobuf(&headers) => {
+            let kind = (header::CONTENT_TYPE, schema::v2_protobuf::MEDIA_TYPE);
+            ([kind], schema::v2_protobuf(&registry)).into_response()
+        }
         Ok(registry) => reply::json(StatusCode::OK, &schema::v2(&registry)),
         Err(refused) => reply::status(&refused),
     }
