@@ -3,6 +3,7 @@
 //! A controller decides and cannot fail. The server's shell feeds the view, runs one key at a time, carries the plan out
 //! through the write path and waits until the view has caught up before it runs the key again.
 pub mod cluster;
+pub mod horizontal_pod_autoscaler;
 pub mod node;
 pub mod plan;
 pub mod pod;
