@@ -48,7 +48,7 @@ mod tests {
         let (map, secret) = ("configmaps", "secrets");
         assert_eq!(
             found,
-            [(map, "a"), (secret, "b"), (map, "c"), (secret, "d"), (secret, "e"), (map, "f"), (secret, "g")]
+            [(map, "a"), (secret, "b"), (map, "c"), (secret, "d"), (map, "f"), (secret, "e"), (secret, "g")]
         );
     }
 }

@@ -319,8 +319,8 @@ mod tests {
                 "{body:.9}"
             );
         }
-        let error = decode(b"x", Some("application/vnd.kubernetes.protobuf")).unwrap_err();
-        assert_eq!(error.code(), 415);
+        assert_eq!(decode(b"x", Some("application/vnd.kubernetes.protobuf")).unwrap_err().code(), 400);
+        assert_eq!(decode(b"x", Some("application/cbor")).unwrap_err().code(), 415);
     }
 
     #[test]
