@@ -5,12 +5,15 @@ use fantoccini::elements::Element;
 use fantoccini::wd::{Capabilities, Locator};
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+/// A pod that ignores its signal is given 30 seconds to end.
+const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const DRIVER_START: Duration = Duration::from_secs(20);
 /// Control and A: what is written next replaces what is there.
@@ -19,6 +22,7 @@ const SELECT_ALL: &str = "\u{e009}a\u{e000}";
 pub struct Browser {
     client: Client,
     driver: Child,
+    port: u16,
     profile: std::path::PathBuf,
 }
 
@@ -62,7 +66,7 @@ impl Browser {
                 Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
             }
         };
-        Ok(Self { client, driver, profile: profile.to_owned() })
+        Ok(Self { client, driver, port, profile: profile.to_owned() })
     }
 
     pub async fn open(&self, url: &str) -> Result<()> {
@@ -154,6 +158,28 @@ impl Browser {
             std::fs::write(Path::new(&dir).join(format!("{name}.png")), self.client.screenshot().await?)?;
         }
         Ok(())
+    }
+
+    /// Errors in the browser's console since the last call: broken scripts, refused requests.
+    pub async fn console_errors(&self) -> Result<Vec<String>> {
+        let session = self.client.session_id().await?.context("the browser has no session")?;
+        let body = r#"{"type":"browser"}"#;
+        // ChromeDriver's own call, which the WebDriver standard does not have.
+        let mut driver = TcpStream::connect(("127.0.0.1", self.port))?;
+        write!(
+            driver,
+            "POST /session/{session}/se/log HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            self.port,
+            body.len()
+        )?;
+        let mut answer = String::new();
+        driver.read_to_string(&mut answer)?;
+        let (_, answer) = answer.split_once("\r\n\r\n").context("ChromeDriver's answer has no body")?;
+        let answer: Value = serde_json::from_str(answer)?;
+        let entries = answer["value"].as_array().with_context(|| format!("no log: {answer}"))?;
+        let severe = entries.iter().filter(|entry| entry["level"] == "SEVERE");
+        Ok(severe.filter_map(|entry| entry["message"].as_str()).map(str::to_owned).collect())
     }
 
     pub async fn eventually<T>(

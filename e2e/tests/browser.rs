@@ -24,12 +24,23 @@ async fn story(cluster: &Cluster, browser: &Browser) -> Result<()> {
     let dashboard = cluster.dashboard()?;
     sign_in(cluster, browser, &dashboard).await.context("sign in")?;
     make_a_namespace(browser, &dashboard).await.context("make a namespace")?;
-    deploy(browser).await.context("deploy")?;
-    scale(browser).await.context("scale")?;
+    deploy(cluster, browser).await.context("deploy")?;
+    scale(cluster, browser).await.context("scale")?;
     roll_out_and_back(browser).await.context("roll out and back")?;
+    mend_a_bad_version(browser).await.context("mend a bad version")?;
     follow_a_log(browser).await.context("follow a log")?;
     keep_a_secret(browser, &dashboard).await.context("keep a secret")?;
-    delete(browser, &dashboard).await.context("delete")
+    delete(browser, &dashboard).await.context("delete")?;
+    let unexpected: Vec<_> =
+        browser.console_errors().await?.into_iter().filter(|error| !is_expected(error)).collect();
+    ensure!(unexpected.is_empty(), "the console tells of {unexpected:#?}");
+    Ok(())
+}
+
+/// Who is not signed in is told so, and a browser breaks its connections whenever a pod's cable changes the network of
+/// this machine: the dashboard connects again.
+fn is_expected(error: &str) -> bool {
+    (error.contains("/auth/") && error.contains("401")) || error.contains("ERR_NETWORK_CHANGED")
 }
 
 async fn sign_in(cluster: &Cluster, browser: &Browser, dashboard: &str) -> Result<()> {
@@ -46,18 +57,25 @@ async fn sign_in(cluster: &Cluster, browser: &Browser, dashboard: &str) -> Resul
 async fn make_a_namespace(browser: &Browser, dashboard: &str) -> Result<()> {
     browser.open(&format!("{dashboard}namespaces")).await?;
     browser.click("ns-open").await?;
+    browser.fill("ns-name", "The Harbour").await?;
+    browser.click("ns-create").await?;
+    browser.shows("only lower-case letters").await?;
     browser.fill("ns-name", "harbour").await?;
     browser.click("ns-create").await?;
     browser.find("row-harbour").await?;
     browser.choose("namespace-picker", "harbour").await
 }
 
-async fn deploy(browser: &Browser) -> Result<()> {
+async fn deploy(cluster: &Cluster, browser: &Browser) -> Result<()> {
     browser.click("deploy-open").await?;
+    browser.click("deploy-submit").await?;
+    browser.shows("which image should run?").await?;
     browser.fill("deploy-name", "web").await?;
     browser.fill("deploy-image", IMAGE).await?;
     browser.fill("deploy-replicas", "2").await?;
-    browser.fill("deploy-command", "sh -c 'while true; do echo $GREETING; sleep 1; done'").await?;
+    browser
+        .fill("deploy-command", "sh -c 'trap exit TERM; while true; do echo $GREETING; sleep 1; done'")
+        .await?;
     browser.click("deploy-add-port").await?;
     browser.fill("deploy-port-0", "8080").await?;
     browser.click("deploy-add-env").await?;
@@ -66,15 +84,23 @@ async fn deploy(browser: &Browser) -> Result<()> {
     browser.fill("deploy-memory-limit", "64Mi").await?;
     browser.reads("deploy-preview", "value: ahoy").await?;
     browser.picture("deploy").await?;
+    // Gone if the page were loaded anew.
+    browser.script("window.loadedOnce = true").await?;
     browser.click("deploy-submit").await?;
-    // The page of the new Deployment, which tells how it comes up without being loaded anew.
-    browser.shows("2 of 2 available").await
+    // The page of the new Deployment, which tells how it comes up.
+    browser.shows("2 of 2 available").await?;
+    let service = cluster.kubectl().in_namespace("harbour").json(&["get", "service", "web"])?;
+    ensure!(service["spec"]["ports"][0]["port"] == 8080, "the Service is {service}");
+    Ok(())
 }
 
-async fn scale(browser: &Browser) -> Result<()> {
+async fn scale(cluster: &Cluster, browser: &Browser) -> Result<()> {
     browser.fill("scale-value", "3").await?;
     browser.click("scale-apply").await?;
     browser.shows("3 of 3 available").await?;
+    ensure!(browser.script("return window.loadedOnce").await? == true, "the page was loaded anew");
+    let web = cluster.kubectl().in_namespace("harbour").json(&["get", "deployment", "web"])?;
+    ensure!(web["spec"]["replicas"] == 3, "the Deployment is {web}");
     browser
         .eventually("three pods in the list", async || {
             Ok((browser.count("pod-row-").await? == 3).then_some(()))
@@ -95,6 +121,23 @@ async fn roll_out_and_back(browser: &Browser) -> Result<()> {
     browser.shows("3 of 3 available").await?;
     browser
         .eventually("the old pods' end", async || Ok((browser.count("pod-row-").await? == 3).then_some(())))
+        .await
+}
+
+async fn mend_a_bad_version(browser: &Browser) -> Result<()> {
+    browser.fill("image-0", "pilothouse.example/busybox:no-such-version").await?;
+    browser.click("image-apply").await?;
+    browser.reads("trouble", "Check the image's name and tag").await?;
+    browser.picture("trouble").await?;
+    browser.click("tab-history").await?;
+    browser.reads("revision-4", "busybox:no-such-version").await?;
+    browser.click("undo-3").await?;
+    browser.click("confirm-yes").await?;
+    browser.reads("revision-5", "current").await?;
+    browser.click("tab-overview").await?;
+    browser.shows("3 of 3 available").await?;
+    browser
+        .eventually("the bad pods' end", async || Ok((browser.count("pod-row-").await? == 3).then_some(())))
         .await
 }
 
@@ -143,8 +186,16 @@ async fn delete(browser: &Browser, dashboard: &str) -> Result<()> {
     browser.click("delete").await?;
     browser.fill("confirm-name", "web").await?;
     browser.click("confirm-yes").await?;
-    browser.open(&format!("{dashboard}deployments")).await?;
+    // By the keyboard: the list, found by a few letters of its name.
+    browser.click("palette-open").await?;
+    browser.fill("palette", "deployments\u{e007}").await?;
     browser.is_gone("row-web").await?;
     browser.find("empty").await?;
-    browser.picture("empty").await
+    browser.picture("empty").await?;
+    browser.open(&format!("{dashboard}namespaces/_/harbour")).await?;
+    browser.click("delete").await?;
+    browser.fill("confirm-name", "harbour").await?;
+    browser.click("confirm-yes").await?;
+    browser.find("row-default").await?;
+    browser.is_gone("row-harbour").await
 }

@@ -9,7 +9,9 @@
 //! deploy-submit`; Deployment: `scale-value scale-apply restart pause rollout-status undo-<revision>`; logs: `logs-view
 //! logs-container logs-search logs-pause logs-previous logs-download`; Secrets and ConfigMaps: `secret-new configmap-new
 //! kv-name kv-namespace secret-type secret-key-0 secret-value-0 kv-add kv-save kv-edit secret-reveal secret-value`;
-//! Namespaces: `ns-open ns-name ns-create`.
+//! Namespaces: `ns-open ns-name ns-create`; Deployment's version: `image-0 image-apply`; pods in trouble: `trouble open-log`;
+//! going anywhere: `palette-open palette`.
+use crate::components::palette;
 use crate::components::shell::{overlays, shell};
 use crate::components::state::{empty, skeleton};
 use crate::context::{Session, now, ui};
@@ -60,6 +62,7 @@ pub fn mount() {
         tick();
         router::start();
         session::start();
+        palette::listen();
         apply_theme();
         view! { {gate} {overlays()} }
     });

@@ -1,5 +1,5 @@
 //! What every part of the dashboard shares: where we are, who we are, what time it is, and what to tell.
-use crate::api::Resource;
+use crate::api::{ApiError, Resource};
 use crate::view_model::discovery::Found;
 use crate::view_model::rules::Rules;
 use leptos::prelude::*;
@@ -36,6 +36,8 @@ pub struct Question {
     pub title: String,
     pub text: String,
     pub action: String,
+    /// Something is lost by it.
+    pub is_loss: bool,
     /// Must be typed first, where a slip would hurt.
     pub typed: Option<String>,
     pub yes: Callback<()>,
@@ -63,6 +65,7 @@ pub struct Ui {
     /// Writes on their way.
     pub busy: RwSignal<u32>,
     pub menu_open: RwSignal<bool>,
+    pub palette_open: RwSignal<bool>,
     /// `light`, `dark`, or empty for what the system says.
     pub theme: RwSignal<String>,
 }
@@ -93,6 +96,7 @@ impl Ui {
             now: RwSignal::new(now()),
             busy: RwSignal::new(0),
             menu_open: RwSignal::new(false),
+            palette_open: RwSignal::new(false),
             theme: RwSignal::new(remembered("theme").unwrap_or_default()),
         }
     }
@@ -125,7 +129,19 @@ impl Ui {
         self,
         done: impl Into<String>,
         pending: RwSignal<bool>,
-        request: impl Future<Output = Result<T, crate::api::ApiError>> + 'static,
+        request: impl Future<Output = Result<T, ApiError>> + 'static,
+        then: impl FnOnce(T) + 'static,
+    ) {
+        self.submit(done, pending, move |error| self.failed(error.brief()), request, then);
+    }
+
+    /// As [`Ui::write`], for forms that show themselves what went wrong.
+    pub fn submit<T: 'static>(
+        self,
+        done: impl Into<String>,
+        pending: RwSignal<bool>,
+        refused: impl FnOnce(&ApiError) + 'static,
+        request: impl Future<Output = Result<T, ApiError>> + 'static,
         then: impl FnOnce(T) + 'static,
     ) {
         let done = done.into();
@@ -140,7 +156,7 @@ impl Ui {
                     self.done(done);
                     then(value);
                 }
-                Err(error) => self.failed(error.message),
+                Err(error) => refused(&error),
             }
         });
     }

@@ -92,6 +92,7 @@ pub fn go(address: &str) {
     here.menu_open.set(false);
     if moved && let Some(window) = web_sys::window() {
         window.scroll_to_with_x_and_y(0.0, 0.0);
+        crate::components::shell::focus_main();
     }
 }
 

@@ -57,6 +57,22 @@ impl ApiError {
         }
     }
 
+    /// Without what only programs read: the regular expressions behind each rule, the same rule said of several fields.
+    pub fn brief(&self) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        for cause in &self.causes {
+            let said = brief(&cause.message);
+            let part = if cause.field.is_empty() { said } else { format!("{}: {said}", cause.field) };
+            if !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
+        match parts.is_empty() {
+            true => self.message.clone(),
+            false => parts.join("; "),
+        }
+    }
+
     pub fn is_broken_connection(&self) -> bool {
         self.reason == UNREACHABLE
     }
@@ -76,10 +92,24 @@ impl ApiError {
     }
 }
 
+/// A rule without its example and its regular expression.
+pub fn brief(message: &str) -> String {
+    message.split(" (e.g. ").next().unwrap_or(message).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_brief_error_says_each_rule_once_and_no_regular_expression() {
+        let rule = "must be lower case (e.g. 'my-name', regex used for validation is '[a-z]([a-z]*)')";
+        let status = json!({"code": 422, "message": "long", "details": {"causes": [
+            {"field": "metadata.name", "message": rule}, {"field": "metadata.name", "message": rule}]}});
+        assert_eq!(ApiError::from_status(422, Some(&status)).brief(), "metadata.name: must be lower case");
+        assert_eq!(ApiError::local("taken").brief(), "taken");
+    }
 
     #[test]
     fn a_status_keeps_its_causes() {

@@ -144,13 +144,16 @@ fn ask_delete(detail: &Detail, loss: Loss, pending: RwSignal<bool>) {
     let text = match (loss, resource.plural.as_ref()) {
         (Loss::Replaced, _) => "Its controller, if it has one, makes a new one at once.",
         (_, "namespaces") => "Everything in this namespace is deleted with it. This can't be undone.",
-        (_, "deployments") => "Its pods are stopped and deleted with it. This can't be undone.",
+        (_, "deployments") => {
+            "Its pods are stopped and deleted with it; a Service in front of them stays. This can't be undone."
+        }
         _ => "This can't be undone.",
     };
     ui().question.set(Some(Question {
         title: format!("Delete {} {name}?", resource.kind),
         text: text.into(),
         action: "Delete".into(),
+        is_loss: true,
         typed: (loss == Loss::Final).then(|| name.clone()),
         yes: Callback::new(move |()| {
             let (resource, namespace, name, uid) =

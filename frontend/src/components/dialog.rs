@@ -53,7 +53,7 @@ fn content(question: Question) -> AnyView {
             })}
             <div class="actions end">
                 {plain_button(Weight::Plain, "", "Cancel", "confirm-cancel", close)}
-                <button type="button" class="button danger" data-testid="confirm-yes" disabled=is_missing
+                <button type="button" class=if question.is_loss { "button danger" } else { "button primary" } data-testid="confirm-yes" disabled=is_missing
                     on:click=move |_| press()>{question.action}</button>
             </div>
         </form>

@@ -3,10 +3,11 @@ use super::controls::{Weight, button, copy, field, icon_button, input, plain_but
 use super::detail::Detail;
 use super::icon::icon;
 use crate::api::resource::{CONFIG_MAPS, SECRETS};
-use crate::api::{self, DryRun, Resource};
+use crate::api::{self, ApiError, DryRun, Resource};
 use crate::context::ui;
 use crate::router;
 use crate::view_model::key_values::{Content, Holder, check, entries, object, patch};
+use crate::view_model::names::{Shape, problem_of_name};
 use crate::view_model::units::bytes;
 use leptos::prelude::*;
 use serde_json::Value;
@@ -116,19 +117,16 @@ pub fn create(holder: Holder) -> AnyView {
     let save = move || {
         let Some(entries) = checked(rows, problem) else { return };
         let (place, name) = (namespace.get_untracked(), name.get_untracked().trim().to_owned());
-        if name.is_empty() {
-            return problem.set("Give it a name.".into());
+        if let Some(wrong) = problem_of_name(&name, Shape::Subdomain) {
+            return problem.set(format!("Name: {wrong}."));
         }
         let object = object(holder, &place, &name, &kind.get_untracked(), &entries);
         let resource = resource(holder);
         let page = resource.object_page(&place, &name);
         let done = format!("{} {name} created", resource.kind);
-        let request = async move {
-            let result = api::create(resource, &place, &object, DryRun::No).await;
-            problem.try_set(result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default());
-            result
-        };
-        ui().write(done, pending, request, move |_| router::go(&page));
+        let refused = move |error: &ApiError| drop(problem.try_set(error.brief()));
+        let request = async move { api::create(resource, &place, &object, DryRun::No).await };
+        ui().submit(done, pending, refused, request, move |_| router::go(&page));
     };
     view! {
         <form class="form" on:submit=move |event| event.prevent_default()>
@@ -166,19 +164,18 @@ pub fn edit(detail: &Detail, holder: Holder, close: impl Fn() + Copy + Send + Sy
         let Some(entries) = checked(rows, problem) else { return };
         let patch = patch(&item.object, holder, &entries);
         let (namespace, name) = (namespace.clone(), name.clone());
-        let request = async move {
-            let result = api::patch(resource(holder), &namespace, &name, "", &patch).await;
-            let message = result.as_ref().err().map(|error| match error.is_conflict() {
+        let refused = move |error: &ApiError| {
+            let message = match error.is_conflict() {
                 true => {
                     "Somebody changed it meanwhile. Cancel and edit again to start from its present state."
                         .to_owned()
                 }
-                false => error.message.clone(),
-            });
-            problem.try_set(message.unwrap_or_default());
-            result
+                false => error.brief(),
+            };
+            problem.try_set(message);
         };
-        ui().write("Saved", pending, request, move |_| close());
+        let request = async move { api::patch(resource(holder), &namespace, &name, "", &patch).await };
+        ui().submit("Saved", pending, refused, request, move |_| close());
     };
     view! {
         <form class="form" on:submit=move |event| event.prevent_default()>

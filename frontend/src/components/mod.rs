@@ -9,6 +9,7 @@ pub mod editor;
 pub mod events;
 pub mod icon;
 pub mod key_values;
+pub mod palette;
 pub mod shell;
 pub mod state;
 pub mod table;

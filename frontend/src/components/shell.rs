@@ -1,7 +1,7 @@
 //! The frame around every page: navigation, namespace picker, who is signed in.
 use super::controls::{Weight, icon_button, link_button};
 use super::icon::icon;
-use super::{dialog, toasts};
+use super::{dialog, palette, toasts};
 use crate::api::Resource;
 use crate::api::resource::{
     CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICA_SETS, SECRETS, SERVICES,
@@ -13,13 +13,13 @@ use crate::router;
 use crate::session::{may, sign_out};
 use leptos::prelude::*;
 
-struct Section {
+pub struct Section {
     title: &'static str,
-    links: &'static [(&'static str, &'static str, &'static Resource)],
+    pub links: &'static [(&'static str, &'static str, &'static Resource)],
 }
 
 /// Label, icon and kind: a kind that the user may not list is not offered.
-static SECTIONS: [Section; 4] = [
+pub static SECTIONS: [Section; 4] = [
     Section {
         title: "Workloads",
         links: &[
@@ -49,6 +49,7 @@ pub fn shell(page: impl Fn() -> AnyView + Send + 'static) -> AnyView {
         <aside class="side" class:open=move || open.get()>
             <div class="brand"><a href="/ui/">{icon("wheel")}<span>"Pilothouse"</span></a>
                 {icon_button("close", "Close the menu", "menu-close", move || open.set(false))}</div>
+            {go_to()}
             {picker()}
             {deploy_button("deploy-open")}
             {navigation()}
@@ -64,6 +65,16 @@ pub fn shell(page: impl Fn() -> AnyView + Send + 'static) -> AnyView {
             </header>
             <main id="main" tabindex="-1">{page}</main>
         </div>
+        {palette::host()}
+    }
+    .into_any()
+}
+
+fn go_to() -> AnyView {
+    view! {
+        <button type="button" class="go-to" data-testid="palette-open" aria-keyshortcuts="Control+K" on:click=|_| palette::open()>
+            {icon("search")}<span>"Go to …"</span><kbd aria-hidden="true">"Ctrl K"</kbd>
+        </button>
     }
     .into_any()
 }
@@ -81,7 +92,8 @@ pub fn overlays() -> AnyView {
     view! { {toasts::host()} {dialog::host()} }.into_any()
 }
 
-fn focus_main() {
+/// Also after going to another page: the link that led here is gone, and with it the place in the page.
+pub fn focus_main() {
     use wasm_bindgen::JsCast;
     let main = web_sys::window().and_then(|w| w.document()).and_then(|d| d.get_element_by_id("main"));
     if let Some(main) = main.and_then(|main| main.dyn_into::<web_sys::HtmlElement>().ok()) {

@@ -8,10 +8,11 @@ use crate::view_model::status::{Status, Tone};
 use crate::view_model::{name, namespace};
 use leptos::prelude::*;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// More of one owner's pods fail for the same reason anyway.
-const SHOWN: usize = 3;
+/// Pods named of those that fail for the same reason.
+const NAMED: usize = 3;
 
 /// On the pod's own page.
 pub fn of_pod(object: &Value) -> AnyView {
@@ -22,19 +23,35 @@ pub fn of_pod(object: &Value) -> AnyView {
     notice(&judged, ().into_any(), name(object), namespace(object))
 }
 
-/// On the page of what owns them.
+/// On the page of what owns them: once a reason.
 pub fn of_pods(pods: Live) -> AnyView {
     let troubled = Memo::new(move |_| {
-        let is_troubled =
-            |item: &&Arc<Item>| matches!(pod::status(&item.object).tone, Tone::Bad | Tone::Warn);
-        pods.objects.with(|all| all.values().filter(is_troubled).cloned().collect::<Vec<_>>())
+        let mut by_reason = BTreeMap::<String, Vec<Arc<Item>>>::new();
+        pods.objects.with(|all| {
+            for item in all.values() {
+                let judged = pod::status(&item.object);
+                if matches!(judged.tone, Tone::Bad | Tone::Warn) {
+                    by_reason.entry(judged.word).or_default().push(item.clone());
+                }
+            }
+        });
+        by_reason
     });
-    let row = |item: &Arc<Item>| {
-        let (name, namespace) = (name(&item.object), namespace(&item.object));
-        let link = view! { <a href=PODS.object_page(namespace, name)>{name.to_owned()}</a> };
-        notice(&pod::status(&item.object), link.into_any(), name, namespace)
+    let row = |items: &Vec<Arc<Item>>| {
+        let first = items.first()?;
+        let link = |item: &Arc<Item>| {
+            let (name, namespace) = (name(&item.object), namespace(&item.object));
+            view! { <a href=PODS.object_page(namespace, name)>{name.to_owned()}</a>" " }
+        };
+        let more = items.len().saturating_sub(NAMED);
+        let subject = view! {
+            {items.iter().take(NAMED).map(link).collect_view()}
+            {(more > 0).then(|| format!("and {more} more"))}
+        };
+        let (name, namespace) = (name(&first.object), namespace(&first.object));
+        Some(notice(&pod::status(&first.object), subject.into_any(), name, namespace))
     };
-    (move || troubled.with(|all| all.iter().take(SHOWN).map(row).collect_view())).into_any()
+    (move || troubled.with(|all| all.values().filter_map(row).collect_view())).into_any()
 }
 
 fn notice(judged: &Status, subject: AnyView, name: &str, namespace: &str) -> AnyView {

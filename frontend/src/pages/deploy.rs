@@ -13,6 +13,7 @@ use crate::view_model::{name, namespace, yaml};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::Value;
+use wasm_bindgen::JsCast;
 
 /// A row of ports.
 #[derive(Clone, Copy)]
@@ -162,10 +163,13 @@ impl Fields {
 pub fn page(_: Params) -> AnyView {
     let fields = Fields::new();
     let preview = Memo::new(move |_| documents(&fields.form().objects()));
-    // What was tried is no longer what stands in the form.
-    Effect::new(move |_| {
+    // What was tried is no longer what stands in the form, and what was wrong may be right now.
+    Effect::new(move |before: Option<()>| {
         preview.track();
         fields.tried.set(None);
+        if before.is_some() && fields.problems.with_untracked(|problems| !problems.is_empty()) {
+            fields.problems.set(untrack(|| fields.form().problems()));
+        }
     });
     view! {
         {title_bar("Deploy an image", nothing())}
@@ -177,7 +181,7 @@ pub fn page(_: Params) -> AnyView {
                     (!text.is_empty()).then(|| view! { <p class="notice bad" data-testid="problem">{text}</p> })
                 }}</div>
                 <div class="actions end">
-                    {button(Weight::Plain, "eye", "Check", "deploy-check", fields.pending, move || check(fields))}
+                    {button(Weight::Plain, "eye", "Dry run", "deploy-check", fields.pending, move || check(fields))}
                     {button(Weight::Primary, "check", "Deploy", "deploy-submit", fields.pending, move || submit(fields))}
                 </div>
             </form>
@@ -313,8 +317,27 @@ fn checked(fields: Fields) -> Option<Vec<Value>> {
     let form = untrack(|| fields.form());
     let problems = form.problems();
     let is_good = problems.is_empty();
-    fields.problems.set(problems);
+    complain(fields, problems);
     is_good.then(|| form.objects())
+}
+
+/// Says what is wrong at each field, and leads to the first of them.
+fn complain(fields: Fields, problems: Vec<Problem>) {
+    let is_any = !problems.is_empty();
+    if fields.problems.try_set(problems).is_some() || !is_any {
+        return;
+    }
+    spawn_local(async {
+        // The marks are drawn after this turn.
+        leptos::task::tick().await;
+        let document = web_sys::window().and_then(|window| window.document());
+        let wrong =
+            document.and_then(|d| d.query_selector(".field.wrong .input, .notice.bad").ok().flatten());
+        if let Some(wrong) = wrong.and_then(|wrong| wrong.dyn_into::<web_sys::HtmlElement>().ok()) {
+            wrong.scroll_into_view();
+            let _ = wrong.focus();
+        }
+    });
 }
 
 async fn send_all(objects: &[Value], dry_run: DryRun) -> Result<Vec<Value>, ApiError> {
@@ -334,7 +357,7 @@ fn check(fields: Fields) {
         fields.pending.try_set(false);
         match result {
             Ok(made) => drop(fields.tried.try_set(Some((documents(&objects), documents(&made))))),
-            Err(error) => drop(fields.problems.try_set(problems_of(&error))),
+            Err(error) => complain(fields, problems_of(&error)),
         }
     });
 }
@@ -348,14 +371,9 @@ fn submit(fields: Fields) {
     let done = format!("{} is being deployed", name(&objects[0]));
     let request = async move {
         // Tried first, so that a wrong Service does not leave half of it behind.
-        let result = match send_all(&objects, DryRun::Yes).await {
-            Ok(_) => send_all(&objects, DryRun::No).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &result {
-            fields.problems.try_set(problems_of(error));
-        }
-        result
+        send_all(&objects, DryRun::Yes).await?;
+        send_all(&objects, DryRun::No).await
     };
-    ui().write(done, fields.pending, request, move |_| router::go(&page));
+    let refused = move |error: &ApiError| complain(fields, problems_of(error));
+    ui().submit(done, fields.pending, refused, request, move |_| router::go(&page));
 }

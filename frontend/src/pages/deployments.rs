@@ -329,6 +329,7 @@ fn undo_button(detail: &Detail, revision: Revision) -> AnyView {
             title: format!("Go back to revision {number}?"),
             text: format!("{} rolls out {} again.", detail.name, revision.images.join(", ")),
             action: "Roll back".into(),
+            is_loss: false,
             typed: None,
             yes: Callback::new(move |()| {
                 let Some(item) = detail.object.get_untracked() else { return };

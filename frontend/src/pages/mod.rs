@@ -43,6 +43,21 @@ pub fn list_page(
     beside_title: AnyView,
     first_steps: impl Fn() -> AnyView + Send + Sync + 'static,
 ) -> AnyView {
+    let title_bar = if resource.namespaced { title_bar } else { cluster_title_bar };
+    view! {
+        {title_bar(words.title, beside_title)}
+        {list_body(resource, words, test_prefix, first_steps)}
+    }
+    .into_any()
+}
+
+/// The list without its head.
+pub fn list_body(
+    resource: &'static Resource,
+    words: Words,
+    test_prefix: &'static str,
+    first_steps: impl Fn() -> AnyView + Send + Sync + 'static,
+) -> AnyView {
     let namespaced = resource.namespaced;
     let query = Signal::derive(move || {
         let namespace = if namespaced { ui().chosen() } else { None };
@@ -60,34 +75,28 @@ pub fn list_page(
         let place = if namespace.is_empty() { String::new() } else { format!(" in {namespace}") };
         state::empty(symbol, format!("No {title}{place}"), purpose, Some(hint), Some(first_steps()))
     };
-    let bar =
-        if namespaced { title_bar(title, beside_title) } else { cluster_title_bar(title, beside_title) };
-    view! {
-        {bar}
-        {table::list(List {
-            resource: resource.clone(),
-            live,
-            columns: Signal::stored(known(&resource.plural).unwrap_or_default()),
-            show_namespace: several_namespaces(resource),
-            test_prefix,
-            empty: Arc::new(empty),
-        })}
-    }
-    .into_any()
+    table::list(List {
+        resource: resource.clone(),
+        live,
+        columns: Signal::stored(known(&resource.plural).unwrap_or_default()),
+        show_namespace: several_namespaces(resource),
+        test_prefix,
+        empty: Arc::new(empty),
+    })
 }
 
 /// The head of a page about the chosen namespace.
-pub fn title_bar(title: impl Into<String>, actions: AnyView) -> AnyView {
+pub fn title_bar(title: &str, actions: AnyView) -> AnyView {
     let place = Signal::derive(|| match ui().namespace.get() {
         all if all.is_empty() => "all namespaces".to_owned(),
         namespace => namespace,
     });
-    head(title.into(), place, actions)
+    head(title.to_owned(), place, actions)
 }
 
 /// The head of a page about what belongs to no namespace.
-pub fn cluster_title_bar(title: impl Into<String>, actions: AnyView) -> AnyView {
-    head(title.into(), Signal::stored("whole cluster".to_owned()), actions)
+pub fn cluster_title_bar(title: &str, actions: AnyView) -> AnyView {
+    head(title.to_owned(), Signal::stored("whole cluster".to_owned()), actions)
 }
 
 fn head(title: String, place: Signal<String>, actions: AnyView) -> AnyView {

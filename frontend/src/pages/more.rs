@@ -131,8 +131,8 @@ pub fn list(params: Params) -> AnyView {
         };
         view! {
             {match resource.namespaced {
-                true => title_bar(resource.kind.to_string(), create_button()),
-                false => cluster_title_bar(resource.kind.to_string(), create_button()),
+                true => title_bar(&resource.kind, create_button()),
+                false => cluster_title_bar(&resource.kind, create_button()),
             }}
             {table::list(List {
                 show_namespace: several_namespaces(&resource),

@@ -1,12 +1,13 @@
 //! Namespaces: list, create, delete.
-use super::{Words, list_page};
+use super::{Words, cluster_title_bar, list_body};
 use crate::api::resource::NAMESPACES;
-use crate::api::{self, DryRun};
+use crate::api::{self, ApiError, DryRun};
 use crate::components::controls::{Weight, button, field, input, plain_button};
 use crate::components::detail::{Detail, Loss, overview_tab, page};
 use crate::context::ui;
 use crate::router::{self, Params};
 use crate::session::may;
+use crate::view_model::names::{Shape, problem_of_name};
 use crate::view_model::workload;
 use leptos::prelude::*;
 use serde_json::json;
@@ -28,8 +29,9 @@ pub fn list(_: Params) -> AnyView {
         .into_any()
     };
     view! {
+        {cluster_title_bar(words.title, bar())}
         {move || open.get().then(|| create(open))}
-        {list_page(&NAMESPACES, words, "", bar(), super::nothing)}
+        {list_body(&NAMESPACES, words, "", super::nothing)}
     }
     .into_any()
 }
@@ -40,17 +42,14 @@ fn create(open: RwSignal<bool>) -> AnyView {
     let pending = RwSignal::new(false);
     let save = move || {
         let wanted = name.get_untracked().trim().to_owned();
-        if wanted.is_empty() {
-            return problem.set("give it a name".into());
+        if let Some(wrong) = problem_of_name(&wanted, Shape::Label) {
+            return problem.set(wrong.into());
         }
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted}});
         let done = format!("Namespace {wanted} created");
-        let request = async move {
-            let result = api::create(&NAMESPACES, "", &object, DryRun::No).await;
-            problem.try_set(result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default());
-            result
-        };
-        ui().write(done, pending, request, move |_| {
+        let refused = move |error: &ApiError| drop(problem.try_set(error.brief()));
+        let request = async move { api::create(&NAMESPACES, "", &object, DryRun::No).await };
+        ui().submit(done, pending, refused, request, move |_| {
             open.try_set(false);
         });
     };

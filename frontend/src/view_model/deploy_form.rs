@@ -1,5 +1,7 @@
 //! The form that deploys an image: what it makes, and which of its fields an error of the server is about.
+use super::names::{Shape, problem_of_name};
 use crate::api::ApiError;
+use crate::api::error::brief;
 use serde_json::{Map, Value, json};
 
 /// Where a variable's value comes from.
@@ -79,8 +81,10 @@ impl Form {
     pub fn problems(&self) -> Vec<Problem> {
         let mut out = Vec::new();
         let mut add = |field: String, message: &str| out.push(Problem { field, message: message.into() });
-        if self.name.is_empty() {
-            add("name".into(), "every Deployment has a name");
+        // A Service of that name is made too where ports are offered, and its name has no dots.
+        let shape = if self.ports.is_empty() { Shape::Subdomain } else { Shape::Label };
+        if let Some(problem) = problem_of_name(&self.name, shape) {
+            add("name".into(), problem);
         }
         if self.image.is_empty() {
             add("image".into(), "which image should run?");
@@ -225,7 +229,7 @@ pub fn problems_of(error: &ApiError) -> Vec<Problem> {
     let mut out: Vec<Problem> = error
         .causes
         .iter()
-        .map(|cause| Problem { field: field_of(&cause.field), message: cause.message.clone() })
+        .map(|cause| Problem { field: field_of(&cause.field), message: brief(&cause.message) })
         .collect();
     if out.iter().all(|problem| problem.field.is_empty()) {
         out = vec![Problem { field: String::new(), message: error.message.clone() }];
@@ -314,6 +318,8 @@ mod tests {
         };
         let fields: Vec<_> = form.problems().into_iter().map(|problem| problem.field).collect();
         assert_eq!(fields, ["name", "image", "replicas", "port-0"]);
+        let form = Form { name: "Bad_Name".into(), image: "a".into(), ..Form::default() };
+        assert_eq!(form.problems()[0].field, "name");
     }
 
     #[test]
