@@ -5,7 +5,7 @@ use super::schema::{self, Schema};
 use super::{prune, validate};
 use crate::json_path::JsonPath;
 use crate::validation::{FieldErrors, Path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -15,19 +15,21 @@ const COLUMN_FORMATS: [&str; 8] =
 const MAX_SELECTABLE_FIELDS: usize = 8;
 /// What OpenAPI knows and structural schemas do not.
 const UNSUPPORTED: [&str; 5] = ["$ref", "id", "definitions", "dependencies", "patternProperties"];
-/// What only the structure may say, not the parts under `allOf`, `anyOf`, `oneOf` and `not`.
-const STRUCTURE_ONLY: [&str; 11] = [
-    "additionalProperties",
-    "default",
-    "description",
-    "nullable",
-    "title",
-    "x-kubernetes-embedded-resource",
-    "x-kubernetes-int-or-string",
-    "x-kubernetes-list-map-keys",
-    "x-kubernetes-list-type",
-    "x-kubernetes-map-type",
-    "x-kubernetes-preserve-unknown-fields",
+/// What only the structure may say, not the parts under `allOf`, `anyOf`, `oneOf` and `not`, and how they must be there.
+const STRUCTURE_ONLY: [(&str, &str); 13] = [
+    ("type", "empty"),
+    ("additionalProperties", "undefined"),
+    ("default", "undefined"),
+    ("description", "empty"),
+    ("nullable", "false"),
+    ("title", "empty"),
+    ("x-kubernetes-embedded-resource", "false"),
+    ("x-kubernetes-int-or-string", "false"),
+    ("x-kubernetes-list-map-keys", "empty"),
+    ("x-kubernetes-list-type", "undefined"),
+    ("x-kubernetes-map-type", "undefined"),
+    ("x-kubernetes-preserve-unknown-fields", "false"),
+    ("x-kubernetes-validations", "empty"),
 ];
 /// Deeper schemas would make walks overflow the stack.
 const MAX_DEPTH: usize = 64;
@@ -68,6 +70,8 @@ enum Place {
     Items,
     /// Under `allOf` and its like.
     Checks,
+    /// The first under `allOf`.
+    FirstCheck,
 }
 
 fn validate_schema(schema: &Value, path: &Path, place: Place, errors: &mut FieldErrors, depth: usize) {
@@ -90,31 +94,39 @@ fn validate_schema(schema: &Value, path: &Path, place: Place, errors: &mut Field
         errors.invalid(&path.child("pattern"), pattern, why);
     }
     match place {
-        Place::Checks => {
-            for field in STRUCTURE_ONLY.iter().filter(|field| !schema[**field].is_null()) {
-                if !is_int_or_string_idiom(schema, field) {
-                    errors.forbidden(&path.child(field), "must be empty to be structural");
-                }
+        Place::Checks | Place::FirstCheck => {
+            for (field, how) in STRUCTURE_ONLY.iter().filter(|(field, _)| !schema[*field].is_null()) {
+                errors.forbidden(&path.child(field), format!("must be {how} to be structural"));
+            }
+            if !schema["properties"]["metadata"].is_null() {
+                let why = "must not be specified in a nested context";
+                errors.forbidden(&path.child("properties").key("metadata"), why);
             }
         }
         place => validate_structure(schema, path, place, errors),
     }
-    let of_child = |place: Place, child: Place| if place == Place::Checks { Place::Checks } else { child };
+    let is_check = matches!(place, Place::Checks | Place::FirstCheck);
+    let may_be_idiom = place != Place::Checks;
+    let of_child = |child: Place| if is_check { Place::Checks } else { child };
     for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
-        let place = of_child(place, Place::Field);
+        let place = of_child(Place::Field);
         validate_schema(schema, &path.child("properties").key(name), place, errors, depth + 1);
     }
     if schema["additionalProperties"].is_object() {
         let (schema, path) = (&schema["additionalProperties"], path.child("additionalProperties"));
-        validate_schema(schema, &path, of_child(place, Place::Field), errors, depth + 1);
+        validate_schema(schema, &path, of_child(Place::Field), errors, depth + 1);
     }
     if schema["items"].is_object() {
-        let place = of_child(place, Place::Items);
+        let place = of_child(Place::Items);
         validate_schema(&schema["items"], &path.child("items"), place, errors, depth + 1);
     }
     for field in ["allOf", "anyOf", "oneOf"] {
+        if field == "anyOf" && may_be_idiom && is_int_or_string_idiom(schema) {
+            continue;
+        }
         for (index, schema) in schema[field].as_array().into_iter().flatten().enumerate() {
-            validate_schema(schema, &path.child(field).index(index), Place::Checks, errors, depth + 1);
+            let place = if field == "allOf" && index == 0 { Place::FirstCheck } else { Place::Checks };
+            validate_schema(schema, &path.child(field).index(index), place, errors, depth + 1);
         }
     }
     if schema["not"].is_object() {
@@ -122,9 +134,9 @@ fn validate_schema(schema: &Value, path: &Path, place: Place, errors: &mut Field
     }
 }
 
-/// `anyOf: [{type: integer}, {type: string}]` may stand beside `x-kubernetes-int-or-string`; a type says no more there.
-fn is_int_or_string_idiom(schema: &Value, field: &str) -> bool {
-    field == "type" && matches!(schema["type"].as_str(), Some("integer" | "string"))
+/// `anyOf: [{type: integer}, {type: string}]` says in OpenAPI what `x-kubernetes-int-or-string` says.
+fn is_int_or_string_idiom(schema: &Value) -> bool {
+    schema["anyOf"] == json!([{"type": "integer"}, {"type": "string"}])
 }
 
 fn validate_structure(schema: &Value, path: &Path, place: Place, errors: &mut FieldErrors) {
@@ -151,7 +163,18 @@ fn validate_structure(schema: &Value, path: &Path, place: Place, errors: &mut Fi
         of if !TYPES.contains(&of) => errors.not_supported(&path.child("type"), of, &TYPES),
         _ => {}
     }
+    if schema["x-kubernetes-preserve-unknown-fields"] == false {
+        let path = path.child("x-kubernetes-preserve-unknown-fields");
+        errors.invalid(&path, false, "must be true or undefined");
+    }
+    if int_or_string && preserves {
+        let path = path.child("x-kubernetes-preserve-unknown-fields");
+        errors.invalid(&path, true, "must be false if x-kubernetes-int-or-string is true");
+    }
     let additional = &schema["additionalProperties"];
+    if !additional.is_null() && place == Place::Root {
+        errors.forbidden(&path.child("additionalProperties"), "must not be used at the root");
+    }
     if *additional == false {
         let why = "additionalProperties cannot be set to false";
         errors.forbidden(&path.child("additionalProperties"), why);
@@ -324,7 +347,7 @@ fn validate_path(text: &str, path: &Path, errors: &mut FieldErrors) -> Option<Js
         }
         text => match JsonPath::parse(text) {
             Ok(parsed) => return Some(parsed),
-            Err(why) => errors.invalid(path, text, why),
+            Err(why) => errors.invalid(path, text, format!("is an invalid path: {why}")),
         },
     }
     None
@@ -393,7 +416,6 @@ fn validate_scale(scale: &Value, path: &Path, errors: &mut FieldErrors) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn errors_of(version: Value) -> Vec<String> {
         let mut errors = FieldErrors::default();

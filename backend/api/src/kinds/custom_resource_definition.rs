@@ -124,8 +124,11 @@ impl Kind for CustomResourceDefinition {
         for (i, version) in stored.iter().enumerate() {
             if !new.versions.iter().any(|v| v.name == *version) {
                 let path = Path::new("status").child("storedVersions").index(i);
-                let detail =
-                    "missing from spec.versions; may not remove a version that objects may be stored in";
+                let detail = format!(
+                    "missing from spec.versions; {version} was previously a storage version, and must remain in \
+                     spec.versions until a storage migration ensures no data remains persisted in {version} and \
+                     removes {version} from status.storedVersions"
+                );
                 errors.invalid(&path, version.as_str(), detail);
             }
         }
@@ -185,6 +188,10 @@ fn validate_names(
                 // A kind is a label but for its capitals; the names of URLs have none.
                 let text = if field.ends_with("ind") { lower(name) } else { name.to_owned() };
                 if let Err(why) = meta::dns_label(&text) {
+                    let why = match field.ends_with("ind") {
+                        true => format!("may have mixed case, but should otherwise match: {why}"),
+                        false => why,
+                    };
                     errors.invalid(&path.child(field), name, why);
                 }
             }
