@@ -8,6 +8,7 @@ pub mod node;
 pub mod plan;
 pub mod pod;
 
+mod cluster_role_aggregation;
 mod cron_job;
 mod custom_resource_definition;
 mod daemon_set;
@@ -55,6 +56,7 @@ pub trait Controller: Send + Sync {
 /// THE LIST: one line a controller.
 pub fn all() -> Vec<Box<dyn Controller>> {
     vec![
+        Box::new(cluster_role_aggregation::ClusterRoleAggregation),
         Box::new(cron_job::CronJobs),
         Box::new(custom_resource_definition::CustomResourceDefinitions),
         Box::new(daemon_set::DaemonSets),

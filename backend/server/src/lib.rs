@@ -10,13 +10,14 @@ pub mod loops;
 pub mod node_hub;
 pub mod objects;
 mod routes;
+mod service_backends;
 pub mod state;
 #[cfg(test)]
 mod testing;
 
 pub use state::{AppState, ClusterNetwork, ClusterStore, SharedRegistry};
 
-use admission::{Admission, ServiceAddresses};
+use admission::{Admission, ServiceAddresses, Webhooks};
 use anyhow::{Context, Result};
 use auth::{Auth, Claims};
 use objects::Objects;
@@ -89,15 +90,21 @@ pub fn build(
         feed::Observation::Gone(object) => seen.forget(&object),
     })?));
     let context = admission::Context { store: store.clone(), registry: registry.clone() };
-    let admission = Admission::new(&context, &network, addresses);
+    let webhooks = Webhooks::new(store.clone(), registry.clone());
+    let told = webhooks.clone();
+    followers
+        .push(Box::pin(feed::follow(&store, admission::webhooks::RESOURCES, move |o| told.observe(&o))?));
+    let admission = Admission::new(&context, &network, addresses, webhooks.clone(), &auth);
     let objects = Objects::new(store.clone(), registry.clone(), admission);
     let hub = node_hub::Hub::new(objects.clone(), auth.clone());
+    webhooks.connect_through(hub.clone());
     let state = AppState {
         store,
         registry,
         objects,
         auth,
         hub,
+        webhooks,
         network: Arc::new(network),
         ca_pem: ca_pem.into(),
         documents: Arc::default(),

@@ -337,6 +337,26 @@ impl Objects {
         Err(Status::stale(&entry.resource, name))
     }
 
+    /// Whether a stream to an object may be opened: `subresource` is `exec`, `attach`, `portforward` or `proxy`, `asked`
+    /// what kind of stream it is to be.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn admit_connect(
+        &self,
+        actor: &Actor,
+        entry: &KindEntry,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        asked: &Value,
+        notes: &Notes,
+    ) -> Result<(), Status> {
+        let request = Request::new(Operation::Connect, entry, actor)
+            .of(namespace, name, "")
+            .subresource(subresource)
+            .noting(notes);
+        self.admission.validate(&request, asked).await
+    }
+
     /// Puts a pod on a node, as `pods/binding` does. `uid` empty: whichever pod has the name.
     pub async fn bind(
         &self,

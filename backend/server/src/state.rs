@@ -135,6 +135,7 @@ pub struct AppState {
     pub objects: Objects,
     pub auth: Auth,
     pub hub: crate::node_hub::Hub,
+    pub webhooks: crate::admission::Webhooks,
     pub network: Arc<ClusterNetwork>,
     /// The authority that signed the server's certificate, for pods and tokens.
     pub ca_pem: Arc<str>,

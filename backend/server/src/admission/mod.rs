@@ -9,16 +9,20 @@ mod node_restriction;
 mod notes;
 mod pod_security;
 mod priority;
+mod rbac_escalation;
 mod resource_quotas;
 mod service_account;
 mod service_addresses;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 
 pub use notes::Notes;
 pub use priority::SYSTEM_CLASSES;
 pub use service_addresses::ServiceAddresses;
+pub use webhooks::Webhooks;
 
+use crate::auth::Auth;
 use crate::objects::Actor;
 use crate::state::{ClusterNetwork, SharedRegistry};
 use futures::future::{BoxFuture, FutureExt, ready};
@@ -40,6 +44,8 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    /// `exec`, `attach`, `portforward`, `proxy`: nothing is written.
+    Connect,
 }
 
 /// One admission rule.
@@ -187,12 +193,20 @@ impl<'a> Request<'a> {
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Admission {
-    rules: Arc<Vec<Box<dyn Rule>>>,
+    /// Those that run again on what a webhook changed.
+    first: Arc<Vec<Box<dyn Rule>>>,
+    then: Arc<Vec<Box<dyn Rule>>>,
 }
 
 impl Admission {
-    pub fn new(context: &Context, network: &ClusterNetwork, addresses: Arc<ServiceAddresses>) -> Self {
-        let rules: Vec<Box<dyn Rule>> = vec![
+    pub fn new(
+        context: &Context,
+        network: &ClusterNetwork,
+        addresses: Arc<ServiceAddresses>,
+        webhooks: Webhooks,
+        auth: &Auth,
+    ) -> Self {
+        let first: Vec<Box<dyn Rule>> = vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle::new(context.clone())),
             Box::new(limit_ranges::LimitRanges::new(context.clone())),
             Box::new(service_account::ServiceAccount::new(context.clone())),
@@ -200,22 +214,32 @@ impl Admission {
             Box::new(node_restriction::NodeRestriction),
             Box::new(priority::Priority::new(context.clone())),
             Box::new(pod_security::PodSecurity::new(context.clone())),
+            Box::new(rbac_escalation::RbacEscalation::new(context.clone(), auth.clone())),
+        ];
+        let first = Arc::new(first);
+        let then: Vec<Box<dyn Rule>> = vec![
+            Box::new(webhooks::Mutating::new(webhooks.clone(), first.clone())),
             Box::new(service_addresses::Allocate::new(addresses, network)),
+            Box::new(webhooks::Validating(webhooks)),
             // Last: what it counts must not be refused by anybody after it.
             Box::new(resource_quotas::ResourceQuotas::new(context.clone())),
         ];
-        Self { rules: Arc::new(rules) }
+        Self { first, then: Arc::new(then) }
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &dyn Rule> {
+        self.first.iter().chain(self.then.iter()).map(Box::as_ref)
     }
 
     pub async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-        for rule in self.rules.iter() {
+        for rule in self.rules() {
             rule.mutate(request, object).await?;
         }
         Ok(())
     }
 
     pub async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
-        for rule in self.rules.iter() {
+        for rule in self.rules() {
             rule.validate(request, object).await?;
         }
         Ok(())

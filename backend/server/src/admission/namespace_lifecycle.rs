@@ -67,7 +67,7 @@ impl Rule for NamespaceLifecycle {
     fn validate<'a>(&'a self, request: &'a Request<'_>, _object: &'a Value) -> Outcome<'a> {
         match request.operation {
             Operation::Delete => done(self.check(request)),
-            Operation::Create | Operation::Update => done(Ok(())),
+            Operation::Create | Operation::Update | Operation::Connect => done(Ok(())),
         }
     }
 }

@@ -196,3 +196,68 @@ async fn there_is_one_default_priority_and_the_systems_classes_stay() {
     assert_eq!(api.call("GET", &system, Value::Null).await.body["value"], 2_000_001_000);
     assert_eq!(api.call("DELETE", &system, Value::Null).await.code, StatusCode::FORBIDDEN);
 }
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+#[tokio::test]
+async fn nobody_grants_what_they_do_not_have() {
+    let api = Api::start().await;
+    let jane = ("jane", &[][..]);
+    let manage = json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create", "update", "patch", "get"]});
+    let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+    api.make(
+        &format!("{RBAC}/namespaces/default/roles"),
+        json!({"metadata": {"name": "lead"}, "rules": [manage, pods]}),
+    )
+    .await;
+    let binding = |name: &str, role: &str, subject: &str| {
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role});
+        json!({"metadata": {"name": name}, "roleRef": role, "subjects": [{"kind": "User", "name": subject}]})
+    };
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    api.make(&bindings, binding("lead", "lead", "jane")).await;
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let role = |name: &str, resources: Value| json!({"metadata": {"name": name}, "rules": [{"apiGroups": [""], "resources": resources, "verbs": ["get"]}]});
+    crate::testing::eventually("jane's rights", async || {
+        api.call_as(jane, "GET", &format!("{roles}/lead"), Value::Null).await.code == StatusCode::OK
+    })
+    .await;
+    let made = api.call_as(jane, "POST", &roles, role("mine", json!(["pods"]))).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.body);
+    let refused = api.call_as(jane, "POST", &roles, role("more", json!(["pods", "secrets"]))).await;
+    assert_eq!(
+        refused.message(),
+        "roles.rbac.authorization.k8s.io \"more\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is \
+         attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], \
+         Verbs:[\"get\"]}"
+    );
+    api.make(&roles, role("secrets", json!(["secrets"]))).await;
+    let refused = api.call_as(jane, "POST", &bindings, binding("self", "secrets", "jane")).await;
+    assert_eq!(refused.code, StatusCode::FORBIDDEN, "{}", refused.body);
+    let bind = json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "resourceNames": ["secrets"], "verbs": ["bind"]});
+    api.make(&roles, json!({"metadata": {"name": "binder"}, "rules": [bind]})).await;
+    api.make(&bindings, binding("binder", "binder", "jane")).await;
+    crate::testing::eventually("the right to bind", async || {
+        api.call_as(jane, "POST", &bindings, binding("joe", "secrets", "joe")).await.code
+            != StatusCode::FORBIDDEN
+    })
+    .await;
+    let aggregate =
+        json!({"metadata": {"name": "a"}, "aggregationRule": {"clusterRoleSelectors": []}, "rules": []});
+    let refused = api.call_as(jane, "POST", &format!("{RBAC}/clusterroles"), aggregate).await;
+    assert_eq!(refused.code, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn default_roles_are_there_and_come_back_whole() {
+    let api = Api::start().await;
+    let path = format!("{RBAC}/clusterroles/system:aggregate-to-view");
+    let whole = api.call("GET", &path, Value::Null).await.body["rules"].clone();
+    api.call("PATCH", &path, json!({"rules": []})).await;
+    crate::auth::bootstrap::run(&api.state, None).await.unwrap();
+    assert_eq!(api.call("GET", &path, Value::Null).await.body["rules"], whole);
+    let own = json!({"metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}, "rules": []});
+    api.call("PATCH", &path, own).await;
+    crate::auth::bootstrap::run(&api.state, None).await.unwrap();
+    assert_eq!(api.call("GET", &path, Value::Null).await.body["rules"], json!([]));
+}

@@ -1,4 +1,5 @@
 //! What every cluster has from its first moment: namespaces, the service of the API itself, the usual roles.
+use super::default_roles;
 use crate::admission::SYSTEM_CLASSES;
 use crate::objects::{Actor, Part, WriteOptions};
 use crate::state::AppState;
@@ -8,8 +9,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddrV4;
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
-const READ: &[&str] = &["get", "list", "watch"];
-const WRITE: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const CLUSTER_ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
 
 /// Makes what is missing; what an administrator changed stays.
 pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> {
@@ -35,25 +35,14 @@ pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> 
     if let Some(address) = advertise {
         advertise_api(app, &actor, address).await?;
     }
-    for (name, rules) in roles() {
-        let labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
-        let role = json!({"metadata": {"name": name, "labels": labels}, "rules": rules});
-        make(app, &actor, "clusterroles.rbac.authorization.k8s.io", "", role).await?;
+    for role in default_roles::roles() {
+        make(app, &actor, CLUSTER_ROLES, "", role.object()).await?;
+        complete(app, &actor, CLUSTER_ROLES, &role.object()).await?;
     }
-    for (name, role, groups) in [
-        ("cluster-admin", "cluster-admin", &["system:masters"][..]),
-        ("system:discovery", "system:discovery", &["system:authenticated"]),
-        ("system:basic-user", "system:basic-user", &["system:authenticated"]),
-    ] {
-        let subjects: Vec<Value> = groups
-            .iter()
-            .map(|g| json!({"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": g}))
-            .collect();
-        let binding = json!({
-            "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}, "subjects": subjects,
-        });
-        make(app, &actor, "clusterrolebindings.rbac.authorization.k8s.io", "", binding).await?;
+    for binding in default_roles::BINDINGS {
+        let resource = "clusterrolebindings.rbac.authorization.k8s.io";
+        make(app, &actor, resource, "", binding.object()).await?;
+        complete(app, &actor, resource, &binding.object()).await?;
     }
     Ok(())
 }
@@ -86,108 +75,37 @@ async fn advertise_api(app: &AppState, actor: &Actor, address: SocketAddrV4) -> 
     Ok(())
 }
 
-fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
-    json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
-}
-
-/// The user-facing roles of Kubernetes (`cluster-admin`, `admin`, `edit`, `view`) and what every user may.
-fn roles() -> Vec<(&'static str, Vec<Value>)> {
-    const CORE: &[&str] = &[
-        "configmaps",
-        "endpoints",
-        "persistentvolumeclaims",
-        "pods",
-        "replicationcontrollers",
-        "replicationcontrollers/scale",
-        "serviceaccounts",
-        "services",
-    ];
-    const SEEN: &[&str] = &[
-        "events",
-        "limitranges",
-        "namespaces",
-        "pods/log",
-        "pods/status",
-        "resourcequotas",
-        "services/status",
-    ];
-    const APPS: &[&str] = &[
-        "daemonsets",
-        "deployments",
-        "deployments/scale",
-        "replicasets",
-        "replicasets/scale",
-        "statefulsets",
-        "statefulsets/scale",
-    ];
-    const OTHERS: &[(&str, &[&str])] = &[
-        ("autoscaling", &["horizontalpodautoscalers"]),
-        ("batch", &["cronjobs", "jobs"]),
-        ("policy", &["poddisruptionbudgets"]),
-        ("networking.k8s.io", &["ingresses", "networkpolicies"]),
-        ("discovery.k8s.io", &["endpointslices"]),
-    ];
-    let others = |verbs: &'static [&'static str]| {
-        OTHERS.iter().map(move |(group, resources)| rule(&[group], resources, verbs))
+/// Gives a default role or binding what it lacks, after an upgrade or a slip. Opted out of by the annotation
+/// `rbac.authorization.kubernetes.io/autoupdate: "false"`.
+async fn complete(app: &AppState, actor: &Actor, resource: &str, wanted: &Value) -> Result<()> {
+    let Some(entry) = app.registry.by_resource(resource) else { return Ok(()) };
+    let change = |old: &Value| {
+        let mut new = old.clone();
+        if old["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] == "false" {
+            return Ok(new);
+        }
+        for list in ["rules", "subjects"] {
+            for item in wanted[list].as_array().into_iter().flatten() {
+                match new[list].as_array_mut() {
+                    Some(items) if items.contains(item) => {}
+                    Some(items) => items.push(item.clone()),
+                    None => new[list] = json!([item]),
+                }
+            }
+        }
+        if !wanted["aggregationRule"].is_null() && new["aggregationRule"].is_null() {
+            new["aggregationRule"] = wanted["aggregationRule"].clone();
+        }
+        for map in ["labels", "annotations"] {
+            for (key, value) in wanted["metadata"][map].as_object().into_iter().flatten() {
+                new["metadata"][map][key] = value.clone();
+            }
+        }
+        Ok(new)
     };
-    let mut view = vec![rule(&[""], CORE, READ), rule(&[""], SEEN, READ), rule(&["apps"], APPS, READ)];
-    view.extend(others(READ));
-    let mut edit = vec![
-        rule(&[""], CORE, WRITE),
-        rule(&[""], &["secrets"], WRITE),
-        rule(&[""], SEEN, READ),
-        rule(
-            &[""],
-            &[
-                "pods/attach",
-                "pods/exec",
-                "pods/portforward",
-                "pods/eviction",
-                "pods/proxy",
-                "services/proxy",
-            ],
-            &["create", "get"],
-        ),
-        rule(&["apps"], APPS, WRITE),
-    ];
-    edit.extend(others(WRITE));
-    let mut admin = edit.clone();
-    admin.push(rule(&["rbac.authorization.k8s.io"], &["rolebindings", "roles"], WRITE));
-    admin.push(rule(&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]));
-    let paths = [
-        "/api",
-        "/api/*",
-        "/apis",
-        "/apis/*",
-        "/healthz",
-        "/livez",
-        "/openapi",
-        "/openapi/*",
-        "/readyz",
-        "/version",
-        "/version/",
-    ];
-    vec![
-        (
-            "cluster-admin",
-            vec![rule(&["*"], &["*"], &["*"]), json!({"nonResourceURLs": ["*"], "verbs": ["*"]})],
-        ),
-        ("admin", admin),
-        ("edit", edit),
-        ("view", view),
-        ("system:discovery", vec![json!({"nonResourceURLs": paths, "verbs": ["get"]})]),
-        (
-            "system:basic-user",
-            vec![
-                rule(
-                    &["authorization.k8s.io"],
-                    &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-                    &["create"],
-                ),
-                rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
-            ],
-        ),
-    ]
+    let options = WriteOptions::default();
+    app.objects.update(actor, &entry, "", meta::name(wanted), Part::Spec, &options, change).await?;
+    Ok(())
 }
 
 async fn make(

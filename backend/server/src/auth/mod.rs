@@ -1,6 +1,7 @@
 //! Who asks, and what may they do.
 pub mod attributes;
 pub mod bootstrap;
+mod default_roles;
 mod impersonation;
 pub mod login;
 pub mod node;

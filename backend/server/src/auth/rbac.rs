@@ -3,11 +3,10 @@ use super::attributes::Attributes;
 use crate::feed::Observation;
 use crate::objects::Actor;
 use parking_lot::RwLock;
-use pilothouse_api::selector::LabelSelector;
 use pilothouse_store::Object;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub const RESOURCES: &[&str] = &[
@@ -75,19 +74,10 @@ struct Binding {
     role: Place,
 }
 
-struct ClusterRole {
-    labels: BTreeMap<String, String>,
-    rules: Arc<Vec<PolicyRule>>,
-    /// `aggregationRule.clusterRoleSelectors`.
-    aggregates: Vec<LabelSelector>,
-}
-
 #[derive(Default)]
 struct Index {
     /// Roles by namespace and name, ClusterRoles under the empty namespace.
     roles: HashMap<Place, Arc<Vec<PolicyRule>>>,
-    /// ClusterRoles as they are stored, for those that aggregate others.
-    cluster_roles: HashMap<Place, ClusterRole>,
     bindings: HashMap<Subject, Vec<Binding>>,
     /// To take a binding out again.
     subjects: HashMap<Place, Vec<Subject>>,
@@ -141,15 +131,7 @@ impl Index {
         let place = (object.key.namespace.clone(), object.key.name.clone());
         if is_role(object) {
             let rules = Arc::new(Vec::<PolicyRule>::deserialize(&value["rules"]).unwrap_or_default());
-            self.roles.insert(place.clone(), rules.clone());
-            if place.0.is_empty() {
-                let selectors =
-                    value["aggregationRule"]["clusterRoleSelectors"].as_array().into_iter().flatten();
-                let aggregates = selectors.filter_map(|s| LabelSelector::from_object(s).ok()).collect();
-                self.cluster_roles
-                    .insert(place, ClusterRole { labels: object.labels.clone(), rules, aggregates });
-                self.aggregate();
-            }
+            self.roles.insert(place, rules);
             return;
         }
         self.remove_binding(&place);
@@ -169,29 +151,10 @@ impl Index {
         self.subjects.insert(place, subjects.into_iter().collect());
     }
 
-    /// An aggregated ClusterRole allows what the ones it selects allow. There are few, and they change rarely.
-    fn aggregate(&mut self) {
-        for (place, role) in self.cluster_roles.iter().filter(|(_, role)| !role.aggregates.is_empty()) {
-            let selected = self.cluster_roles.iter().filter(|(other, of)| {
-                *other != place && role.aggregates.iter().any(|selector| selector.matches(&of.labels))
-            });
-            let mut rules = (*role.rules).clone();
-            for (_, other) in selected {
-                rules.extend(other.rules.iter().cloned());
-            }
-            self.roles.insert(place.clone(), Arc::new(rules));
-        }
-    }
-
     fn remove(&mut self, object: &Object) {
         let place = (object.key.namespace.clone(), object.key.name.clone());
         match is_role(object) {
-            true => {
-                self.roles.remove(&place);
-                if self.cluster_roles.remove(&place).is_some() {
-                    self.aggregate();
-                }
-            }
+            true => drop(self.roles.remove(&place)),
             false => self.remove_binding(&place),
         }
     }

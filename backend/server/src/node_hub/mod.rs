@@ -4,6 +4,7 @@ mod event_budget;
 mod reports;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use crate::auth::{Attributes, Auth};
 use crate::http::reply;

@@ -165,7 +165,7 @@ impl PodSecurity {
 
     fn check(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
         let resource = &*request.entry.resource;
-        if request.operation == Operation::Delete {
+        if matches!(request.operation, Operation::Delete | Operation::Connect) {
             return Ok(());
         }
         if resource == "namespaces" && request.subresource.is_empty() {

@@ -2,23 +2,16 @@
 use super::super::resources::Call;
 use super::parent;
 use super::streams::{Target, target_of};
-use crate::node_hub::NodeStream;
+use crate::service_backends;
 use axum::body::Body;
-use axum::extract::ws::Message;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use pilothouse_api::{Key, Reason, Status};
-use pilothouse_protocol::{END_OF_INPUT, StreamRequest};
-use serde_json::Value;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::DuplexStream;
 
-/// What may be under way between the two sides.
-const BUFFER: usize = 64 * 1024;
 /// How long a pod may think before it answers; the answer itself may take as long as it likes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// About one connection, so not for the next one. `upgrade` is added again where it is asked for.
@@ -48,10 +41,8 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
         "Service" => of_service(call, &backend).await?,
         _ => return Err(crate::routes::not_found()),
     };
-    let stream = hub.open(&target.node, StreamRequest::PortForward { pod: target.pod, port }).await?;
-    let (ours, theirs) = tokio::io::duplex(BUFFER);
-    tokio::spawn(pump(theirs, stream));
-    exchange(ours, parts, &path, body).await
+    let side = hub.tunnel(&target.node, target.pod, port).await?;
+    exchange(side, parts, &path, body).await
 }
 
 /// `[SCHEME:]NAME[:PORT]`.
@@ -107,37 +98,10 @@ async fn of_pod(mut call: Call, backend: &Backend) -> Result<(Target, u16), Stat
 /// A ready pod of the service, any of them.
 async fn of_service(mut call: Call, backend: &Backend) -> Result<(Target, u16), Status> {
     call.name.clone_from(&backend.name);
-    let service = parent(&call).await?.value();
-    let wanted = |port: &&Value| match backend.port.as_str() {
-        "" => true,
-        text => {
-            port["name"] == text || port["port"].as_u64().is_some_and(|number| number.to_string() == text)
-        }
-    };
-    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let port = ports.iter().find(wanted);
-    let port = port.ok_or_else(|| {
-        unavailable(format!("no service port {:?} found for service {:?}", backend.port, backend.name))
-    })?;
-    let slices = call.app.store.list("endpointslices.discovery.k8s.io", Some(&call.namespace)).objects;
-    let mut ready = Vec::new();
-    for slice in slices.iter().map(|slice| slice.value()) {
-        let of_service = slice["metadata"]["labels"]["kubernetes.io/service-name"] == backend.name.as_str();
-        let name = port["name"].as_str().unwrap_or_default();
-        let numbers = slice["ports"].as_array().into_iter().flatten();
-        let number = numbers
-            .filter(|p| p["name"].as_str().unwrap_or_default() == name)
-            .find_map(|p| p["port"].as_u64());
-        let Some(number) = number.and_then(|n| u16::try_from(n).ok()).filter(|_| of_service) else {
-            continue;
-        };
-        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
-            let pod = &endpoint["targetRef"];
-            if endpoint["conditions"]["ready"] != false && pod["kind"] == "Pod" {
-                ready.extend(pod["name"].as_str().map(|name| (name.to_owned(), number)));
-            }
-        }
-    }
+    parent(&call).await?;
+    let all = service_backends::ready(&call.app.store, &call.namespace, &call.name, &backend.port)?;
+    let mut ready: Vec<(String, u16)> =
+        all.into_iter().filter_map(|backend| Some((backend.pod?, backend.port))).collect();
     if ready.is_empty() {
         return Err(unavailable(format!("no endpoints available for service {:?}", backend.name)));
     }
@@ -157,39 +121,6 @@ fn path_below(path: &str, is_namespaced: bool) -> String {
     // "", api, version, [namespaces, name,] resource, name, proxy: all proxied kinds are of the core group.
     let before = if is_namespaced { 8 } else { 6 };
     path.splitn(before + 1, '/').nth(before).map(|rest| format!("/{rest}")).unwrap_or_default()
-}
-
-/// Joins the request's side with the node's until one of them is gone.
-async fn pump(side: DuplexStream, node: NodeStream) {
-    let (mut reader, mut writer) = tokio::io::split(side);
-    let (mut to_node, mut from_node) = node.split();
-    let up = async {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(length) = reader.read(&mut buffer).await {
-            // Empty at the end, which is how the end is told.
-            let frame = Message::Binary(Bytes::copy_from_slice(&buffer[..length]));
-            if to_node.send(frame).await.is_err() || length == 0 {
-                break;
-            }
-        }
-        std::future::pending::<()>().await;
-    };
-    let down = async {
-        while let Some(Ok(message)) = from_node.next().await {
-            match message {
-                Message::Binary(bytes) if bytes == END_OF_INPUT => break,
-                Message::Binary(bytes) => {
-                    if writer.write_all(&bytes).await.is_err() {
-                        break;
-                    }
-                }
-                Message::Close(_) => break,
-                _ => {}
-            }
-        }
-        let _ = writer.shutdown().await;
-    };
-    tokio::select! { () = up => {}, () = down => {} }
 }
 
 async fn exchange(side: DuplexStream, parts: &mut Parts, path: &str, body: Body) -> Result<Response, Status> {

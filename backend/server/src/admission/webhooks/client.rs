@@ -1,0 +1,280 @@
+//! Asking a webhook: HTTPS to a URL or to a service of the cluster.
+use super::super::webhooks::hook::Hook;
+use crate::node_hub::Hub;
+use crate::service_backends;
+use axum::http::{Request, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use pilothouse_api::Key;
+use pilothouse_protocol::PodRef;
+use pilothouse_store::Store;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde_json::Value;
+use std::sync::{Arc, OnceLock};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+/// Questions under way at the same time, to all webhooks.
+const CONCURRENCY: usize = 128;
+/// An answer carries a patch at most as long as a request.
+const ANSWER_LIMIT: usize = 3 * 1024 * 1024;
+/// Where Linux keeps the authorities that it trusts, for webhooks without a `caBundle`.
+const SYSTEM_ROOTS: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// Where a webhook is and how it proves itself.
+pub struct Endpoint {
+    target: Result<Target, String>,
+    tls: Result<Arc<ClientConfig>, String>,
+}
+
+enum Target {
+    Url { host: String, port: u16, path: String },
+    Service { namespace: String, name: String, port: u16, path: String },
+}
+
+impl Target {
+    fn new(config: &Value) -> Result<Self, String> {
+        let service = &config["service"];
+        if service.is_object() {
+            let text = |field: &str| service[field].as_str().unwrap_or_default().to_owned();
+            let port = service["port"].as_u64().unwrap_or(443);
+            let path = text("path");
+            let path = if path.starts_with('/') { path } else { format!("/{path}") };
+            return Ok(Self::Service {
+                namespace: text("namespace"),
+                name: text("name"),
+                port: u16::try_from(port).map_err(|_| format!("{port} is no port"))?,
+                path,
+            });
+        }
+        let url = config["url"].as_str().unwrap_or_default();
+        let uri: axum::http::Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+        let host = uri.host().ok_or_else(|| format!("{url:?} names no host"))?;
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let host = host.trim_matches(['[', ']']).to_owned();
+        Ok(Self::Url { host, port: uri.port_u16().unwrap_or(443), path })
+    }
+
+    /// As the certificate names it.
+    fn host(&self) -> String {
+        match self {
+            Self::Url { host, .. } => host.clone(),
+            Self::Service { namespace, name, .. } => format!("{name}.{namespace}.svc"),
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Self::Url { port, .. } | Self::Service { port, .. } => *port,
+        }
+    }
+
+    fn path(&self) -> &str {
+        match self {
+            Self::Url { path, .. } | Self::Service { path, .. } => path,
+        }
+    }
+}
+
+impl Endpoint {
+    pub fn new(config: &Value) -> Self {
+        let bundle = config["caBundle"].as_str().filter(|bundle| !bundle.is_empty());
+        Self { target: Target::new(config), tls: tls(bundle).map(Arc::new) }
+    }
+}
+
+fn tls(bundle: Option<&str>) -> Result<ClientConfig, String> {
+    let pem = match bundle {
+        Some(bundle) => STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?,
+        None => SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default(),
+    };
+    let certificates: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.iter().cloned());
+    if roots.is_empty() {
+        return Err("caBundle holds no certificate".into());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+    let verifier = verifier.map_err(|error| error.to_string())?;
+    let trusted = Trusted { verifier, certificates };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trusted))
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// The usual checks; but a certificate that is in the bundle itself may be an authority and a server at once, as
+/// `openssl req -x509` makes them and Kubernetes takes them.
+#[derive(Debug)]
+struct Trusted {
+    verifier: Arc<WebPkiServerVerifier>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Trusted {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                if self.certificates.iter().any(|certificate| certificate == end_entity) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    store: Store,
+    /// Set once the hub is there: pods are reached over their nodes' lines.
+    hub: Arc<OnceLock<Hub>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Client {
+    pub fn new(store: Store) -> Self {
+        Self { store, hub: Arc::default(), turns: Arc::new(Semaphore::new(CONCURRENCY)) }
+    }
+
+    pub fn connect_through(&self, hub: Hub) {
+        let _ = self.hub.set(hub);
+    }
+
+    /// The body of the webhook's answer. Errors: why there is none, in Kubernetes' words.
+    pub async fn ask(&self, hook: &Hook, question: &Value) -> Result<Bytes, String> {
+        let target = hook.endpoint.target.as_ref().map_err(Clone::clone)?;
+        let tls = hook.endpoint.tls.as_ref().map_err(Clone::clone)?;
+        let mark = if target.path().contains('?') { '&' } else { '?' };
+        let seconds = hook.timeout.as_secs();
+        let path = format!("{}{mark}timeout={seconds}s", target.path());
+        let asked = tokio::time::timeout(hook.timeout, self.post(target, tls.clone(), &path, question));
+        let url = format!("https://{}:{}{path}", target.host(), target.port());
+        let failed = |why: String| format!("failed to call webhook: Post {url:?}: {why}");
+        asked.await.map_err(|_| failed("context deadline exceeded".into()))?.map_err(failed)
+    }
+
+    async fn post(
+        &self,
+        target: &Target,
+        tls: Arc<ClientConfig>,
+        path: &str,
+        question: &Value,
+    ) -> Result<Bytes, String> {
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let _turn = self.turns.acquire().await.map_err(|error| told(&error))?;
+        let host = target.host();
+        let name = ServerName::try_from(host.clone()).map_err(|error| told(&error))?;
+        let stream = self.connect(target).await?;
+        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await;
+        let stream = stream.map_err(|error| format!("tls: {error}"))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| told(&error))?;
+        // Ends with the sender, at the end of this function.
+        tokio::spawn(connection);
+        let request = Request::post(path)
+            .header(header::HOST, format!("{host}:{}", target.port()))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json")
+            .body(Full::new(Bytes::from(question.to_string())))
+            .map_err(|error| told(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| told(&error))?;
+        let code = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+        let body = body.map_err(|error| told(&error))?.to_bytes();
+        match code.is_success() {
+            true => Ok(body),
+            false => {
+                let text: String = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
+                Err(format!("the webhook answered {code}: {text}"))
+            }
+        }
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Box<dyn Stream>, String> {
+        let (namespace, name, port) = match target {
+            Target::Url { host, port, .. } => return dial(host, *port).await,
+            Target::Service { namespace, name, port, .. } => (namespace, name, *port),
+        };
+        let key = Key::new("services", namespace.as_str(), name.as_str());
+        let service = self.store.get(&key).map(|service| service.value());
+        let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
+        if let (Some("ExternalName"), Some(host)) =
+            (service["spec"]["type"].as_str(), service["spec"]["externalName"].as_str())
+        {
+            return dial(host, port).await;
+        }
+        let all = service_backends::ready(&self.store, namespace, name, &port.to_string());
+        let mut all = all.map_err(|status| status.message)?;
+        let backend = all.swap_remove(rand::random_range(0..all.len()));
+        let pod = backend.pod.as_deref().and_then(|pod| {
+            let pod = self.store.get(&Key::new("pods", namespace.as_str(), pod))?;
+            let node = pod.value()["spec"]["nodeName"].as_str()?.to_owned();
+            let (namespace, name) = (&*pod.key.namespace, &*pod.key.name);
+            Some((node, PodRef { namespace: namespace.into(), name: name.into(), uid: (*pod.uid).into() }))
+        });
+        match (pod, self.hub.get()) {
+            // The server is no part of the pods' network.
+            (Some((node, pod)), Some(hub)) if hub.is_connected(&node) => {
+                let stream = hub.tunnel(&node, pod, backend.port).await.map_err(|status| status.message)?;
+                Ok(Box::new(stream))
+            }
+            _ => dial(&backend.address, backend.port).await,
+        }
+    }
+}
+
+async fn dial(host: &str, port: u16) -> Result<Box<dyn Stream>, String> {
+    let stream = TcpStream::connect((host, port)).await;
+    let stream = stream.map_err(|error| format!("dial tcp {host}:{port}: {error}"))?;
+    let _ = stream.set_nodelay(true);
+    Ok(Box::new(stream))
+}
