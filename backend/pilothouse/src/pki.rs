@@ -1,15 +1,20 @@
 //! The cluster's own certificate authority, the server's certificate, and the keys that sign tokens and encrypt secrets.
 use crate::data_dir::{DataDir, write_private};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use pilothouse_server::certificates::{Authority, Profile, Subject};
 use rand::RngExt;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -21,6 +26,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 pub struct Pki {
     pub ca_pem: String,
     pub tls: rustls::ServerConfig,
+    pub authority: Arc<ClusterAuthority>,
     /// PKCS#8 PEM of the key that signs tokens.
     pub token_key_pem: String,
     /// Current key first; its id is its place in the file's history.
@@ -46,13 +52,58 @@ pub fn open(dir: &DataDir, listen: SocketAddr, names: &[String]) -> Result<Pki> 
     let mut tls =
         rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(client_verifier(&ca_pem)?)
             .with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
 
     let token_key_pem = key_pair(&pki.join("token-signing.key"))?.serialize_pem();
     let encryption_keys = encryption_keys(&pki.join("encryption-keys"))?;
-    Ok(Pki { ca_pem, tls, token_key_pem, encryption_keys })
+    let authority = Arc::new(ClusterAuthority { ca_pem: ca_pem.clone(), key: ca_key });
+    Ok(Pki { ca_pem, tls, authority, token_key_pem, encryption_keys })
+}
+
+/// Clients may show a certificate of the cluster's authority; most show a token.
+fn client_verifier(ca_pem: &str) -> Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes())?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    verifier.allow_unauthenticated().build().context("cannot verify client certificates")
+}
+
+/// The authority, to sign certificates that clients and nodes ask for.
+pub struct ClusterAuthority {
+    ca_pem: String,
+    key: KeyPair,
+}
+
+impl Authority for ClusterAuthority {
+    fn sign(&self, request_pem: &str, profile: &Profile) -> Result<String> {
+        let mut request =
+            CertificateSigningRequestParams::from_pem(request_pem).context("the request cannot be read")?;
+        let params = &mut request.params;
+        // The library keeps one of a kind: a certificate with fewer groups than asked for would be a surprise.
+        let asked = Subject::of_request(request_pem.as_bytes()).map_err(anyhow::Error::msg)?;
+        if asked.organizations.len() > 1 {
+            bail!("a subject with more than one organization cannot be signed");
+        }
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.not_before = SystemTime::from(profile.not_before).into();
+        params.not_after = SystemTime::from(profile.not_after).into();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        if profile.key_encipherment {
+            params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+        }
+        let purposes = [
+            (profile.is_client, ExtendedKeyUsagePurpose::ClientAuth),
+            (profile.is_server, ExtendedKeyUsagePurpose::ServerAuth),
+        ];
+        params.extended_key_usages =
+            purposes.into_iter().filter(|(wanted, _)| *wanted).map(|(_, purpose)| purpose).collect();
+        params.use_authority_key_identifier_extension = true;
+        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, &self.key).context("the authority is broken")?;
+        Ok(request.signed_by(&issuer).context("cannot sign the certificate")?.pem())
+    }
 }
 
 fn key_pair(path: &Path) -> Result<KeyPair> {

@@ -63,6 +63,7 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
         advertise,
         tls: keys.tls,
         ca_pem: keys.ca_pem.clone(),
+        authority: keys.authority,
         store,
         signing_key_pem: keys.token_key_pem.into_bytes(),
         network: pilothouse_server::ClusterNetwork::default(),

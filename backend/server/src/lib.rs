@@ -1,6 +1,7 @@
 //! The control plane's I/O shell: HTTPS for the Kubernetes API, the dashboard and the nodes; and the loops.
 pub mod admission;
 pub mod auth;
+pub mod certificates;
 mod console;
 mod custom_kinds;
 mod feed;
@@ -42,6 +43,8 @@ pub struct ServerOptions {
     pub advertise: Option<SocketAddrV4>,
     pub tls: rustls::ServerConfig,
     pub ca_pem: String,
+    /// Signs what CertificateSigningRequests ask for.
+    pub authority: Arc<dyn certificates::Authority>,
     pub store: ClusterStore,
     /// PKCS#8 PEM of the key that signs tokens.
     pub signing_key_pem: Vec<u8>,
@@ -135,7 +138,8 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
     }
     tasks.spawn(state.hub.clone().run(shutdown.clone()));
     let settings = pilothouse_controllers::Settings { root_ca: options.ca_pem.into() };
-    tasks.spawn(loops::run(state.objects.clone(), settings, shutdown.clone()));
+    let signing = loops::Signing { auth: state.auth.clone(), authority: options.authority };
+    tasks.spawn(loops::run(state.objects.clone(), settings, signing, shutdown.clone()));
     Ok(RunningServer { addr, dashboard_addr, state, shutdown, tasks })
 }
 

@@ -1,5 +1,8 @@
 //! Sockets: TLS with HTTP/1.1 and HTTP/2, and plain HTTP on loopback for a first visit of the dashboard.
+use crate::auth::client_certificate;
 use axum::Router;
+use axum::http::{HeaderMap, HeaderValue, Request};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -8,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 /// A client that does not finish its handshake is cut off.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -17,6 +21,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// from every request first.
 pub const PLAIN_HTTP: &str = "x-pilothouse-plain-http";
 
+/// What handlers are told of a request's connection, in headers that nobody else can set.
+#[derive(Clone)]
+struct Marks {
+    client: Option<HeaderValue>,
+    is_plain: bool,
+}
+
+impl Marks {
+    fn put_on(&self, headers: &mut HeaderMap) {
+        headers.remove(PLAIN_HTTP);
+        headers.remove(client_certificate::HEADER);
+        if self.is_plain {
+            headers.insert(PLAIN_HTTP, HeaderValue::from_static("1"));
+        }
+        if let Some(client) = &self.client {
+            headers.insert(client_certificate::HEADER, client.clone());
+        }
+    }
+}
+
 pub async fn tls(
     listener: TcpListener,
     config: rustls::ServerConfig,
@@ -24,16 +48,16 @@ pub async fn tls(
     shutdown: CancellationToken,
 ) {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let app = app.layer(axum::middleware::map_request(|mut request: axum::extract::Request| async move {
-        request.headers_mut().remove(PLAIN_HTTP);
-        request
-    }));
     loop {
         let Some(stream) = accept(&listener, &shutdown).await else { return };
         let (acceptor, app, shutdown) = (acceptor.clone(), app.clone(), shutdown.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => serve(stream, app, shutdown).await,
+                Ok(Ok(stream)) => {
+                    let certificates = stream.get_ref().1.peer_certificates();
+                    let client = certificates.and_then(|all| client_certificate::mark(all.first()?));
+                    serve(stream, app, Marks { client, is_plain: false }, shutdown).await;
+                }
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => {}
             }
@@ -42,12 +66,9 @@ pub async fn tls(
 }
 
 pub async fn plain(listener: TcpListener, app: Router, shutdown: CancellationToken) {
-    let app = app.layer(axum::middleware::map_request(|mut request: axum::extract::Request| async move {
-        request.headers_mut().insert(PLAIN_HTTP, axum::http::HeaderValue::from_static("1"));
-        request
-    }));
     while let Some(stream) = accept(&listener, &shutdown).await {
-        tokio::spawn(serve(stream, app.clone(), shutdown.clone()));
+        let marks = Marks { client: None, is_plain: true };
+        tokio::spawn(serve(stream, app.clone(), marks, shutdown.clone()));
     }
 }
 
@@ -73,9 +94,14 @@ async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     app: Router,
+    marks: Marks,
     shutdown: CancellationToken,
 ) {
     let builder = auto::Builder::new(TokioExecutor::new());
+    let app = app.map_request(move |mut request: Request<Incoming>| {
+        marks.put_on(request.headers_mut());
+        request
+    });
     let connection =
         builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
     let mut connection = std::pin::pin!(connection);

@@ -22,6 +22,8 @@ pub fn router(state: AppState, shutdown: CancellationToken) -> Router {
         .route("/livez", get(http::discovery::healthy))
         .route("/readyz", get(http::discovery::ready))
         .route("/version", get(http::discovery::version))
+        .route("/.well-known/openid-configuration", get(http::discovery::token_issuer))
+        .route("/openid/v1/jwks", get(http::discovery::token_keys))
         .route("/api", get(http::discovery::api_versions))
         .route("/api/{version}", get(http::discovery::core_resources))
         .route("/apis", get(http::discovery::groups))

@@ -2,6 +2,7 @@
 //!
 //! A rule is one file and one line. Rules that fill in run in the order of the list, before defaults and validation;
 //! rules that only judge run after validation. Both are futures, so that webhooks and quota can join.
+mod certificates;
 mod default_tolerations;
 mod limit_ranges;
 mod namespace_lifecycle;
@@ -214,6 +215,7 @@ impl Admission {
             Box::new(node_restriction::NodeRestriction),
             Box::new(priority::Priority::new(context.clone())),
             Box::new(pod_security::PodSecurity::new(context.clone())),
+            Box::new(certificates::Certificates::new(auth.clone())),
             Box::new(rbac_escalation::RbacEscalation::new(context.clone(), auth.clone())),
         ];
         let first = Arc::new(first);

@@ -1,6 +1,8 @@
 //! Who asks, and what may they do.
 pub mod attributes;
 pub mod bootstrap;
+mod bootstrap_tokens;
+pub mod client_certificate;
 mod default_roles;
 mod impersonation;
 pub mod login;
@@ -18,6 +20,7 @@ use crate::objects::Actor;
 use anyhow::Result;
 use axum::http::{HeaderMap, header};
 use parking_lot::Mutex;
+use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Status};
 use pilothouse_store::{ReadError, Store};
 use std::collections::HashMap;
@@ -33,6 +36,7 @@ const MAX_REVOKED: usize = 100_000;
 /// How a request proved who it is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
+    ClientCertificate,
     BearerToken,
     /// The browser sends it by itself: such requests need proof that a page of ours made them.
     SessionCookie,
@@ -103,8 +107,26 @@ impl Auth {
         Ok((impersonation::apply(self, actor, headers)?, proof))
     }
 
+    /// The caller, or nobody in particular where no credential is sent: for what may be open to all.
+    pub fn caller_or_anonymous(&self, headers: &HeaderMap) -> Result<Actor, Status> {
+        let has_credential = headers.contains_key(header::AUTHORIZATION)
+            || headers.contains_key(header::COOKIE)
+            || headers.contains_key(client_certificate::HEADER);
+        match has_credential {
+            true => self.caller(headers).map(|(actor, _)| actor),
+            false => Ok(Actor {
+                user: "system:anonymous".into(),
+                groups: vec!["system:unauthenticated".into()],
+                ..Actor::default()
+            }),
+        }
+    }
+
     /// Who sent the request; None without a valid credential.
     pub fn authenticate(&self, headers: &HeaderMap) -> Option<(Actor, Proof)> {
+        if let Some(actor) = client_certificate::identity(headers) {
+            return Some((actor, Proof::ClientCertificate));
+        }
         if let Some(token) = bearer_token(headers) {
             // A bad token is an error, not a reason to look for a cookie.
             return Some((self.authenticate_token(&token, &[tokens::ISSUER])?, Proof::BearerToken));
@@ -115,6 +137,11 @@ impl Auth {
 
     /// The user of a bearer token that names one of `audiences`.
     pub fn authenticate_token(&self, token: &str, audiences: &[&str]) -> Option<Actor> {
+        if audiences.contains(&tokens::ISSUER)
+            && let Some(actor) = bootstrap_tokens::authenticate(&self.0.store, token, Timestamp::now())
+        {
+            return Some(actor);
+        }
         let claims = self.0.signer.verify_any(token, audiences)?;
         if claims.aud.iter().any(|audience| audience == tokens::SESSION_AUDIENCE) {
             return None;

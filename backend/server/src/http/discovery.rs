@@ -1,10 +1,11 @@
 //! What the server offers: groups, versions, resources, schemas, health.
 use super::reply;
+use crate::auth::Attributes;
 use crate::objects::read_failed;
 use crate::routes;
 use crate::state::AppState;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -37,6 +38,30 @@ pub async fn version() -> Response {
             "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
         }),
     )
+}
+
+/// What OpenID Connect asks of an issuer: others check the tokens of service accounts by it.
+pub async fn token_issuer(State(app): State<AppState>, headers: HeaderMap, uri: Uri) -> Response {
+    match may_read(&app, &headers, &uri) {
+        Ok(()) => reply::json(StatusCode::OK, &app.auth.signer().discovery()),
+        Err(refused) => reply::status(&refused),
+    }
+}
+
+pub async fn token_keys(State(app): State<AppState>, headers: HeaderMap, uri: Uri) -> Response {
+    if let Err(refused) = may_read(&app, &headers, &uri) {
+        return reply::status(&refused);
+    }
+    let mut response = reply::json(StatusCode::OK, &app.auth.signer().key_set());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    response
+}
+
+/// Whoever RBAC lets, also without a credential.
+fn may_read(app: &AppState, headers: &HeaderMap, uri: &Uri) -> Result<(), Status> {
+    let actor = app.auth.caller_or_anonymous(headers)?;
+    let wanted = Attributes { verb: "get".into(), path: uri.path().to_owned(), ..Attributes::default() };
+    app.auth.authorize(&actor, &wanted)
 }
 
 /// Who is not known learns nothing of what there is.

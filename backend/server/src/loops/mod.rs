@@ -1,10 +1,12 @@
 //! The loops that move the state towards what is desired: controllers and scheduler, run by whichever server leads.
+mod certificates;
 mod controllers;
 mod events;
 mod feed;
 mod scheduler;
 mod work_queue;
 
+pub use certificates::Signing;
 pub use events::EventRecorder;
 
 use crate::objects::Objects;
@@ -12,7 +14,7 @@ use pilothouse_controllers::Settings;
 use tokio_util::sync::CancellationToken;
 
 /// Waits for the leadership, runs all loops while it lasts, and starts over; ends with `shutdown`.
-pub async fn run(objects: Objects, settings: Settings, shutdown: CancellationToken) {
+pub async fn run(objects: Objects, settings: Settings, signing: Signing, shutdown: CancellationToken) {
     let mut lock = objects.store().leader_lock();
     while !shutdown.is_cancelled() {
         tokio::select! {
@@ -26,6 +28,7 @@ pub async fn run(objects: Objects, settings: Settings, shutdown: CancellationTok
             tokio::join!(
                 controllers::run(objects.clone(), settings.clone(), events.clone(), term.clone()),
                 scheduler::run(objects.clone(), events.clone(), term.clone()),
+                certificates::run(objects.clone(), signing.clone(), term.clone()),
             );
         };
         tokio::select! {

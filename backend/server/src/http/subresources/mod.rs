@@ -1,4 +1,5 @@
 //! Subresources: parts of objects with doors of their own.
+mod approval;
 mod ephemeral;
 mod eviction;
 mod log_options;
@@ -26,6 +27,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Response, Status> {
+    if matches!(call.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy") {
+        admit_connect(&call).await?;
+    }
     match (call.subresource.as_str(), &parts.method) {
         ("status", &Method::GET) => read::get(&call).await,
         ("status", &Method::PUT) => write::update(&call, read_body(body).await?).await,
@@ -35,6 +39,8 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
             let object = decode::decode(&read_body(body).await?, call.content_type())?.value;
             bind(&call, &call.name, &object).await
         }
+        ("approval", &Method::GET) => read::get(&call).await,
+        ("approval", method) => approval::handle(&call, method, read_body(body).await?).await,
         ("eviction", &Method::POST) => eviction::evict(&call, body).await,
         ("finalize", &Method::PUT) => finalize(&call, body).await,
         ("token", &Method::POST) => token(&call, body).await,
@@ -48,6 +54,34 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
         ("proxy", _) => proxy::handle(call, parts, body).await,
         _ => Err(routes::not_found()),
     }
+}
+
+/// Admission sees what kind of stream is asked for, as `PodExecOptions` and its like.
+async fn admit_connect(call: &Call) -> Result<(), Status> {
+    let suffix = match call.subresource.as_str() {
+        "exec" => "ExecOptions",
+        "attach" => "AttachOptions",
+        "portforward" => "PortForwardOptions",
+        _ => "ProxyOptions",
+    };
+    let mut asked = json!({"kind": format!("{}{suffix}", call.entry.kind), "apiVersion": "v1"});
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if call.flag(flag) {
+            asked[flag] = true.into();
+        }
+    }
+    if let Some(container) = call.param("container") {
+        asked["container"] = container.into();
+    }
+    let command = call.query_list.iter().filter(|(key, _)| key == "command").map(|(_, word)| word.as_str());
+    let command: Vec<&str> = command.collect();
+    if !command.is_empty() {
+        asked["command"] = json!(command);
+    }
+    let (objects, sub) = (&call.app.objects, &call.subresource);
+    objects
+        .admit_connect(&call.actor, &call.entry, &call.namespace, &call.name, sub, &asked, &call.notes)
+        .await
 }
 
 /// The object a subresource belongs to, at a proved revision.
