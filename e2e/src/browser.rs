@@ -6,7 +6,7 @@ use fantoccini::wd::{Capabilities, Locator};
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -173,10 +173,21 @@ impl Browser {
             self.port,
             body.len()
         )?;
-        let mut answer = String::new();
-        driver.read_to_string(&mut answer)?;
-        let (_, answer) = answer.split_once("\r\n\r\n").context("ChromeDriver's answer has no body")?;
-        let answer: Value = serde_json::from_str(answer)?;
+        // It keeps the connection open whatever it is asked, so the answer ends where its length says.
+        driver.set_read_timeout(Some(PATIENCE))?;
+        let mut driver = BufReader::new(driver);
+        let (mut length, mut line) = (0, String::new());
+        while driver.read_line(&mut line)? > 2 {
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse()?;
+            }
+            line.clear();
+        }
+        let mut answer = vec![0; length];
+        driver.read_exact(&mut answer)?;
+        let answer: Value = serde_json::from_slice(&answer)?;
         let entries = answer["value"].as_array().with_context(|| format!("no log: {answer}"))?;
         let severe = entries.iter().filter(|entry| entry["level"] == "SEVERE");
         Ok(severe.filter_map(|entry| entry["message"].as_str()).map(str::to_owned).collect())
