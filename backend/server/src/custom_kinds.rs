@@ -69,3 +69,6 @@ impl CustomKinds {
         self.known.insert(object.key.name.clone(), Known { basis, is_terminating, entries });
     }
 }
+
+#[cfg(test)]
+mod tests;

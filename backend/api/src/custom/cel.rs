@@ -169,9 +169,9 @@ impl Walk<'_> {
         match value {
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    let (schema, path) = match (schema.properties.get(name), schema.additional.as_deref()) {
+                    let (schema, path) = match (schema.properties.get(name), &schema.additional) {
                         (Some(schema), _) => (schema, path.child(name)),
-                        (None, Some(Additional::Of(schema))) => (schema, path.key(name)),
+                        (None, Some(Additional::Of(schema))) => (&**schema, path.key(name)),
                         _ => continue,
                     };
                     self.visit(schema, value, old.and_then(|old| old.get(name)), &path)?;
@@ -280,7 +280,7 @@ fn validate_rules_at(schema: &Schema, json: &Value, path: &Path, has_past: bool,
         let path = path.child("properties").key(name);
         validate_rules_at(property, &json["properties"][name], &path, has_past, errors);
     }
-    if let Some(Additional::Of(schema)) = schema.additional.as_deref() {
+    if let Some(Additional::Of(schema)) = &schema.additional {
         let path = path.child("additionalProperties");
         validate_rules_at(schema, &json["additionalProperties"], &path, has_past, errors);
     }

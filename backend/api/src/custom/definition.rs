@@ -303,7 +303,7 @@ fn validate_defaults(schema: &Schema, json: &Value, path: &Path, errors: &mut Fi
         let path = path.child("properties").key(name);
         validate_defaults(schema, &json["properties"][name], &path, errors);
     }
-    if let Some(schema::Additional::Of(schema)) = schema.additional.as_deref() {
+    if let Some(schema::Additional::Of(schema)) = &schema.additional {
         let path = path.child("additionalProperties");
         validate_defaults(schema, &json["additionalProperties"], &path, errors);
     }

@@ -125,7 +125,7 @@ pub fn default(schema: &Schema, value: &mut Value) {
                 }
             }
             for (name, value) in fields {
-                match (schema.properties.get(name), schema.additional.as_deref()) {
+                match (schema.properties.get(name), &schema.additional) {
                     (Some(schema), _) => default(schema, value),
                     (None, Some(Additional::Of(schema))) => {
                         if let (true, Some(wanted)) = (is_wrong_null(schema, value), &schema.default) {

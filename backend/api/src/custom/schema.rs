@@ -12,7 +12,7 @@ pub struct Schema {
     /// `object`, `array`, `string`, `integer`, `number`, `boolean`; empty for any.
     pub of: String,
     pub properties: BTreeMap<String, Schema>,
-    pub additional: Option<Box<Additional>>,
+    pub additional: Option<Additional>,
     pub items: Option<Box<Schema>>,
     pub is_nullable: bool,
     pub is_int_or_string: bool,
@@ -30,7 +30,7 @@ pub struct Schema {
 pub enum Additional {
     /// `additionalProperties: true`
     Any,
-    Of(Schema),
+    Of(Box<Schema>),
 }
 
 /// `x-kubernetes-list-type`.
@@ -83,13 +83,13 @@ impl Schema {
         };
         let additional = match &json["additionalProperties"] {
             Value::Bool(true) => Some(Additional::Any),
-            of @ Value::Object(_) => Some(Additional::Of(Self::new(of))),
+            of @ Value::Object(_) => Some(Additional::Of(Box::new(Self::new(of)))),
             _ => None,
         };
         Self {
             of: json["type"].as_str().unwrap_or_default().to_owned(),
             properties: children("properties"),
-            additional: additional.map(Box::new),
+            additional,
             items: json["items"].is_object().then(|| Box::new(Self::new(&json["items"]))),
             is_nullable: flag("nullable"),
             is_int_or_string: flag("x-kubernetes-int-or-string"),
@@ -104,7 +104,7 @@ impl Schema {
 
     /// Whether there is a rule here or below.
     pub fn has_rules(&self) -> bool {
-        let additional = match self.additional.as_deref() {
+        let additional = match &self.additional {
             Some(Additional::Of(schema)) => schema.has_rules(),
             Some(Additional::Any) | None => false,
         };
@@ -116,7 +116,7 @@ impl Schema {
 
     /// The schema of a property, declared or additional.
     pub fn property(&self, name: &str) -> Option<&Schema> {
-        self.properties.get(name).or(match self.additional.as_deref() {
+        self.properties.get(name).or(match &self.additional {
             Some(Additional::Of(schema)) => Some(schema),
             Some(Additional::Any) | None => None,
         })

@@ -80,13 +80,13 @@ fn walk(schema: &Schema, value: &Value, old: Option<&Value>, path: &Path, errors
 fn check_type(schema: &Schema, value: &Value, path: &Path, errors: &mut Errors) {
     let found = type_of(value);
     let fits = match (schema.of.as_str(), found) {
-        (_, "null") if schema.is_nullable => true,
+        (of, "null") if schema.is_nullable || of.is_empty() => true,
         ("", "integer" | "string") => true,
         ("", _) => !schema.is_int_or_string,
         ("number", "integer") => true,
         (wanted, found) => wanted == found,
     };
-    if !fits && !(schema.of.is_empty() && found == "null") {
+    if !fits {
         let wanted = if schema.is_int_or_string { "integer,string" } else { schema.of.as_str() };
         let detail = format!("{path} in body must be of type {wanted}: {found:?}");
         add(errors, FieldErrorKind::TypeInvalid, path, Some(found.into()), detail);
@@ -324,9 +324,9 @@ fn check_lists(schema: &Schema, value: &Value, old: Option<&Value>, path: &Path,
                 }
             }
             for (name, value) in fields {
-                let below = match (schema.properties.get(name), schema.additional.as_deref()) {
+                let below = match (schema.properties.get(name), &schema.additional) {
                     (Some(schema), _) => (schema, path.child(name)),
-                    (None, Some(Additional::Of(schema))) => (schema, path.key(name)),
+                    (None, Some(Additional::Of(schema))) => (&**schema, path.key(name)),
                     _ => continue,
                 };
                 check_lists(below.0, value, old.and_then(|old| old.get(name)), &below.1, errors);
