@@ -63,6 +63,12 @@ pub struct ControlPlaneOptions {
     /// Further names or addresses for the generated certificate
     #[arg(long = "tls-san", value_name = "NAME")]
     pub tls_san: Vec<String>,
+    /// What to write of requests: a Policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where the audit log goes, as JSON lines
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
     /// Address at which other machines reach this server [default: the one of --listen, else this machine's first]
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<Ipv4Addr>,

@@ -4,8 +4,10 @@ use crate::options::ControlPlaneOptions;
 use crate::{kubeconfig, pki, postgres::Postgres};
 use anyhow::{Context, Result, bail};
 use pilothouse_server::RunningServer;
+use pilothouse_server::audit::Policy;
 use rand::RngExt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 const ADMIN: &str = "admin";
@@ -67,6 +69,7 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
         store,
         signing_key_pem: keys.token_key_pem.into_bytes(),
         network: pilothouse_server::ClusterNetwork::default(),
+        audit: audit(options)?,
     })
     .await?;
     let control_plane = ControlPlane { dir, database, server, ca_pem: keys.ca_pem };
@@ -138,6 +141,15 @@ impl ControlPlane {
             database.stop().await;
         }
     }
+}
+
+fn audit(options: &ControlPlaneOptions) -> Result<Option<(Policy, PathBuf)>> {
+    let (Some(policy), Some(log)) = (&options.audit_policy_file, &options.audit_log_path) else {
+        return Ok(None);
+    };
+    let text =
+        std::fs::read_to_string(policy).with_context(|| format!("cannot read {}", policy.display()))?;
+    Ok(Some((Policy::parse(&text)?, log.clone())))
 }
 
 /// Where other machines reach the API: as told, else where it listens, else this machine's first address.

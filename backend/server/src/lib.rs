@@ -1,5 +1,6 @@
 //! The control plane's I/O shell: HTTPS for the Kubernetes API, the dashboard and the nodes; and the loops.
 pub mod admission;
+pub mod audit;
 pub mod auth;
 pub mod certificates;
 mod console;
@@ -49,6 +50,8 @@ pub struct ServerOptions {
     /// PKCS#8 PEM of the key that signs tokens.
     pub signing_key_pem: Vec<u8>,
     pub network: ClusterNetwork,
+    /// What is written of requests, and where; None: nothing.
+    pub audit: Option<(audit::Policy, std::path::PathBuf)>,
 }
 
 /// The kinds of a new server.
@@ -108,6 +111,7 @@ pub fn build(
         auth,
         hub,
         webhooks,
+        audit: audit::Audit::default(),
         network: Arc::new(network),
         ca_pem: ca_pem.into(),
         documents: Arc::default(),
@@ -117,8 +121,11 @@ pub fn build(
 
 /// Brings the server up: what must exist is made, then requests are taken, then the loops run.
 pub async fn start(options: ServerOptions) -> Result<RunningServer> {
-    let (state, followers) =
+    let (mut state, followers) =
         build(options.store, &options.signing_key_pem, options.network, &options.ca_pem)?;
+    if let Some((policy, path)) = options.audit {
+        state.audit = audit::Audit::start(policy, path).await?;
+    }
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     for follower in followers {
         let stop = shutdown.clone();

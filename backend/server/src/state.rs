@@ -136,6 +136,7 @@ pub struct AppState {
     pub auth: Auth,
     pub hub: crate::node_hub::Hub,
     pub webhooks: crate::admission::Webhooks,
+    pub audit: crate::audit::Audit,
     pub network: Arc<ClusterNetwork>,
     /// The authority that signed the server's certificate, for pods and tokens.
     pub ca_pem: Arc<str>,

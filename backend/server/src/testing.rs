@@ -42,6 +42,12 @@ impl Api {
         Self { state, router }
     }
 
+    /// Changes the server's state for the requests to come.
+    pub fn change(&mut self, change: impl FnOnce(&mut AppState)) {
+        change(&mut self.state);
+        self.router = routes::router(self.state.clone(), Default::default());
+    }
+
     /// As an administrator.
     pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
         self.call_as(("admin", &["system:masters"]), method, path, body).await

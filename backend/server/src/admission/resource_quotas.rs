@@ -62,18 +62,30 @@ impl ResourceQuotas {
             }
     }
 
-    fn quotas(&self, namespace: &str) -> Vec<Arc<Object>> {
-        self.context.store.list(QUOTAS, Some(namespace)).objects
+    /// The quotas that count objects like this one.
+    fn quotas(&self, request: &Request<'_>, object: &Value) -> Vec<(Arc<Object>, Value)> {
+        let resource = &*request.entry.resource;
+        let all = self.context.store.list(QUOTAS, Some(request.namespace)).objects;
+        let all = all.into_iter().map(|quota| {
+            let value = quota.value();
+            (quota, value)
+        });
+        let counts = |(_, quota): &(Arc<Object>, Value)| {
+            let spec = &quota["spec"];
+            let mut names = spec["hard"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+            names.any(|name| usage::counted_in(name) == Some(resource))
+                && usage::in_scope(spec, resource, object)
+        };
+        all.filter(counts).collect()
     }
 
     async fn charge(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
-        if !self.counts(request) || self.quotas(request.namespace).is_empty() {
+        if self.quotas(request, object).is_empty() {
             return Ok(());
         }
         let now = Timestamp::now();
         let resource = &*request.entry.resource;
         let mut usage = usage::of_object(resource, object, now);
-        let new = usage.clone();
         if let Some(old) = request.old {
             for (name, before) in usage::of_object(resource, old, now) {
                 usage.entry(name).and_modify(|amount| *amount = amount.minus(before));
@@ -86,37 +98,32 @@ impl ResourceQuotas {
         let turn = self.turn(request.namespace);
         let late = || Status::internal("resource quota evaluation timed out");
         let held = tokio::time::timeout(TURN_TIMEOUT, turn.lock_owned()).await.map_err(|_| late())?;
-        for quota in self.quotas(request.namespace) {
-            let Some(charged) = self.charged(request, object, &quota, &new, &usage, now)? else { continue };
+        for (stored, quota) in self.quotas(request, object) {
+            let Some(charged) = self.charged(request, object, quota, &usage, now)? else { continue };
             if !request.dry_run {
-                let key = quota.key.clone();
-                request.write_too(Write::Update { key, object: charged, expected: quota.revision });
+                let key = stored.key.clone();
+                request.write_too(Write::Update { key, object: charged, expected: stored.revision });
             }
         }
         request.hold(Box::new(Held(held)));
         Ok(())
     }
 
-    /// The quota with the object's usage in it; None where it does not count the object. Errors: Forbidden for an object
+    /// The quota with the object's usage in it; None where the object takes nothing of it. Errors: Forbidden for an object
     /// that does not fit.
     fn charged(
         &self,
         request: &Request<'_>,
         object: &Value,
-        quota: &Object,
-        new: &Amounts,
+        mut quota: Value,
         usage: &Amounts,
         now: Timestamp,
     ) -> Result<Option<Value>, Status> {
-        let mut quota = quota.value();
         let resource = &*request.entry.resource;
         let spec = &quota["spec"];
         let forbidden = |why: String| Status::forbidden(resource, meta::name(object), why);
-        if !usage::in_scope(spec, resource, object) {
-            return Ok(None);
-        }
         let name = meta::name(&quota).to_owned();
-        if resource == "pods" && !usage::within(&spec["hard"], new).is_empty() {
+        if resource == "pods" {
             let missing = missing_compute(&spec["hard"], &object["spec"]);
             if !missing.is_empty() {
                 return Err(forbidden(format!("failed quota: {name}: must specify {missing}")));

@@ -24,7 +24,14 @@ async fn a_quota_is_charged_with_the_pod_and_refuses_the_one_too_many() {
         missing.message(),
         r#"pods "a" is forbidden: failed quota: q: must specify requests.cpu for: a"#
     );
+    api.make(QUOTAS, quota("limits", json!({"limits.memory": "1Gi"}))).await;
     busy["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "600m"}});
+    let missing = api.call("POST", PODS, busy.clone()).await;
+    assert_eq!(
+        missing.message(),
+        r#"pods "a" is forbidden: failed quota: limits: must specify limits.memory for: a"#
+    );
+    api.call("DELETE", &format!("{QUOTAS}/limits"), Value::Null).await;
     api.make(PODS, busy.clone()).await;
     busy["metadata"]["name"] = "b".into();
     let refused = api.call("POST", PODS, busy.clone()).await;
@@ -260,4 +267,33 @@ async fn default_roles_are_there_and_come_back_whole() {
     api.call("PATCH", &path, own).await;
     crate::auth::bootstrap::run(&api.state, None).await.unwrap();
     assert_eq!(api.call("GET", &path, Value::Null).await.body["rules"], json!([]));
+}
+
+#[tokio::test]
+async fn the_issuer_of_tokens_tells_its_keys_to_whom_rbac_lets() {
+    let api = Api::start().await;
+    let keys = api.call("GET", "/openid/v1/jwks", Value::Null).await;
+    assert_eq!(keys.headers["content-type"], "application/jwk-set+json");
+    assert_eq!(keys.body["keys"][0]["use"], "sig");
+    let discovery = "/.well-known/openid-configuration";
+    let account = ("system:serviceaccount:a:b", &["system:serviceaccounts"][..]);
+    crate::testing::eventually("the default binding", async || {
+        let known = api.call_as(account, "GET", discovery, Value::Null).await;
+        known.body["issuer"] == "https://kubernetes.default.svc.cluster.local"
+    })
+    .await;
+    let anonymous = api.send(None, "GET", discovery, Value::Null).await;
+    assert_eq!(anonymous.code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        anonymous.message(),
+        r#"forbidden: User "system:anonymous" cannot get path "/.well-known/openid-configuration""#
+    );
+    let open = json!({"metadata": {"name": "open"}, "subjects": [{"kind": "Group", "name": "system:unauthenticated", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:service-account-issuer-discovery"}});
+    api.make(&format!("{RBAC}/clusterrolebindings"), open).await;
+    crate::testing::eventually("the binding", async || {
+        api.send(None, "GET", discovery, Value::Null).await.code == StatusCode::OK
+    })
+    .await;
+    assert_eq!(api.send(None, "GET", "/api/v1/pods", Value::Null).await.code, StatusCode::UNAUTHORIZED);
 }

@@ -97,12 +97,24 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
         path: String::new(),
         field_selector: call.param("fieldSelector").unwrap_or_default().to_owned(),
     };
-    call.app.auth.authorize(&call.actor, &wanted)?;
     let notes = call.notes.clone();
-    let answer = answer(call, verb, &mut parts, body).await;
+    let mut entry = call.app.audit.begin(&call.actor, &wanted, &parts);
+    let mut body = body;
+    if let Some(entry) = entry.as_mut().filter(|entry| entry.wants_request()) {
+        let bytes = read_body(body).await?;
+        entry.request(&bytes);
+        body = Body::from(bytes);
+    }
+    let answer = match call.app.auth.authorize(&call.actor, &wanted) {
+        Ok(()) => answer(call, verb, &mut parts, body).await,
+        Err(refusal) => Err(refusal),
+    };
     let mut response = answer.unwrap_or_else(|status| reply::status(&status));
     reply::warn(&mut response, &notes.warnings());
-    Ok(response)
+    match entry {
+        Some(entry) => Ok(entry.finish(response, notes.annotations()).await),
+        None => Ok(response),
+    }
 }
 
 async fn answer(call: Call, verb: &str, parts: &mut Parts, body: Body) -> Result<Response, Status> {

@@ -159,3 +159,117 @@ async fn step(objects: &Objects, signing: &Signing, request: &Value, now: Timest
     objects.update(&actor, &entry, "", name, Part::Status, &options, change).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Api, eventually};
+    use axum::http::StatusCode;
+    use rcgen::{CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair};
+
+    const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+    struct TestAuthority(Issuer<'static, KeyPair>);
+
+    impl Authority for TestAuthority {
+        fn sign(&self, request_pem: &str, _: &Profile) -> anyhow::Result<String> {
+            Ok(CertificateSigningRequestParams::from_pem(request_pem)?.signed_by(&self.0)?.pem())
+        }
+    }
+
+    fn authority() -> Arc<dyn Authority> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        Arc::new(TestAuthority(Issuer::new(params, KeyPair::generate().unwrap())))
+    }
+
+    fn pem(common_name: &str, organization: &str) -> String {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+        params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+    }
+
+    fn request(name: &str, signer: &str, pem: &str) -> Value {
+        let usages = json!(["digital signature", "client auth"]);
+        let spec = json!({"signerName": signer, "request": STANDARD.encode(pem), "usages": usages, "username": "forged"});
+        json!({"metadata": {"name": name}, "spec": spec})
+    }
+
+    async fn get(api: &Api, name: &str) -> Value {
+        api.call("GET", &format!("{CSRS}/{name}"), Value::Null).await.body
+    }
+
+    #[tokio::test]
+    async fn what_is_approved_is_signed_and_the_certificate_is_its_user() {
+        let api = Api::start().await;
+        let signing = Signing { auth: api.state.auth.clone(), authority: authority() };
+        tokio::spawn(run(api.state.objects.clone(), signing, CancellationToken::new()));
+        let made = api.make(CSRS, request("jane", certificates::CLIENT, &pem("jane", "dev"))).await;
+        assert_eq!(made["spec"]["username"], "admin", "nobody asks in another's name");
+        let approval = format!("{CSRS}/jane/approval");
+        let condition = json!({"type": "Approved", "status": "True", "reason": "ByHand"});
+        let approved = json!({"metadata": {"name": "jane"}, "spec": made["spec"], "status": {"conditions": [condition]}});
+        let refused = api.call_as(("joe", &[]), "PUT", &approval, approved.clone()).await;
+        assert_eq!(refused.code, StatusCode::FORBIDDEN);
+        let answer = api.call("PUT", &approval, approved).await;
+        assert_eq!(answer.code, StatusCode::OK, "{}", answer.body);
+        eventually("the certificate", async || !get(&api, "jane").await["status"]["certificate"].is_null())
+            .await;
+        let certificate = get(&api, "jane").await["status"]["certificate"].clone();
+        let certificate = STANDARD.decode(certificate.as_str().unwrap()).unwrap();
+        let der =
+            <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::from_pem_slice(
+                &certificate,
+            );
+        let mark = crate::auth::client_certificate::mark(&der.unwrap()).unwrap();
+        let headers =
+            [(crate::auth::client_certificate::HEADER.parse().unwrap(), mark)].into_iter().collect();
+        let (actor, _) = api.state.auth.authenticate(&headers).unwrap();
+        assert_eq!(
+            (actor.user.as_str(), actor.groups),
+            ("jane", vec!["dev".into(), "system:authenticated".into()])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_node_gets_its_certificate_by_itself_where_its_token_may() {
+        let api = Api::start().await;
+        let signing = Signing { auth: api.state.auth.clone(), authority: authority() };
+        tokio::spawn(run(api.state.objects.clone(), signing, CancellationToken::new()));
+        let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        for role in
+            ["system:node-bootstrapper", "system:certificates.k8s.io:certificatesigningrequests:nodeclient"]
+        {
+            let subject = json!({"kind": "Group", "name": "system:bootstrappers", "apiGroup": "rbac.authorization.k8s.io"});
+            let role = json!({"metadata": {"name": role.replace(':', "-")}, "subjects": [subject],
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}});
+            api.make(bindings, role).await;
+        }
+        let data = json!({"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"});
+        let secret = json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token", "stringData": data});
+        api.make("/api/v1/namespaces/kube-system/secrets", secret).await;
+        let ask = request("n1", NODE_CLIENT, &pem("system:node:n1", "system:nodes"));
+        eventually("the right to ask", async || {
+            let token = Some("abcdef.0123456789abcdef");
+            api.send(token, "POST", CSRS, ask.clone()).await.code == StatusCode::CREATED
+        })
+        .await;
+        eventually("the certificate", async || !get(&api, "n1").await["status"]["certificate"].is_null())
+            .await;
+        assert_eq!(get(&api, "n1").await["status"]["conditions"][0]["reason"], "AutoApproved");
+    }
+
+    #[tokio::test]
+    async fn nobody_becomes_a_master_by_certificate() {
+        let api = Api::start().await;
+        let refused =
+            api.call("POST", CSRS, request("m", certificates::CLIENT, &pem("m", "system:masters"))).await;
+        assert_eq!(
+            refused.message(),
+            "certificatesigningrequests.certificates.k8s.io \"m\" is forbidden: use of kubernetes.io/kube-apiserver-client \
+             signer with system:masters group is not allowed"
+        );
+    }
+}

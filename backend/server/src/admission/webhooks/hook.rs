@@ -1,6 +1,7 @@
 //! One webhook of a configuration, and which requests it is for.
 use super::super::{Operation, Request};
 use super::client::Endpoint;
+use super::conditions::Conditions;
 use pilothouse_api::selector::LabelSelector;
 use pilothouse_api::{KindEntry, Registry};
 use serde_json::Value;
@@ -25,8 +26,7 @@ pub struct Hook {
     pub is_reinvoked: bool,
     /// Of `AdmissionReview`: `v1` or `v1beta1`.
     pub version: &'static str,
-    /// CEL expressions; a webhook that has some cannot be asked without judging them.
-    pub has_conditions: bool,
+    pub conditions: Conditions,
     rules: Vec<Rule>,
     matches_equivalent: bool,
     namespaces: LabelSelector,
@@ -86,7 +86,7 @@ impl Hook {
             ignores_failure: webhook["failurePolicy"] == "Ignore",
             is_reinvoked: webhook["reinvocationPolicy"] == "IfNeeded",
             version: version.unwrap_or("v1"),
-            has_conditions: webhook["matchConditions"].as_array().is_some_and(|all| !all.is_empty()),
+            conditions: Conditions::new(&webhook["matchConditions"]),
             rules: rules.collect(),
             matches_equivalent: webhook["matchPolicy"] != "Exact",
             namespaces: selector(&webhook["namespaceSelector"]),

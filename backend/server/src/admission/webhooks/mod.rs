@@ -1,6 +1,7 @@
 //! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: services outside have their say. After
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
 mod client;
+mod conditions;
 mod hook;
 mod review;
 #[cfg(test)]
@@ -125,9 +126,12 @@ impl Webhooks {
         let shape = |object: &Value| converted(request.entry, entry, object);
         let (object, old) = (object.map(shape), request.old.map(shape));
         let question = review::question(&uid, hook, request, entry, object.as_ref(), old.as_ref());
-        let answer = match hook.has_conditions {
-            true => Err("matchConditions are not supported".to_owned()),
-            false => self.0.client.ask(hook, &question).await,
+        let wanted =
+            if hook.conditions.is_empty() { Ok(true) } else { hook.conditions.hold(&question["request"]) };
+        let answer = match wanted {
+            Ok(true) => self.0.client.ask(hook, &question).await,
+            Ok(false) => return Ok(None),
+            Err(why) => Err(why),
         };
         let answer = answer.and_then(|body| Answer::read(hook, &uid, &body));
         match answer {
@@ -200,7 +204,7 @@ impl Mutating {
             return Ok(());
         }
         lifecycle::complete(request.entry, object)?;
-        if request.entry.is_namespaced() && object["metadata"].is_object() {
+        if request.entry.is_namespaced() && object["metadata"]["namespace"].is_null() {
             object["metadata"]["namespace"] = request.namespace.into();
         }
         let mut changed_after: Vec<(Call, bool)> = Vec::new();
