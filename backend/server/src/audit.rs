@@ -2,7 +2,6 @@
 //! <https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/>. Of the stages the last is told: `ResponseComplete`, or
 //! for what stays open `ResponseStarted`.
 use crate::auth::Attributes;
-use crate::http::resources::percent_decode;
 use crate::objects::Actor;
 use anyhow::{Context, Result};
 use axum::body::{Body, to_bytes};
@@ -163,9 +162,11 @@ impl Audit {
                 about[field] = text.as_str().into();
             }
         }
+        // HTTP/2 puts the host in front.
+        let asked_for = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let event = json!({
             "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": format!("{:?}", rule.level), "stage": stage,
-            "auditID": uuid::Uuid::new_v4().to_string(), "requestURI": percent_decode(&parts.uri.to_string()),
+            "auditID": uuid::Uuid::new_v4().to_string(), "requestURI": asked_for,
             "verb": wanted.verb, "userAgent": text(header::USER_AGENT), "objectRef": about,
             "user": {"username": actor.user, "uid": actor.uid, "groups": actor.groups, "extra": actor.extra},
             "requestReceivedTimestamp": microseconds(),
