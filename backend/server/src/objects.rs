@@ -139,7 +139,6 @@ impl Objects {
     }
 
     /// None: what was to be written beside the object had changed meanwhile.
-
     async fn create_once(
         &self,
         actor: &Actor,

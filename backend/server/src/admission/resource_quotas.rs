@@ -54,12 +54,12 @@ impl ResourceQuotas {
 
     fn counts(&self, request: &Request<'_>) -> bool {
         request.entry.is_namespaced()
-            && match (request.operation, &*request.entry.resource, request.subresource) {
-                (Operation::Create, _, "") => true,
-                (Operation::Update, "pods", "resize") => true,
-                (Operation::Update, "services" | "persistentvolumeclaims", "") => true,
-                _ => false,
-            }
+            && matches!(
+                (request.operation, &*request.entry.resource, request.subresource),
+                (Operation::Create, _, "")
+                    | (Operation::Update, "pods", "resize")
+                    | (Operation::Update, "services" | "persistentvolumeclaims", "")
+            )
     }
 
     /// The quotas that count objects like this one.

@@ -35,12 +35,15 @@ const REVIEWS: &[&str] = &["authorization.k8s.io", "authentication.k8s.io"];
 #[derive(Clone)]
 pub struct Webhooks(Arc<Inner>);
 
+/// Resource and name.
+type ConfigurationName = (Arc<str>, Arc<str>);
+
 struct Inner {
     store: Store,
     registry: SharedRegistry,
     client: Client,
-    /// By resource and name, which is the order they are asked in.
-    configurations: Mutex<BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<Hook>>>>,
+    /// In the order they are asked in.
+    configurations: Mutex<BTreeMap<ConfigurationName, Vec<Arc<Hook>>>>,
     hooks: ArcSwap<Vec<Arc<Hook>>>,
 }
 
