@@ -159,7 +159,10 @@ impl Drop for Cluster {
                 let text = fs::read_to_string(self.dir.join(log)).unwrap_or_default();
                 let tail: Vec<&str> = text.lines().rev().take(40).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
-                eprintln!("--- {log}\n{}", tail.join("\n"));
+                #[expect(clippy::print_stderr, reason = "a failed test shows what its cluster wrote")]
+                {
+                    eprintln!("--- {log}\n{}", tail.join("\n"));
+                }
             }
         }
         let _ = self.stop();

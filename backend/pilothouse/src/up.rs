@@ -24,7 +24,8 @@ pub async fn run(options: UpOptions) -> Result<()> {
     let mut control_plane = server::start(&options.control_plane).await?;
     let outcome = steer(&options, &mut control_plane).await;
     eprintln!("stopping …");
-    outcome.and(Ok(control_plane.stop().await))
+    control_plane.stop().await;
+    outcome
 }
 
 /// Runs until asked to stop or until something that can't be mended ended.

@@ -1,11 +1,16 @@
 //! A whole server in memory for tests, asked over HTTP as its clients ask.
 use crate::auth::Claims;
+use crate::certificates::{Authority, Profile};
+use crate::loops::{self, Signing};
 use crate::{AppState, ClusterNetwork, ClusterStore, build, routes};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use rcgen::{CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub struct Api {
@@ -78,6 +83,33 @@ impl Api {
         let answer = self.call("POST", path, object).await;
         assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
         answer.body
+    }
+
+    /// Signs with an authority of its own.
+    pub fn signing(&self) -> Signing {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = TestAuthority(Issuer::new(params, KeyPair::generate().unwrap()));
+        Signing { auth: self.state.auth.clone(), authority: Arc::new(authority) }
+    }
+
+    /// Controllers and scheduler, as a leading server runs them.
+    pub fn run_loops(&self) {
+        let loops = loops::run(
+            self.state.objects.clone(),
+            Default::default(),
+            self.signing(),
+            CancellationToken::new(),
+        );
+        tokio::spawn(loops);
+    }
+}
+
+struct TestAuthority(Issuer<'static, KeyPair>);
+
+impl Authority for TestAuthority {
+    fn sign(&self, request_pem: &str, _: &Profile) -> anyhow::Result<String> {
+        Ok(CertificateSigningRequestParams::from_pem(request_pem)?.signed_by(&self.0)?.pem())
     }
 }
 

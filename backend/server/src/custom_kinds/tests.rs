@@ -2,7 +2,6 @@
 use crate::testing::{Api, eventually};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const BOXES: &str = "/apis/example.com/v1/namespaces/default/boxes";
@@ -37,8 +36,7 @@ fn a_box(name: &str, size: i64) -> Value {
 
 async fn established() -> Api {
     let api = Api::start().await;
-    let loops = crate::loops::run(api.state.objects.clone(), Default::default(), CancellationToken::new());
-    tokio::spawn(loops);
+    api.run_loops();
     api.make(DEFINITIONS, definition()).await;
     eventually("the definition's acceptance", async || {
         let found = api.call("GET", &format!("{DEFINITIONS}/boxes.example.com"), Value::Null).await;

@@ -284,7 +284,7 @@ mod tests {
         };
         let socket = (header::UPGRADE, "websocket");
         let host = (header::HOST, "127.0.0.1:6480");
-        assert!(!is_foreign_socket(&headers(&[host.clone()])));
+        assert!(!is_foreign_socket(&headers(std::slice::from_ref(&host))));
         assert!(!is_foreign_socket(&headers(&[
             socket.clone(),
             host.clone(),

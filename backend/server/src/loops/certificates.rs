@@ -165,23 +165,9 @@ mod tests {
     use super::*;
     use crate::testing::{Api, eventually};
     use axum::http::StatusCode;
-    use rcgen::{CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair};
+    use rcgen::{CertificateParams, DnType, KeyPair};
 
     const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-
-    struct TestAuthority(Issuer<'static, KeyPair>);
-
-    impl Authority for TestAuthority {
-        fn sign(&self, request_pem: &str, _: &Profile) -> anyhow::Result<String> {
-            Ok(CertificateSigningRequestParams::from_pem(request_pem)?.signed_by(&self.0)?.pem())
-        }
-    }
-
-    fn authority() -> Arc<dyn Authority> {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        Arc::new(TestAuthority(Issuer::new(params, KeyPair::generate().unwrap())))
-    }
 
     fn pem(common_name: &str, organization: &str) -> String {
         let mut params = CertificateParams::default();
@@ -204,7 +190,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_approved_is_signed_and_the_certificate_is_its_user() {
         let api = Api::start().await;
-        let signing = Signing { auth: api.state.auth.clone(), authority: authority() };
+        let signing = api.signing();
         tokio::spawn(run(api.state.objects.clone(), signing, CancellationToken::new()));
         let made = api.make(CSRS, request("jane", certificates::CLIENT, &pem("jane", "dev"))).await;
         assert_eq!(made["spec"]["username"], "admin", "nobody asks in another's name");
@@ -236,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_gets_its_certificate_by_itself_where_its_token_may() {
         let api = Api::start().await;
-        let signing = Signing { auth: api.state.auth.clone(), authority: authority() };
+        let signing = api.signing();
         tokio::spawn(run(api.state.objects.clone(), signing, CancellationToken::new()));
         let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
         for role in

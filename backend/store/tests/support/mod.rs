@@ -138,7 +138,10 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- PostgreSQL\n{}", fs::read_to_string(self.dir.join("log")).unwrap_or_default());
+            #[expect(clippy::print_stderr, reason = "a failed test shows what its database wrote")]
+            {
+                eprintln!("--- PostgreSQL\n{}", fs::read_to_string(self.dir.join("log")).unwrap_or_default());
+            }
         }
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
