@@ -238,34 +238,23 @@ impl Agent {
         self.outbox.send(NodeMessage::Event { namespace, event });
     }
 
-    /// Looks something up in what a pod's fields may refer to.
-    pub fn with_sources<T>(
-        &self,
-        pod: &Value,
-        observed: &ObservedPod,
-        f: impl FnOnce(&Sources<'_>) -> T,
-    ) -> T {
+    /// What a pod's fields may refer to.
+    pub fn sources<'a>(&'a self, pod: &'a Value, observed: &'a ObservedPod) -> Sources<'a> {
         let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
         let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
-        let find = |resource: &str, name: &str| self.assigned.lock().get(resource, namespace, name);
-        let token = |audience: &str, seconds: i64| self.tokens.get(uid, audience, seconds);
-        let services = {
-            let assigned = self.assigned.lock();
-            let mut services = assigned.in_namespace(SERVICES, namespace);
-            // Every pod is told where the API is.
-            services
-                .extend(assigned.get(SERVICES, "default", "kubernetes").filter(|_| namespace != "default"));
-            services
-        };
-        let node = self.assigned.lock().get(NODES, "", &self.node).unwrap_or_default();
-        f(&Sources {
-            find: &find,
-            token: &token,
-            services: &services,
+        let assigned = self.assigned.lock();
+        let mut services = assigned.in_namespace(SERVICES, namespace);
+        // Every pod is told where the API is.
+        services.extend(assigned.get(SERVICES, "default", "kubernetes").filter(|_| namespace != "default"));
+        Sources {
+            namespace,
+            any: Box::new(|resource, namespace, name| self.assigned.lock().get(resource, namespace, name)),
+            token: Box::new(move |audience, seconds| self.tokens.get(uid, audience, seconds)),
+            services,
             pod_ip: self.pod_ip(pod, observed),
             host_ip: &self.host_ip,
-            node: &node,
-        })
+            node: assigned.get(NODES, "", &self.node).unwrap_or_default(),
+        }
     }
 
     /// Where a pod is reached; empty before it has an address.

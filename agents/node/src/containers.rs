@@ -96,7 +96,7 @@ async fn prepare_volumes(
 ) -> Result<volumes::Paths, volumes::Failed> {
     agent.tokens.ensure(&agent.outbox, pod).await.map_err(|why| volumes::Failed::token(pod, why))?;
     let dir = agent.pod_dir(pod["metadata"]["uid"].as_str().unwrap_or_default());
-    agent.with_sources(pod, observed, |sources| volumes::prepare(pod, &dir, sources))
+    volumes::prepare(pod, &dir, &agent.data_dir, &agent.sources(pod, observed)).await
 }
 
 /// Makes and starts one attempt of a container.
@@ -121,9 +121,7 @@ pub async fn start(
     let sandbox = observed.sandbox.as_ref().ok_or_else(|| StartFailure::config("the sandbox is gone"))?;
     let paths =
         prepare_volumes(agent, pod, observed).await.map_err(|e| StartFailure::config(e.to_string()))?;
-    let env = agent
-        .with_sources(pod, observed, |sources| environment::build(pod, spec, sources))
-        .map_err(StartFailure::config)?;
+    let env = environment::build(pod, spec, &agent.sources(pod, observed)).map_err(StartFailure::config)?;
     let config = |error: anyhow::Error| StartFailure::config(format!("{error:#}"));
     let mut mounts = volumes::mounts(spec, &paths, &env).map_err(config)?;
     mounts.extend(files::etc(&agent.pod_dir(uid), pod, spec, sandbox).map_err(config)?);

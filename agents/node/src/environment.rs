@@ -6,16 +6,28 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Looks an object up by resource, namespace and name.
+type Find<'a> = Box<dyn Fn(&str, &str, &str) -> Option<Arc<Value>> + Send + Sync + 'a>;
+/// Looks a service account token up by audience and seconds.
+type Token<'a> = Box<dyn Fn(&str, i64) -> Option<String> + Send + Sync + 'a>;
+
 /// What references are looked up in.
 pub struct Sources<'a> {
-    /// `configmaps` or `secrets`, and a name in the pod's namespace.
-    pub find: &'a dyn Fn(&str, &str) -> Option<Arc<Value>>,
-    /// A service account token by audience and seconds, if it is there.
-    pub token: &'a dyn Fn(&str, i64) -> Option<String>,
-    pub services: &'a [Arc<Value>],
+    /// The pod's own.
+    pub namespace: &'a str,
+    pub any: Find<'a>,
+    pub token: Token<'a>,
+    pub services: Vec<Arc<Value>>,
     pub pod_ip: &'a str,
     pub host_ip: &'a str,
-    pub node: &'a Value,
+    pub node: Arc<Value>,
+}
+
+impl Sources<'_> {
+    /// An object of the pod's namespace.
+    pub fn find(&self, resource: &str, name: &str) -> Option<Arc<Value>> {
+        (self.any)(resource, self.namespace, name)
+    }
 }
 
 /// The variables in order; an error is a `CreateContainerConfigError`.
@@ -24,13 +36,13 @@ pub fn build(pod: &Value, container: &Value, sources: &Sources<'_>) -> Result<Ve
     let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
     // Without links only the API is named.
     let namespace = if pod["spec"]["enableServiceLinks"] == false { "" } else { namespace };
-    all.extend(service_links(sources.services, namespace));
+    all.extend(service_links(&sources.services, namespace));
     for source in container["envFrom"].as_array().into_iter().flatten() {
         let prefix = source["prefix"].as_str().unwrap_or_default();
         for (field, resource) in [("configMapRef", "configmaps"), ("secretRef", "secrets")] {
             let reference = &source[field];
             let Some(name) = reference["name"].as_str() else { continue };
-            match (sources.find)(resource, name) {
+            match sources.find(resource, name) {
                 Some(object) => {
                     let keys = object["data"].as_object().into_iter().flatten();
                     all.extend(keys.filter_map(|(key, _)| {
@@ -81,7 +93,7 @@ fn referenced(
         }
         let (name, key) =
             (reference["name"].as_str().unwrap_or_default(), reference["key"].as_str().unwrap_or_default());
-        let object = (sources.find)(resource, name);
+        let object = sources.find(resource, name);
         let value = object.as_ref().and_then(|object| value_of(object, resource, key));
         return match (value, object) {
             (Some(value), _) => Ok(Some(value)),
@@ -94,7 +106,7 @@ fn referenced(
         return field(pod, path, sources).map(Some).ok_or_else(|| format!("unsupported fieldPath: {path}"));
     }
     let resource = &from["resourceFieldRef"];
-    Ok(resource_field(pod, container, resource, sources.node))
+    Ok(resource_field(pod, container, resource, &sources.node))
 }
 
 /// A field of the pod, as the downward API names it.
@@ -209,7 +221,7 @@ mod tests {
 
     fn of(container: Value) -> Result<Vec<(String, String)>, String> {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "labels": {"app": "web"}}, "spec": {"containers": [container.clone()]}});
-        let find = |resource: &str, name: &str| -> Option<Arc<Value>> {
+        let any = |resource: &str, _: &str, name: &str| -> Option<Arc<Value>> {
             match (resource, name) {
                 ("configmaps", "c") => Some(Arc::new(json!({"data": {"K": "plain"}}))),
                 ("secrets", "s") => Some(Arc::new(json!({"data": {"K": "aHVzaA=="}}))),
@@ -217,12 +229,13 @@ mod tests {
             }
         };
         let sources = Sources {
-            find: &find,
-            token: &|_, _| None,
-            services: &[],
+            namespace: "n",
+            any: Box::new(any),
+            token: Box::new(|_, _| None),
+            services: Vec::new(),
             pod_ip: "10.0.0.2",
             host_ip: "1.2.3.4",
-            node: &Value::Null,
+            node: Arc::default(),
         };
         build(&pod, &container, &sources)
     }

@@ -8,7 +8,7 @@ use crate::{containers, hooks, network, termination, volumes};
 use anyhow::Result;
 use parking_lot::Mutex;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
-use pilothouse_protocol::NodeMessage;
+use pilothouse_protocol::{NodeMessage, needs};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -79,12 +79,14 @@ impl Worker {
         })
     }
 
-    /// Whether the pod names an object.
+    /// Whether the pod names an object. Of objects that its claims lead to, every pod with claims takes news.
     pub fn needs(&self, resource: &str, namespace: &str, name: &str) -> bool {
         let pod = self.pod.borrow();
         pod.as_ref().is_some_and(|pod| {
-            pod["metadata"]["namespace"] == namespace
-                && pilothouse_protocol::needs::named_by(pod).any(|(r, n)| r == resource && n == name)
+            let mut named = needs::named_by(pod);
+            let own = pod["metadata"]["namespace"] == namespace;
+            let direct = own && named.any(|(r, n)| r == resource && n == name);
+            direct || (needs::BEHIND_CLAIMS.contains(&resource) && needs::claims_of(pod).next().is_some())
         })
     }
 
@@ -116,7 +118,6 @@ pub async fn work(agent: Arc<Agent>, worker: Arc<Worker>) {
     loop {
         let again_at = match turn(&agent, &worker, &mut beside).await {
             Ok(Turn::Over) => {
-                volumes::tear_down(&agent.pod_dir(&worker.uid));
                 agent.forget(&worker.uid);
                 return;
             }
@@ -177,6 +178,7 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
             for step in pod_sync::forget(&observed) {
                 carry_out(agent, worker, &Arc::default(), &observed, step).await?;
             }
+            volumes::tear_down(&agent.pod_dir(&worker.uid), &agent.data_dir).await?;
             return Ok(Turn::Over);
         };
         health::watch(agent, worker, &pod, &observed, &mut beside.probes);
@@ -184,6 +186,8 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         let memory = worker.memory.lock().clone();
         let decision = pod_sync::decide(&pod, &observed, &memory, Timestamp::now());
         if decision.steps.contains(&Step::Finished) {
+            // First: once the pod is gone, another node may take its volumes.
+            volumes::tear_down(&agent.pod_dir(&worker.uid), &agent.data_dir).await?;
             let text =
                 |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap_or_default().into() };
             let (namespace, name) = (text("namespace"), text("name"));
@@ -270,7 +274,8 @@ async fn follow_sources(
             None
         }
     };
-    if let Err(failed) = agent.with_sources(pod, observed, |sources| volumes::prepare(pod, &dir, sources)) {
+    let sources = agent.sources(pod, observed);
+    if let Err(failed) = volumes::prepare(pod, &dir, &agent.data_dir, &sources).await {
         tracing::debug!(pod = %worker.uid, error = %failed, "mounted files could not be renewed");
     }
     if let Some(verdict) = sizes.exceeded(pod, &dir).await {
@@ -331,7 +336,8 @@ async fn carry_out(
         Step::RemoveSandbox { id } => {
             agent.runtime.remove(&id).await?;
             agent.release_address(&worker.uid);
-            Ok(())
+            // No container is left: what is mounted for them goes, though the pod may stay long.
+            volumes::release(&agent.pod_dir(&worker.uid), &agent.data_dir).await
         }
         Step::Finished => Ok(()),
     }

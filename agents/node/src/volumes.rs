@@ -1,25 +1,91 @@
-//! Volumes: directories on the node that containers mount.
+//! Volumes: what of a node's disk, memory or network the containers of a pod mount. One kind is one file and one line.
+mod claims;
 mod empty_dir;
+mod host_path;
+mod local;
+mod mounts;
+mod nfs;
 mod ownership;
 mod projected;
+mod records;
+mod sub_path;
 
 pub use empty_dir::Sizes;
+pub use sub_path::{bind, mounts};
 
-use crate::environment::{self, Sources};
+use crate::environment::Sources;
 use anyhow::{Context, Result, bail};
-use bollard::models::{Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType};
+use futures::future::{BoxFuture, FutureExt, ready};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+/// THE LIST: one line a kind. The first that takes a source has it.
+const KINDS: &[&dyn Kind] =
+    &[&empty_dir::EmptyDir, &projected::Projected, &host_path::HostPath, &local::Local, &nfs::Nfs];
+
+/// One kind of volume.
+pub trait Kind: Send + Sync {
+    /// Its fields in a pod's volume, or in the spec of a PersistentVolume.
+    fn fields(&self) -> &'static [&'static str];
+
+    /// Whether it is about this very source, where several kinds share a field.
+    fn takes(&self, _source: &Value) -> bool {
+        true
+    }
+
+    /// Whether there is something to undo that the pod's directory does not show: then a record of the volume is kept until
+    /// `tear_down` has passed, also over a restart of the agent.
+    fn is_recorded(&self) -> bool {
+        false
+    }
+
+    /// Makes the volume, or brings it up to date: before each start of a container, and when something changes that it
+    /// names. What is there already is found by looking, for instance at what is mounted. An error keeps the pod waiting.
+    fn prepare<'a>(&'a self, wanted: &'a Wanted<'a>) -> BoxFuture<'a, Result<Volume>>;
+
+    /// Undoes it once the containers are gone; again later where it fails. What is still mounted at the volume's directory
+    /// is unmounted after it in any case.
+    fn tear_down<'a>(&'a self, _left: &'a Left) -> BoxFuture<'a, Result<()>> {
+        ready(Ok(())).boxed()
+    }
+}
+
+/// A volume that is to be made.
+pub struct Wanted<'a> {
+    pub pod: &'a Value,
+    /// The whole entry: of the pod's volumes, or the spec of the PersistentVolume.
+    pub spec: &'a Value,
+    /// What stands in the kind's field.
+    pub source: &'a Value,
+    /// The PersistentVolume, where the pod names a claim.
+    pub volume: Option<&'a Value>,
+    pub read_only: bool,
+    /// The volume's own directory below the pod's. It may not exist yet.
+    pub dir: &'a Path,
+    /// The agent's.
+    pub data_dir: &'a Path,
+    pub sources: &'a Sources<'a>,
+}
+
+/// What is left of a volume whose pod has ended: its record.
+#[derive(Debug)]
+pub struct Left {
+    pub source: Value,
+    /// The PersistentVolume, where there was one; null else.
+    pub volume: Value,
+    pub dir: PathBuf,
+    pub data_dir: PathBuf,
+    pub pod_uid: String,
+}
 
 /// A volume on the node.
 #[derive(Debug)]
 pub struct Volume {
-    path: PathBuf,
-    /// Its files are the node's to write.
-    read_only: bool,
+    pub path: PathBuf,
+    /// Nobody writes to it through a mount, whatever the mount says.
+    pub read_only: bool,
 }
 
 /// A pod's volumes by name.
@@ -50,146 +116,89 @@ fn dir_of(pod_dir: &Path, volume: &str) -> PathBuf {
     pod_dir.join("volumes").join(volume)
 }
 
+/// The kind of a volume, and what stands in its field.
+fn kind_of(spec: &Value) -> Result<(&'static dyn Kind, &'static str, &Value)> {
+    for kind in KINDS {
+        for field in kind.fields() {
+            if spec[field].is_object() && kind.takes(&spec[field]) {
+                return Ok((*kind, field, &spec[field]));
+            }
+        }
+    }
+    let known = ["name", "accessModes", "capacity", "claimRef", "nodeAffinity"];
+    let fields = spec.as_object().into_iter().flatten();
+    let mut fields = fields.filter(|(field, value)| value.is_object() && !known.contains(&field.as_str()));
+    let named = fields.next().map_or("none", |(field, _)| field.as_str());
+    bail!("this kind of volume is not supported yet: {named}");
+}
+
 /// Makes every volume of a pod, or brings it up to date. An error keeps the pod waiting, and says why.
-pub fn prepare(pod: &Value, pod_dir: &Path, sources: &Sources<'_>) -> Result<Paths, Failed> {
+pub async fn prepare(
+    pod: &Value,
+    pod_dir: &Path,
+    data_dir: &Path,
+    sources: &Sources<'_>,
+) -> Result<Paths, Failed> {
     let mut paths = Paths::new();
     for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
         let name = volume["name"].as_str().unwrap_or_default();
-        let made = make(pod, volume, &dir_of(pod_dir, name), sources);
-        let made = made.map_err(|error| Failed { volume: name.to_owned(), why: format!("{error:#}") })?;
-        paths.insert(name.to_owned(), made);
+        let failed =
+            |of: &str, error: anyhow::Error| Failed { volume: of.to_owned(), why: format!("{error:#}") };
+        let claimed = claims::resolve(pod, volume, sources).map_err(|error| failed(name, error))?;
+        let shown = claimed.as_ref().map_or(name, |claimed| claimed.name());
+        let place = (pod_dir, data_dir);
+        let made = make(pod, volume, claimed.as_ref(), place, sources).await;
+        paths.insert(name.to_owned(), made.map_err(|error| failed(shown, error))?);
     }
     Ok(paths)
 }
 
-fn make(pod: &Value, volume: &Value, dir: &Path, sources: &Sources<'_>) -> Result<Volume> {
-    if volume["hostPath"].is_object() {
-        return Ok(Volume { path: host_path(&volume["hostPath"])?, read_only: false });
+async fn make(
+    pod: &Value,
+    entry: &Value,
+    claimed: Option<&claims::Claimed>,
+    (pod_dir, data_dir): (&Path, &Path),
+    sources: &Sources<'_>,
+) -> Result<Volume> {
+    let name = entry["name"].as_str().unwrap_or_default();
+    let spec = claimed.map_or(entry, |claimed| &claimed.volume["spec"]);
+    let (kind, field, source) = kind_of(spec)?;
+    let dir = dir_of(pod_dir, name);
+    let read_only = source["readOnly"] == true || claimed.is_some_and(|claimed| claimed.read_only);
+    let volume = claimed.map(|claimed| &*claimed.volume);
+    if kind.is_recorded() {
+        records::write(pod_dir, name, field, source, volume).context("a record could not be written")?;
     }
-    if let Some(files) = projected::files(pod, volume, sources)? {
-        projected::write(dir, &files, ownership::Owner::of(pod))?;
-        return Ok(Volume { path: dir.to_owned(), read_only: true });
-    }
-    if volume["emptyDir"].is_object() {
-        empty_dir::prepare(pod, &volume["emptyDir"], dir)?;
-        return Ok(Volume { path: dir.to_owned(), read_only: false });
-    }
-    bail!("this kind of volume is not supported yet")
+    let wanted = Wanted { pod, spec, source, volume, read_only, dir: &dir, data_dir, sources };
+    kind.prepare(&wanted).await
 }
 
-fn host_path(source: &Value) -> Result<PathBuf> {
-    let path = PathBuf::from(source["path"].as_str().unwrap_or_default());
-    let kind = source["type"].as_str().unwrap_or_default();
-    let found = fs::metadata(&path).map(|meta| meta.file_type()).ok();
-    let is = |wanted: fn(&fs::FileType) -> bool| found.as_ref().is_some_and(wanted);
-    let wrong = |what: &str| bail!("hostPath type check failed: {} is not a {what}", path.display());
-    match kind {
-        "DirectoryOrCreate" if found.is_none() => fs::create_dir_all(&path)?,
-        "FileOrCreate" if found.is_none() => drop(fs::File::create(&path)?),
-        "Directory" | "DirectoryOrCreate" if !is(fs::FileType::is_dir) => return wrong("directory"),
-        "File" | "FileOrCreate" if !is(fs::FileType::is_file) => return wrong("file"),
-        "Socket" if !is(FileTypeExt::is_socket) => return wrong("socket"),
-        "CharDevice" if !is(FileTypeExt::is_char_device) => return wrong("character device"),
-        "BlockDevice" if !is(FileTypeExt::is_block_device) => return wrong("block device"),
-        // Docker makes no directories for mounts; Kubernetes' runtimes do.
-        "" if found.is_none() => fs::create_dir_all(&path)?,
+/// Gives back what a pod holds beyond its own directory. Its files there stay: containers that have ended still show them.
+pub async fn release(pod_dir: &Path, data_dir: &Path) -> Result<()> {
+    for (record, name, field, left) in records::read(pod_dir, data_dir) {
+        let kind = KINDS.iter().find(|kind| kind.fields().contains(&&*field) && kind.takes(&left.source));
+        if let Some(kind) = kind {
+            kind.tear_down(&left).await.with_context(|| format!("volume {name:?}"))?;
+        }
+        mounts::unmount_below(&left.dir).await?;
+        fs::remove_file(record)?;
+    }
+    Ok(())
+}
+
+/// Takes away what a pod had on disk, in memory and over the network.
+pub async fn tear_down(pod_dir: &Path, data_dir: &Path) -> Result<()> {
+    release(pod_dir, data_dir).await?;
+    mounts::unmount_below(pod_dir).await?;
+    // What is mounted there is not the pod's to delete.
+    if let Some(mounted) = mounts::below(pod_dir).first() {
+        bail!("{} is still mounted", mounted.display());
+    }
+    match fs::remove_dir_all(pod_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(dir = %pod_dir.display(), %error, "a pod's files could not be removed");
+        }
         _ => {}
     }
-    Ok(path)
-}
-
-/// A container's mounts. `env` is for paths that name variables.
-pub fn mounts(spec: &Value, paths: &Paths, env: &[(String, String)]) -> Result<Vec<Mount>> {
-    let known: BTreeMap<String, String> = env.iter().cloned().collect();
-    let mut mounts = Vec::new();
-    for wanted in spec["volumeMounts"].as_array().into_iter().flatten() {
-        let text = |field: &str| wanted[field].as_str().filter(|text| !text.is_empty());
-        let name = text("name").unwrap_or_default();
-        let volume = paths.get(name).with_context(|| format!("the pod has no volume {name:?}"))?;
-        let sub = match (text("subPath"), text("subPathExpr")) {
-            (Some(path), _) => Some(path.to_owned()),
-            (None, Some(path)) => Some(environment::expand(path, &known)),
-            (None, None) => None,
-        };
-        let source = match sub {
-            Some(sub) => below(&volume.path, &sub)
-                .with_context(|| format!("failed to prepare subPath for volumeMount {name:?}"))?,
-            None => volume.path.clone(),
-        };
-        let read_only = volume.read_only || wanted["readOnly"] == true;
-        let mut mount = bind(&source, text("mountPath").unwrap_or_default(), read_only);
-        let propagation = match text("mountPropagation") {
-            Some("HostToContainer") => Some(MountBindOptionsPropagationEnum::RSLAVE),
-            Some("Bidirectional") => Some(MountBindOptionsPropagationEnum::RSHARED),
-            _ => None,
-        };
-        if propagation.is_some() {
-            mount.bind_options = Some(MountBindOptions { propagation, ..MountBindOptions::default() });
-        }
-        mounts.push(mount);
-    }
-    Ok(mounts)
-}
-
-pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
-    Mount {
-        target: Some(target.to_owned()),
-        source: Some(source.to_string_lossy().into_owned()),
-        typ: Some(MountType::BIND),
-        read_only: Some(read_only),
-        ..Mount::default()
-    }
-}
-
-/// A path inside a volume, with what is missing made as directories. A link that a container placed there may not lead out.
-fn below(volume: &Path, path: &str) -> Result<PathBuf> {
-    let root = volume.canonicalize()?;
-    let mut at = root.clone();
-    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
-        if part == ".." {
-            bail!("{path:?} leads out of the volume");
-        }
-        let next = at.join(part);
-        if fs::symlink_metadata(&next).is_err() {
-            fs::create_dir(&next)?;
-            // As writable as the volume itself.
-            fs::set_permissions(&next, fs::metadata(&root)?.permissions())?;
-        }
-        at = next.canonicalize()?;
-        if !at.starts_with(&root) {
-            bail!("{path:?} leads out of the volume");
-        }
-    }
-    Ok(at)
-}
-
-/// Takes away what a pod had on disk and in memory.
-pub fn tear_down(pod_dir: &Path) {
-    for volume in fs::read_dir(pod_dir.join("volumes")).into_iter().flatten().flatten() {
-        empty_dir::unmount(&volume.path());
-    }
-    if let Err(error) = fs::remove_dir_all(pod_dir)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(dir = %pod_dir.display(), %error, "a pod's files could not be removed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sub_path_stays_inside_its_volume_whatever_links_lie_there() {
-        let dir = std::env::temp_dir().join(format!("pilothouse-below-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join("volume/in")).unwrap();
-        std::os::unix::fs::symlink("/etc", dir.join("volume/out")).unwrap();
-        std::os::unix::fs::symlink("in", dir.join("volume/link")).unwrap();
-        let volume = dir.join("volume");
-        assert!(below(&volume, "made/here").unwrap().is_dir());
-        assert_eq!(below(&volume, "link").unwrap(), volume.canonicalize().unwrap().join("in"));
-        assert!(below(&volume, "out").is_err() && below(&volume, "../x").is_err());
-        fs::remove_dir_all(dir).unwrap();
-    }
+    Ok(())
 }

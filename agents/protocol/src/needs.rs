@@ -1,20 +1,74 @@
 //! What a pod needs beside itself: the server sends it along, and the agent knows whom a change concerns.
 use serde_json::Value;
+use std::borrow::Cow;
 
-/// Resource and name of the ConfigMaps and Secrets in the pod's namespace that its volumes, environment and image pulls name.
-/// One may come twice.
-pub fn named_by(pod: &Value) -> impl Iterator<Item = (&'static str, &str)> {
-    fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
-        value[field].as_array().into_iter().flatten()
+const MAP: &str = "configmaps";
+const SECRET: &str = "secrets";
+const CLAIM: &str = "persistentvolumeclaims";
+
+/// What a claim leads to: its volume, and the secrets that name.
+pub const BEHIND_CLAIMS: &[&str] = &["persistentvolumes", SECRET];
+
+/// The annotation of a PersistentVolume that names the node which makes and removes what the volume stands for: a directory, a
+/// bucket.
+pub const DUTY: &str = "storage.pilothouse.io/node";
+/// Holds a PersistentVolume until that node has removed it.
+pub const DUTY_FINALIZER: &str = "storage.pilothouse.io/content";
+
+/// The node that has something to do about a volume now: to make it, before it is offered, or to remove it.
+pub fn duty_of(volume: &Value) -> Option<&str> {
+    let node = volume["metadata"]["annotations"][DUTY].as_str()?;
+    let is_made = !matches!(volume["status"]["phase"].as_str(), None | Some("Pending" | ""));
+    let is_deleting = !volume["metadata"]["deletionTimestamp"].is_null();
+    (!is_made || is_deleting).then_some(node)
+}
+
+fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    value[field].as_array().into_iter().flatten()
+}
+
+/// The claim that one of the pod's volumes names: of an ephemeral one, the claim that is made for it.
+pub fn claim_of<'a>(pod: &'a Value, volume: &'a Value) -> Option<Cow<'a, str>> {
+    if volume["ephemeral"].is_object() {
+        let pod = pod["metadata"]["name"].as_str()?;
+        return Some(format!("{pod}-{}", volume["name"].as_str()?).into());
     }
-    const MAP: &str = "configmaps";
-    const SECRET: &str = "secrets";
+    volume["persistentVolumeClaim"]["claimName"].as_str().map(Cow::from)
+}
+
+/// The names of all claims of a pod.
+pub fn claims_of(pod: &Value) -> impl Iterator<Item = Cow<'_, str>> {
+    list(&pod["spec"], "volumes").filter_map(|volume| claim_of(pod, volume))
+}
+
+/// Namespace and name of the secrets that a node needs to mount a PersistentVolume. Those of an old kind of source lie in
+/// the claim's namespace where they name none.
+pub fn secrets_of(volume: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let spec = &volume["spec"];
+    let claims = spec["claimRef"]["namespace"].as_str().unwrap_or_default();
+    let sources = spec.as_object().into_iter().flatten().map(|(_, source)| source);
+    let references = sources.flat_map(|source| {
+        ["secretRef", "nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"]
+            .map(|field| &source[field])
+    });
+    references.filter_map(move |reference| {
+        Some((reference["namespace"].as_str().unwrap_or(claims), reference["name"].as_str()?))
+    })
+}
+
+/// Resource and name of the ConfigMaps, Secrets and claims in the pod's namespace that its volumes, environment and image pulls
+/// name. One may come twice.
+pub fn named_by(pod: &Value) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
     let spec = &pod["spec"];
     let volumes = list(spec, "volumes").flat_map(|volume| {
         let own = [(MAP, &volume["configMap"]["name"]), (SECRET, &volume["secret"]["secretName"])];
         let projected = list(&volume["projected"], "sources")
             .flat_map(|source| [(MAP, &source["configMap"]["name"]), (SECRET, &source["secret"]["name"])]);
-        own.into_iter().chain(projected)
+        let driver = volume.as_object().into_iter().flatten().map(|(_, source)| source);
+        let driver = driver.flat_map(|source| {
+            [(SECRET, &source["secretRef"]["name"]), (SECRET, &source["nodePublishSecretRef"]["name"])]
+        });
+        own.into_iter().chain(projected).chain(driver)
     });
     let containers = ["containers", "initContainers", "ephemeralContainers"];
     let environment = containers.into_iter().flat_map(|field| list(spec, field)).flat_map(|container| {
@@ -29,7 +83,8 @@ pub fn named_by(pod: &Value) -> impl Iterator<Item = (&'static str, &str)> {
     });
     let pulls = list(spec, "imagePullSecrets").map(|secret| (SECRET, &secret["name"]));
     let all = volumes.chain(environment).chain(pulls);
-    all.filter_map(|(resource, name)| Some((resource, name.as_str()?)))
+    let all = all.filter_map(|(resource, name)| Some((resource, Cow::from(name.as_str()?))));
+    all.chain(claims_of(pod).map(|name| (CLAIM, name)))
 }
 
 #[cfg(test)]
@@ -45,10 +100,20 @@ mod tests {
             "initContainers": [{"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "e"}}}, {"name": "Y", "value": "1"}]}],
             "containers": [{"envFrom": [{"configMapRef": {"name": "f"}}]}], "imagePullSecrets": [{"name": "g"}]}});
         let found: Vec<_> = named_by(&pod).collect();
-        let (map, secret) = ("configmaps", "secrets");
+        let found: Vec<_> = found.iter().map(|(resource, name)| (*resource, &**name)).collect();
         assert_eq!(
             found,
-            [(map, "a"), (secret, "b"), (map, "c"), (secret, "d"), (map, "f"), (secret, "e"), (secret, "g")]
+            [(MAP, "a"), (SECRET, "b"), (MAP, "c"), (SECRET, "d"), (MAP, "f"), (SECRET, "e"), (SECRET, "g")]
         );
+    }
+
+    #[test]
+    fn claims_lead_to_volumes_and_those_to_their_secrets() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"volumes": [
+            {"name": "a", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "b", "ephemeral": {}}]}});
+        assert_eq!(claims_of(&pod).collect::<Vec<_>>(), ["c", "p-b"]);
+        let volume = json!({"spec": {"claimRef": {"namespace": "shop"}, "csi": {"nodePublishSecretRef": {"name": "k", "namespace": "n"}},
+            "cephfs": {"secretRef": {"name": "old"}}}});
+        assert_eq!(secrets_of(&volume).collect::<Vec<_>>(), [("shop", "old"), ("n", "k")]);
     }
 }

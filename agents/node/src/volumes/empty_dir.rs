@@ -1,8 +1,10 @@
 //! `emptyDir`: a directory that lives as long as its pod, in memory where it says so, and no larger than it says.
 use super::ownership::Owner;
+use super::{Kind, Volume, Wanted, mounts};
 use crate::pod_sync::Verdict;
 use anyhow::{Context, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use futures::future::{BoxFuture, FutureExt, ready};
+use nix::mount::{MsFlags, mount};
 use pilothouse_api::quantity::Quantity;
 use serde_json::Value;
 use std::fs;
@@ -13,9 +15,22 @@ use std::time::{Duration, Instant};
 /// Counting a volume's files reads all its directories.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 
+pub struct EmptyDir;
+
+impl Kind for EmptyDir {
+    fn fields(&self) -> &'static [&'static str] {
+        &["emptyDir"]
+    }
+
+    fn prepare<'a>(&'a self, wanted: &'a Wanted<'a>) -> BoxFuture<'a, Result<Volume>> {
+        let made = prepare(wanted.pod, wanted.source, wanted.dir);
+        ready(made.map(|()| Volume { path: wanted.dir.to_owned(), read_only: false })).boxed()
+    }
+}
+
 /// Makes the directory, once: later it is the containers'.
-pub fn prepare(pod: &Value, source: &Value, dir: &Path) -> Result<()> {
-    if fs::symlink_metadata(dir).is_ok() && (source["medium"] != "Memory" || is_mounted(dir)) {
+fn prepare(pod: &Value, source: &Value, dir: &Path) -> Result<()> {
+    if fs::symlink_metadata(dir).is_ok() && (source["medium"] != "Memory" || mounts::is_mounted(dir)) {
         return Ok(());
     }
     fs::create_dir_all(dir)?;
@@ -34,21 +49,6 @@ fn size_limit(source: &Value) -> Option<i64> {
     let limit = &source["sizeLimit"];
     let text = limit.as_str().map(str::to_owned).or_else(|| limit.as_number().map(ToString::to_string))?;
     Quantity::parse(&text).map(Quantity::value).filter(|bytes| *bytes > 0)
-}
-
-/// A mount point is on another device than the directory it is in.
-fn is_mounted(dir: &Path) -> bool {
-    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
-    dir.parent().is_some_and(|parent| device(dir) != device(parent))
-}
-
-/// Takes a mount away, whoever still looks at it.
-pub fn unmount(dir: &Path) {
-    if is_mounted(dir)
-        && let Err(error) = umount2(dir, MntFlags::MNT_DETACH)
-    {
-        tracing::warn!(dir = %dir.display(), %error, "a volume could not be unmounted");
-    }
 }
 
 /// Watches that volumes on disk stay within their limits.

@@ -68,6 +68,26 @@ impl Owner {
     }
 }
 
+/// Gives the files of a volume that outlives its pods to the pod's group, once a pod: a mark beside the pod's volumes says that
+/// it was done. With `fsGroupChangePolicy: OnRootMismatch` not if the volume's own directory is right already.
+pub fn claim(pod: &Value, dir: &Path, path: &Path) -> std::io::Result<()> {
+    let Some(group) = fs_group(pod) else { return Ok(()) };
+    let mark = dir.with_extension("owned");
+    if mark.exists() {
+        return Ok(());
+    }
+    let meta = fs::metadata(path)?;
+    let root_fits = meta.gid() == group && meta.mode() & 0o2070 == 0o2070;
+    let asks_root = pod["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch";
+    if !(asks_root && root_fits) {
+        Owner::group_of(pod).give(path, true)?;
+    }
+    if let Some(parent) = mark.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(mark, [])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

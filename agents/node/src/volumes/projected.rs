@@ -1,10 +1,12 @@
 //! Volumes whose files come from objects: ConfigMaps, Secrets, fields of the pod, tokens. They are written whole and swapped
 //! in at once, and follow their objects.
 use super::ownership::{self, Owner};
+use super::{Kind, Volume, Wanted};
 use crate::environment::{Sources, field, resource_field};
 use crate::tokens;
 use anyhow::{Result, bail};
 use base64::Engine;
+use futures::future::{BoxFuture, FutureExt, ready};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +15,24 @@ use std::path::Path;
 
 const DEFAULT_MODE: i64 = 0o644;
 
+pub struct Projected;
+
+impl Kind for Projected {
+    fn fields(&self) -> &'static [&'static str] {
+        &["configMap", "secret", "downwardAPI", "projected"]
+    }
+
+    fn prepare<'a>(&'a self, wanted: &'a Wanted<'a>) -> BoxFuture<'a, Result<Volume>> {
+        let made = files(wanted.pod, wanted.spec, wanted.sources)
+            .and_then(|files| write(wanted.dir, &files, Owner::of(wanted.pod)));
+        ready(made.map(|()| Volume { path: wanted.dir.to_owned(), read_only: true })).boxed()
+    }
+}
+
 /// The files of a volume by path: contents and permission bits.
 pub type Files = BTreeMap<String, (Vec<u8>, u32)>;
 
-/// The files of a volume that comes from objects; None for other kinds.
-pub fn files(pod: &Value, volume: &Value, sources: &Sources<'_>) -> Result<Option<Files>> {
+fn files(pod: &Value, volume: &Value, sources: &Sources<'_>) -> Result<Files> {
     let mut files = Files::new();
     if volume["configMap"].is_object() {
         let source = &volume["configMap"];
@@ -45,10 +60,8 @@ pub fn files(pod: &Value, volume: &Value, sources: &Sources<'_>) -> Result<Optio
                 bail!("this kind of source is not supported yet: {}", kinds.join(", "));
             }
         }
-    } else {
-        return Ok(None);
     }
-    Ok(Some(files))
+    Ok(files)
 }
 
 fn mode_of(source: &Value) -> i64 {
@@ -69,7 +82,7 @@ fn add_object(
 ) -> Result<()> {
     let name = name.unwrap_or_default();
     let kind = resource.trim_end_matches('s');
-    let Some(object) = (sources.find)(resource, name) else {
+    let Some(object) = sources.find(resource, name) else {
         if source["optional"] == true {
             return Ok(());
         }
@@ -115,7 +128,7 @@ fn add_fields(
     for item in source["items"].as_array().into_iter().flatten() {
         let value = match item["fieldRef"]["fieldPath"].as_str() {
             Some(path) => field(pod, path, sources),
-            None => resource_field(pod, &Value::Null, &item["resourceFieldRef"], sources.node),
+            None => resource_field(pod, &Value::Null, &item["resourceFieldRef"], &sources.node),
         };
         let path = safe_path(item["path"].as_str().unwrap_or_default())?;
         files.insert(
@@ -146,7 +159,7 @@ fn safe_path(path: &str) -> Result<String> {
 
 /// Kubernetes' atomic writer: files live in a directory of their own that `..data` points to; one rename of that link
 /// changes them all at once.
-pub fn write(dir: &Path, files: &Files, owner: Owner) -> Result<()> {
+fn write(dir: &Path, files: &Files, owner: Owner) -> Result<()> {
     fs::create_dir_all(dir)?;
     let current = dir.join("..data");
     if same(&current, files) {

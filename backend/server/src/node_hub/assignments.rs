@@ -1,7 +1,7 @@
-//! Which node needs which objects: its own Node, its pods, what they mount, and every service.
+//! Which node needs which objects: its own Node, its pods, what these lead to, and every service.
 use parking_lot::Mutex;
 use pilothouse_api::Key;
-use pilothouse_protocol::{ObjectChange, ServerMessage};
+use pilothouse_protocol::{ObjectChange, ServerMessage, needs};
 use pilothouse_store::{Object, Store, WatchItem};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,8 +10,10 @@ use std::time::Duration;
 
 /// Told to every node.
 const SHARED: &[&str] = &["services", "endpointslices.discovery.k8s.io"];
-/// Told to the nodes whose pods name them.
-const MOUNTED: &[&str] = &["configmaps", "secrets"];
+/// Told to the nodes whose pods lead to them.
+const NAMED: &[&str] = &["configmaps", "secrets", CLAIMS, VOLUMES];
+const CLAIMS: &str = "persistentvolumeclaims";
+const VOLUMES: &str = "persistentvolumes";
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Whom a message is for.
@@ -38,10 +40,12 @@ struct State {
     objects: HashMap<Key, Arc<Object>>,
     shared: HashSet<Key>,
     nodes: HashSet<Arc<str>>,
-    pods_of: HashMap<String, HashSet<Key>>,
-    /// Where each pod is and what it names.
-    pods: HashMap<Key, (String, HashSet<Key>)>,
-    /// How many pods of each node name an object.
+    /// The nodes of what a node is given for its own sake: pods on it, volumes that it is to make or to remove.
+    roots: HashMap<Key, String>,
+    roots_of: HashMap<String, HashSet<Key>>,
+    /// What an object leads to: a pod to its claims, a claim to its volume, a volume to its secrets.
+    leads_to: HashMap<Key, HashSet<Key>>,
+    /// How many of the objects that a node has lead to this one, by node.
     users: HashMap<Key, HashMap<String, usize>>,
 }
 
@@ -66,9 +70,11 @@ impl State {
         let mut keys: HashSet<&Key> = state.shared.iter().collect();
         let own = Key::new("nodes", "", node);
         keys.insert(&own);
-        for pod in state.pods_of.get(node).into_iter().flatten() {
-            keys.insert(pod);
-            keys.extend(state.pods.get(pod).into_iter().flat_map(|(_, named)| named));
+        let mut next: Vec<&Key> = state.roots_of.get(node).into_iter().flatten().collect();
+        while let Some(key) = next.pop() {
+            if keys.insert(key) {
+                next.extend(state.leads_to.get(key).into_iter().flatten());
+            }
         }
         let changes = keys
             .into_iter()
@@ -140,7 +146,7 @@ impl State {
         let mut told = Told::default();
         let resource = &*key.resource;
         let shared = SHARED.contains(&resource);
-        if !shared && !MOUNTED.contains(&resource) && !matches!(resource, "pods" | "nodes") {
+        if !shared && !NAMED.contains(&resource) && !matches!(resource, "pods" | "nodes") {
             return told;
         }
         match &object {
@@ -162,65 +168,156 @@ impl State {
                 self.nodes.remove(&key.name)
             };
             told.to_nodes.entry(key.name.to_string()).or_default().push(line());
-        } else if resource == "pods" {
-            self.apply_pod(key, object.as_ref(), &mut told.to_nodes);
         } else {
-            for node in self.users.get(key).into_iter().flat_map(HashMap::keys) {
-                told.to_nodes.entry(node.clone()).or_default().push(line());
-            }
+            self.apply_named(key, object.as_ref(), &mut told.to_nodes);
         }
         told
     }
 
-    fn apply_pod(
+    fn apply_named(
         &mut self,
         key: &Key,
         object: Option<&Arc<Object>>,
         told: &mut BTreeMap<String, Vec<ObjectChange>>,
     ) {
-        let before = self.pods.remove(key);
-        if let Some((node, named)) = &before {
-            if let Some(pods) = self.pods_of.get_mut(node) {
-                pods.remove(key);
+        let value = match (&*key.resource, object) {
+            ("pods" | CLAIMS | VOLUMES, Some(object)) => object.value(),
+            _ => serde_json::Value::Null,
+        };
+        let (root, leads_to) = (root(key, &value), leads_to(key, &value));
+        let old = match leads_to.is_empty() {
+            true => self.leads_to.remove(key),
+            false => self.leads_to.insert(key.clone(), leads_to.clone()),
+        };
+        let old = old.unwrap_or_default();
+        for node in self.nodes_with(key) {
+            // What it led to before, the node has: a status is no reason to send it again.
+            for named in leads_to.difference(&old) {
+                self.take(named, &node, told); // before what needs it
             }
-            for name in named {
-                if let Some(count) = self.users.get_mut(name).and_then(|users| users.get_mut(node)) {
-                    *count -= 1;
+            told.entry(node.clone()).or_default().push(change(key, object));
+            for named in old.difference(&leads_to) {
+                self.give_back(named, &node);
+            }
+        }
+        let before = self.roots.get(key).cloned();
+        if before == root {
+            return;
+        }
+        if let Some(node) = root {
+            let taken = self.take_root(key, &node);
+            self.roots.insert(key.clone(), node.clone());
+            if taken {
+                self.tell_with_what_it_leads_to(key, &node, told);
+            }
+        } else {
+            self.roots.remove(key);
+        }
+        if let Some(node) = before {
+            if let Some(roots) = self.roots_of.get_mut(&node) {
+                roots.remove(key);
+                if roots.is_empty() {
+                    self.roots_of.remove(&node);
                 }
-                if let Some(users) = self.users.get_mut(name) {
-                    users.retain(|_, count| *count > 0);
-                    if users.is_empty() {
-                        self.users.remove(name);
-                    }
+            }
+            if !self.has(key, &node) {
+                for named in self.leads_to.get(key).cloned().unwrap_or_default() {
+                    self.give_back(&named, &node);
+                }
+                if object.is_some() {
+                    told.entry(node).or_default().push(change(key, None));
                 }
             }
         }
-        let pod = object.map(|o| o.value());
-        let node = pod.as_ref().and_then(|p| p["spec"]["nodeName"].as_str()).unwrap_or_default().to_owned();
-        let known = before;
-        if let Some((old, _)) = known.as_ref().filter(|(old, _)| *old != node) {
-            told.entry(old.clone()).or_default().push(change(key, None));
+    }
+
+    /// The nodes that have an object.
+    fn nodes_with(&self, key: &Key) -> Vec<String> {
+        let users = self.users.get(key).into_iter().flat_map(HashMap::keys).cloned();
+        let mut nodes: Vec<String> = users.chain(self.roots.get(key).cloned()).collect();
+        nodes.sort();
+        nodes.dedup();
+        nodes
+    }
+
+    fn has(&self, key: &Key, node: &str) -> bool {
+        self.users.get(key).is_some_and(|users| users.contains_key(node))
+            || self.roots_of.get(node).is_some_and(|roots| roots.contains(key))
+    }
+
+    /// Whether it is new to the node.
+    fn take_root(&mut self, key: &Key, node: &str) -> bool {
+        let is_new = !self.has(key, node);
+        self.roots_of.entry(node.to_owned()).or_default().insert(key.clone());
+        is_new
+    }
+
+    fn tell_with_what_it_leads_to(
+        &mut self,
+        key: &Key,
+        node: &str,
+        told: &mut BTreeMap<String, Vec<ObjectChange>>,
+    ) {
+        for named in self.leads_to.get(key).cloned().unwrap_or_default() {
+            self.take(&named, node, told);
         }
-        let Some(pod) = pod.filter(|_| !node.is_empty()) else { return };
-        let known = known.filter(|(old, _)| *old == node).map(|(_, named)| named).unwrap_or_default();
-        let named = pilothouse_protocol::needs::named_by(&pod);
-        let named: HashSet<Key> =
-            named.map(|(what, name)| Key::new(what, key.namespace.clone(), name)).collect();
-        let changes = told.entry(node.clone()).or_default();
-        for name in &named {
-            let users = self.users.entry(name.clone()).or_default().entry(node.clone()).or_default();
-            *users += 1;
-            // What the pod named before, the node has: a status is no reason to send it again.
-            if *users == 1
-                && !known.contains(name)
-                && let Some(object) = self.objects.get(name)
-            {
-                changes.push(change(name, Some(object))); // before the pod that needs it
+        if let Some(object) = self.objects.get(key) {
+            told.entry(node.to_owned()).or_default().push(change(key, Some(object)));
+        }
+    }
+
+    /// One more object of a node leads to this one.
+    fn take(&mut self, key: &Key, node: &str, told: &mut BTreeMap<String, Vec<ObjectChange>>) {
+        let had = self.has(key, node);
+        *self.users.entry(key.clone()).or_default().entry(node.to_owned()).or_default() += 1;
+        if !had {
+            self.tell_with_what_it_leads_to(key, node, told);
+        }
+    }
+
+    /// One object less.
+    fn give_back(&mut self, key: &Key, node: &str) {
+        let Some(users) = self.users.get_mut(key) else { return };
+        let Some(count) = users.get_mut(node) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        users.remove(node);
+        if users.is_empty() {
+            self.users.remove(key);
+        }
+        if !self.has(key, node) {
+            for named in self.leads_to.get(key).cloned().unwrap_or_default() {
+                self.give_back(&named, node);
             }
         }
-        changes.push(change(key, object));
-        self.pods_of.entry(node.clone()).or_default().insert(key.clone());
-        self.pods.insert(key.clone(), (node, named));
+    }
+}
+
+/// The node that is given an object for its own sake.
+fn root(key: &Key, object: &serde_json::Value) -> Option<String> {
+    let node = match &*key.resource {
+        "pods" => object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()),
+        VOLUMES => needs::duty_of(object),
+        _ => None,
+    };
+    node.map(str::to_owned)
+}
+
+fn leads_to(key: &Key, object: &serde_json::Value) -> HashSet<Key> {
+    match &*key.resource {
+        "pods" => needs::named_by(object)
+            .map(|(resource, name)| Key::new(resource, key.namespace.clone(), name.into_owned()))
+            .collect(),
+        CLAIMS => {
+            let volume = object["spec"]["volumeName"].as_str().filter(|name| !name.is_empty());
+            volume.map(|name| Key::new(VOLUMES, "", name)).into_iter().collect()
+        }
+        VOLUMES => {
+            needs::secrets_of(object).map(|(namespace, name)| Key::new("secrets", namespace, name)).collect()
+        }
+        _ => HashSet::new(),
     }
 }
 
@@ -230,8 +327,16 @@ mod tests {
     use serde_json::{Value, json};
 
     fn put(state: &mut State, resource: &str, name: &str, value: &Value) -> Vec<(String, String)> {
+        put_in(state, Key::new(resource, "shop", name), value)
+    }
+
+    fn put_cluster(state: &mut State, resource: &str, name: &str, value: &Value) -> Vec<(String, String)> {
+        put_in(state, Key::new(resource, "", name), value)
+    }
+
+    fn put_in(state: &mut State, key: Key, value: &Value) -> Vec<(String, String)> {
         let object = Object {
-            key: Key::new(resource, "shop", name),
+            key,
             uid: "1".into(),
             revision: 1,
             bytes: value.to_string().into(),
@@ -269,6 +374,53 @@ mod tests {
         assert_eq!(put(&mut state, "services", "web", &json!({})), [("*".to_owned(), "web".to_owned())]);
         put(&mut state, "pods", "a", &pod("n1", "Pending"));
         state.apply(&Key::new("pods", "shop", "a"), None);
-        assert!(state.pods.is_empty() && state.users.is_empty());
+        assert!(state.roots.is_empty() && state.roots_of.is_empty());
+        assert!(state.leads_to.is_empty() && state.users.is_empty());
+    }
+
+    #[test]
+    fn a_claim_brings_its_volume_and_the_volumes_secret_along_as_they_become_known() {
+        let mut state = State::default();
+        let to =
+            |names: &[&str]| names.iter().map(|n| ("n1".to_owned(), (*n).to_owned())).collect::<Vec<_>>();
+        let pod = json!({"spec": {"nodeName": "n1", "volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}});
+        let volume =
+            json!({"spec": {"csi": {"nodePublishSecretRef": {"name": "keys", "namespace": "shop"}}}});
+        assert_eq!(put(&mut state, "secrets", "keys", &json!({})), []);
+        assert_eq!(put(&mut state, "secrets", "other", &json!({})), []);
+        put_cluster(&mut state, VOLUMES, "pv", &volume);
+        assert_eq!(put(&mut state, CLAIMS, "data", &json!({})), []);
+        assert_eq!(put(&mut state, "pods", "a", &pod), to(&["data", "a"]));
+        let bound = json!({"spec": {"volumeName": "pv"}});
+        assert_eq!(put(&mut state, CLAIMS, "data", &bound), to(&["keys", "pv", "data"]));
+        assert_eq!(
+            put_cluster(&mut state, VOLUMES, "pv", &volume),
+            to(&["pv"]),
+            "secrets are not sent again"
+        );
+        assert_eq!(put(&mut state, "secrets", "keys", &json!({"data": {}})), to(&["keys"]));
+        state.apply(&Key::new("pods", "shop", "a"), None);
+        assert!(state.users.is_empty());
+        assert_eq!(put(&mut state, "secrets", "keys", &json!({})), []);
+    }
+
+    #[test]
+    fn a_volume_goes_to_the_node_that_is_to_make_it_and_leaves_when_it_is_made() {
+        let mut state = State::default();
+        let volume = |phase: &str, deleted: Value| json!({"metadata": {"annotations": {needs::DUTY: "n1"}, "deletionTimestamp": deleted}, "status": {"phase": phase}});
+        let told = vec![("n1".to_owned(), "pv".to_owned())];
+        assert_eq!(put_cluster(&mut state, VOLUMES, "pv", &volume("Pending", Value::Null)), told);
+        assert_eq!(
+            put_cluster(&mut state, VOLUMES, "pv", &volume("Bound", Value::Null)).len(),
+            2,
+            "told, and that it is no duty"
+        );
+        assert_eq!(put_cluster(&mut state, VOLUMES, "pv", &volume("Released", Value::Null)), []);
+        assert_eq!(
+            put_cluster(&mut state, VOLUMES, "pv", &volume("Released", "2026-01-01T00:00:00Z".into())),
+            told
+        );
+        state.apply(&Key::new(VOLUMES, "", "pv"), None);
+        assert!(state.roots.is_empty() && state.roots_of.is_empty());
     }
 }
