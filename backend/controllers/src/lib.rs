@@ -3,6 +3,7 @@
 //! A controller decides and cannot fail. The server's shell feeds the view, runs one key at a time, carries the plan out
 //! through the write path and waits until the view has caught up before it runs the key again.
 pub mod cluster;
+pub mod flow_control;
 pub mod horizontal_pod_autoscaler;
 pub mod node;
 pub mod plan;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(replica_set::REPLICA_SETS),
         Box::new(replication_controller::REPLICATION_CONTROLLERS),
         Box::new(endpoint_slice::EndpointSlices),
+        Box::new(flow_control::FlowControl),
         Box::new(garbage_collection::GarbageCollection),
         Box::new(job::Jobs),
         Box::new(namespace::Namespaces),

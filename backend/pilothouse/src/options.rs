@@ -69,6 +69,12 @@ pub struct ControlPlaneOptions {
     /// Where the audit log goes, as JSON lines
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
     pub audit_log_path: Option<PathBuf>,
+    /// Requests that run at once, together with those of the next: what levels of priority share among them
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub max_requests_inflight: u32,
+    /// See --max-requests-inflight
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub max_mutating_requests_inflight: u32,
     /// Address at which other machines reach this server [default: the one of --listen, else this machine's first]
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<Ipv4Addr>,

@@ -70,6 +70,7 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
         signing_key_pem: keys.token_key_pem.into_bytes(),
         network: pilothouse_server::ClusterNetwork::default(),
         audit: audit(options)?,
+        seats: options.max_requests_inflight.saturating_add(options.max_mutating_requests_inflight),
     })
     .await?;
     let control_plane = ControlPlane { dir, database, server, ca_pem: keys.ca_pem };

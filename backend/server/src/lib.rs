@@ -6,6 +6,7 @@ pub mod certificates;
 mod console;
 mod custom_kinds;
 mod feed;
+pub mod flow_control;
 mod http;
 mod listen;
 pub mod loops;
@@ -52,6 +53,8 @@ pub struct ServerOptions {
     pub network: ClusterNetwork,
     /// What is written of requests, and where; None: nothing.
     pub audit: Option<(audit::Policy, std::path::PathBuf)>,
+    /// How many requests run at once.
+    pub seats: u32,
 }
 
 /// The kinds of a new server.
@@ -100,6 +103,10 @@ pub fn build(
     let told = webhooks.clone();
     followers
         .push(Box::pin(feed::follow(&store, admission::webhooks::RESOURCES, move |o| told.observe(&o))?));
+    let flow_control = flow_control::FlowControl::default();
+    let told = flow_control.clone();
+    followers.push(Box::pin(feed::follow(&store, flow_control::RESOURCES, move |o| told.observe(&o))?));
+    followers.push(Box::pin(flow_control.clone().run()));
     let admission = Admission::new(&context, &network, addresses, webhooks.clone(), &auth);
     let objects = Objects::new(store.clone(), registry.clone(), admission);
     let hub = node_hub::Hub::new(objects.clone(), auth.clone());
@@ -112,6 +119,7 @@ pub fn build(
         hub,
         webhooks,
         audit: audit::Audit::default(),
+        flow_control,
         network: Arc::new(network),
         ca_pem: ca_pem.into(),
         documents: Arc::default(),
@@ -126,6 +134,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
     if let Some((policy, path)) = options.audit {
         state.audit = audit::Audit::start(policy, path).await?;
     }
+    state.flow_control.set_seats(options.seats);
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     for follower in followers {
         let stop = shutdown.clone();

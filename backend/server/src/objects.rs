@@ -38,6 +38,15 @@ impl Actor {
         }
     }
 
+    /// Whoever sends no credential.
+    pub fn anonymous() -> Self {
+        Self {
+            user: crate::auth::ANONYMOUS.into(),
+            groups: vec![crate::auth::UNAUTHENTICATED.into()],
+            ..Self::default()
+        }
+    }
+
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }

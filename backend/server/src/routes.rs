@@ -4,6 +4,7 @@ use crate::http::{self, reply};
 use crate::state::AppState;
 use crate::{console, node_hub};
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 use pilothouse_api::{Reason, Status};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,23 @@ pub fn router(state: AppState, shutdown: CancellationToken) -> Router {
         .route("/auth/login", post(login::login))
         .route("/auth/session", get(login::session))
         .route("/auth/logout", post(login::logout))
+        .route(pilothouse_protocol::CONNECT_PATH, get(node_hub::connect))
+        .route("/node/v1/streams/{id}", get(node_hub::stream))
+        // Every resource of every kind: /api/v1/… and /apis/{group}/{version}/…
+        .route("/api/{version}/{*path}", any(http::resources::handle))
+        .route("/apis/{group}/{version}/{*path}", any(http::resources::handle))
+        .merge(paths(state.clone()))
+        .fallback(|| async { reply::status(&not_found()) })
+        .layer(axum::Extension(shutdown))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            reply::status(&Status::internal("this request made the server panic; it is logged"))
+        }))
+        .with_state(state)
+}
+
+/// What is no resource, and may be read by whom RBAC lets.
+fn paths(state: AppState) -> Router<AppState> {
+    Router::new()
         .route("/healthz", get(http::discovery::healthy))
         .route("/livez", get(http::discovery::healthy))
         .route("/readyz", get(http::discovery::ready))
@@ -32,17 +50,8 @@ pub fn router(state: AppState, shutdown: CancellationToken) -> Router {
         .route("/openapi/v2", get(http::discovery::openapi_v2))
         .route("/openapi/v3", get(http::discovery::openapi_v3_index))
         .route("/openapi/v3/{*path}", get(http::discovery::openapi_v3))
-        .route(pilothouse_protocol::CONNECT_PATH, get(node_hub::connect))
-        .route("/node/v1/streams/{id}", get(node_hub::stream))
-        // Every resource of every kind: /api/v1/… and /apis/{group}/{version}/…
-        .route("/api/{version}/{*path}", any(http::resources::handle))
-        .route("/apis/{group}/{version}/{*path}", any(http::resources::handle))
-        .fallback(|| async { reply::status(&not_found()) })
-        .layer(axum::Extension(shutdown))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            reply::status(&Status::internal("this request made the server panic; it is logged"))
-        }))
-        .with_state(state)
+        .route("/metrics", get(http::discovery::metrics))
+        .route_layer(from_fn_with_state(state, http::gate::paths))
 }
 
 /// A URL that leads nowhere.

@@ -137,6 +137,7 @@ pub struct AppState {
     pub hub: crate::node_hub::Hub,
     pub webhooks: crate::admission::Webhooks,
     pub audit: crate::audit::Audit,
+    pub flow_control: crate::flow_control::FlowControl,
     pub network: Arc<ClusterNetwork>,
     /// The authority that signed the server's certificate, for pods and tokens.
     pub ca_pem: Arc<str>,

@@ -76,6 +76,10 @@ impl Cache {
         self.resources.values().flat_map(BTreeMap::values)
     }
 
+    pub fn count(&self, resource: &str) -> usize {
+        self.resources.get(resource).map_or(0, BTreeMap::len)
+    }
+
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Arc<Object>> {
         let Some(objects) = self.resources.get(resource) else {
             return Vec::new();

@@ -112,6 +112,11 @@ impl Store {
         self.memory.cache.read().get(key).cloned()
     }
 
+    /// How many objects of a resource there are. From memory.
+    pub fn count(&self, resource: &str) -> usize {
+        self.memory.cache.read().count(resource)
+    }
+
     /// From memory. `namespace: None` lists all.
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Listing {
         let cache = self.memory.cache.read();

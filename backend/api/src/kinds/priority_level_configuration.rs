@@ -9,6 +9,10 @@ use serde_json::Value;
 
 pub struct PriorityLevelConfiguration;
 
+const MAX_QUEUES: i32 = 10_000_000;
+/// Bits of a flow's hash that a hand may take.
+const HASH_BITS: f64 = 60.0;
+
 impl Kind for PriorityLevelConfiguration {
     type Object = flowcontrol::PriorityLevelConfiguration;
     const SINGULAR: &'static str = "prioritylevelconfiguration";
@@ -49,8 +53,18 @@ impl Kind for PriorityLevelConfiguration {
             }
             _ => {}
         }
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        if (name == "exempt") != (spec.type_ == "Exempt") {
+            let detail = "must be 'Exempt' if and only if `name` is 'exempt'";
+            errors.invalid(&path.child("type"), spec.type_.as_str(), detail);
+        }
         let Some(limited) = spec.limited else { return };
         let path = path.child("limited");
+        if let Some(percent) = limited.lendable_percent.filter(|percent| !(0..=100).contains(percent)) {
+            let detail = "must be between 0 and 100, inclusive";
+            errors.invalid(&path.child("lendablePercent"), percent, detail);
+        }
+        validate_count(limited.borrowing_limit_percent, &path.child("borrowingLimitPercent"), errors);
         validate_count(limited.nominal_concurrency_shares, &path.child("nominalConcurrencyShares"), errors);
         let Some(response) = limited.limit_response else {
             return;
@@ -62,6 +76,14 @@ impl Kind for PriorityLevelConfiguration {
                 &path.child("queuing"),
                 "must be nil if limited.limitResponse.type is not Limited",
             );
+        }
+        let path = path.child("queuing");
+        match response.queuing {
+            None if response.type_ == "Queue" => {
+                errors.required(&path, "must not be empty if limited.limitResponse.type is Limited");
+            }
+            Some(queuing) if response.type_ == "Queue" => validate_queuing(&queuing, &path, errors),
+            _ => {}
         }
     }
 
@@ -86,5 +108,61 @@ impl Kind for PriorityLevelConfiguration {
             count(queuing.queue_length_limit),
             age_cell(&object.metadata, now),
         ]
+    }
+}
+
+fn validate_queuing(queuing: &flowcontrol::QueuingConfiguration, path: &Path, errors: &mut FieldErrors) {
+    let queues = queuing.queues.unwrap_or_default();
+    let (hand, length) =
+        (queuing.hand_size.unwrap_or_default(), queuing.queue_length_limit.unwrap_or_default());
+    for (field, value) in [("queueLengthLimit", length), ("queues", queues), ("handSize", hand)] {
+        if value <= 0 {
+            errors.invalid(&path.child(field), value, "must be positive");
+        }
+    }
+    if queues > MAX_QUEUES {
+        errors.invalid(&path.child("queues"), queues, format!("must not be greater than {MAX_QUEUES}"));
+    }
+    if hand > queues {
+        let detail = format!("should not be greater than queues ({queues})");
+        errors.invalid(&path.child("handSize"), hand, detail);
+    } else if (0..hand).map(|dealt| f64::from(queues - dealt).log2()).sum::<f64>() > HASH_BITS {
+        let detail = format!(
+            "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}"
+        );
+        errors.invalid(&path.child("handSize"), hand, detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_level_that_queues_has_queues_that_fit_its_hands() {
+        let check = |name: &str, kind: &str, queuing: Value| {
+            let mut object = json!({"metadata": {"name": name}, "spec": {"type": kind, "limited": {
+                "limitResponse": {"type": "Queue", "queuing": queuing}}}});
+            if kind == "Exempt" {
+                object["spec"] = json!({"type": kind});
+            }
+            let mut errors = FieldErrors::default();
+            PriorityLevelConfiguration::validate(&serde_json::from_value(object).unwrap(), &mut errors);
+            errors
+                .as_slice()
+                .iter()
+                .map(|e| e.field.rsplit('.').next().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let queues =
+            |queues: i32, hand: i32| json!({"queues": queues, "handSize": hand, "queueLengthLimit": 5});
+        assert!(check("a", "Limited", queues(128, 8)).is_empty());
+        assert_eq!(check("a", "Limited", queues(128, 9)), ["handSize"]);
+        assert_eq!(check("a", "Limited", queues(4, 5)), ["handSize"]);
+        assert_eq!(check("a", "Limited", queues(0, 0)), ["queues", "handSize"]);
+        assert_eq!(check("a", "Exempt", Value::Null), ["type"]);
+        assert_eq!(check("a", "Limited", Value::Null), ["queuing"]);
+        assert!(check("exempt", "Exempt", Value::Null).is_empty());
     }
 }

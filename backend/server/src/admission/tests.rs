@@ -295,5 +295,5 @@ async fn the_issuer_of_tokens_tells_its_keys_to_whom_rbac_lets() {
         api.send(None, "GET", discovery, Value::Null).await.code == StatusCode::OK
     })
     .await;
-    assert_eq!(api.send(None, "GET", "/api/v1/pods", Value::Null).await.code, StatusCode::UNAUTHORIZED);
+    assert_eq!(api.send(None, "GET", "/api/v1/pods", Value::Null).await.code, StatusCode::FORBIDDEN);
 }

@@ -26,6 +26,9 @@ pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> 
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         make(app, &actor, "priorityclasses.scheduling.k8s.io", "", class).await?;
     }
+    for (resource, object) in pilothouse_controllers::flow_control::defaults() {
+        make(app, &actor, resource, "", object).await?;
+    }
     let (a, b) = (app.network.service_cidr.0.octets()[0], app.network.service_cidr.0.octets()[1]);
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},

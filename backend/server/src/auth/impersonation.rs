@@ -1,6 +1,6 @@
 //! Acting as somebody else (`kubectl --as`), where a rule allows the verb `impersonate`. After
 //! <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation>.
-use super::{AUTHENTICATED, Attributes, Auth};
+use super::{ANONYMOUS, AUTHENTICATED, Attributes, Auth, UNAUTHENTICATED};
 use crate::objects::Actor;
 use axum::http::{HeaderMap, HeaderName};
 use pilothouse_api::Status;
@@ -9,7 +9,6 @@ const USER: HeaderName = HeaderName::from_static("impersonate-user");
 const UID: HeaderName = HeaderName::from_static("impersonate-uid");
 const GROUP: HeaderName = HeaderName::from_static("impersonate-group");
 const EXTRA: &str = "impersonate-extra-";
-const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 /// Who the request is to be taken for: the caller, or whom the headers name. Errors: Forbidden for each part that the
 /// caller may not take on, BadRequest for parts without a user.
@@ -64,7 +63,7 @@ pub fn apply(auth: &Auth, caller: Actor, headers: &HeaderMap) -> Result<Actor, S
     if let (Some((namespace, _)), true) = (account, groups.is_empty()) {
         groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
     }
-    let anonymous = user == "system:anonymous" || groups.iter().any(|group| group == UNAUTHENTICATED);
+    let anonymous = user == ANONYMOUS || groups.iter().any(|group| group == UNAUTHENTICATED);
     if !anonymous && !groups.iter().any(|group| group == AUTHENTICATED) {
         groups.push(AUTHENTICATED.into());
     }

@@ -28,6 +28,8 @@ use std::sync::Arc;
 
 pub const SESSION_COOKIE: &str = "pilothouse_session";
 pub const AUTHENTICATED: &str = "system:authenticated";
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+pub const ANONYMOUS: &str = "system:anonymous";
 pub const MASTERS: &str = "system:masters";
 
 /// Revoked sessions kept at most: each is worth a few bytes until it would have ended anyway.
@@ -40,6 +42,8 @@ pub enum Proof {
     BearerToken,
     /// The browser sends it by itself: such requests need proof that a page of ours made them.
     SessionCookie,
+    /// No credential at all: whoever it is may what everybody may.
+    Nothing,
 }
 
 /// Cheap to clone.
@@ -101,25 +105,15 @@ impl Auth {
         &self.0.throttle
     }
 
-    /// Who a request acts as: who sent it, or whom it asks to be taken for.
+    /// Who a request acts as: who sent it, or whom it asks to be taken for. Without a credential nobody in particular;
+    /// one that does not hold is an error.
     pub fn caller(&self, headers: &HeaderMap) -> Result<(Actor, Proof), Status> {
-        let (actor, proof) = self.authenticate(headers).ok_or_else(Status::unauthorized)?;
+        let (actor, proof) = match self.authenticate(headers) {
+            Some(known) => known,
+            None if has_credential(headers) => return Err(Status::unauthorized()),
+            None => (Actor::anonymous(), Proof::Nothing),
+        };
         Ok((impersonation::apply(self, actor, headers)?, proof))
-    }
-
-    /// The caller, or nobody in particular where no credential is sent: for what may be open to all.
-    pub fn caller_or_anonymous(&self, headers: &HeaderMap) -> Result<Actor, Status> {
-        let has_credential = headers.contains_key(header::AUTHORIZATION)
-            || headers.contains_key(header::COOKIE)
-            || headers.contains_key(client_certificate::HEADER);
-        match has_credential {
-            true => self.caller(headers).map(|(actor, _)| actor),
-            false => Ok(Actor {
-                user: "system:anonymous".into(),
-                groups: vec!["system:unauthenticated".into()],
-                ..Actor::default()
-            }),
-        }
     }
 
     /// Who sent the request; None without a valid credential.
@@ -229,6 +223,12 @@ fn actor_of(claims: &Claims) -> Actor {
     }
     let extra = tokens::extra(claims);
     Actor { user: claims.sub.clone(), uid: claims.uid.clone(), groups, extra }
+}
+
+fn has_credential(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+        || headers.contains_key(client_certificate::HEADER)
+        || cookie(headers, SESSION_COOKIE).is_some()
 }
 
 fn bearer_token(headers: &HeaderMap) -> Option<String> {

@@ -1,15 +1,14 @@
 //! What the server offers: groups, versions, resources, schemas, health.
 use super::reply;
-use crate::auth::Attributes;
 use crate::objects::read_failed;
 use crate::routes;
 use crate::state::AppState;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pilothouse_api::{KindEntry, Registry, Status, meta, schema};
+use pilothouse_api::{KindEntry, Registry, meta, schema};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,34 +40,27 @@ pub async fn version() -> Response {
 }
 
 /// What OpenID Connect asks of an issuer: others check the tokens of service accounts by it.
-pub async fn token_issuer(State(app): State<AppState>, headers: HeaderMap, uri: Uri) -> Response {
-    match may_read(&app, &headers, &uri) {
-        Ok(()) => reply::json(StatusCode::OK, &app.auth.signer().discovery()),
-        Err(refused) => reply::status(&refused),
-    }
+pub async fn token_issuer(State(app): State<AppState>) -> Response {
+    reply::json(StatusCode::OK, &app.auth.signer().discovery())
 }
 
-pub async fn token_keys(State(app): State<AppState>, headers: HeaderMap, uri: Uri) -> Response {
-    if let Err(refused) = may_read(&app, &headers, &uri) {
-        return reply::status(&refused);
-    }
+pub async fn token_keys(State(app): State<AppState>) -> Response {
     let mut response = reply::json(StatusCode::OK, &app.auth.signer().key_set());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
     response
 }
 
-/// Whoever RBAC lets, also without a credential.
-fn may_read(app: &AppState, headers: &HeaderMap, uri: &Uri) -> Result<(), Status> {
-    let actor = app.auth.caller_or_anonymous(headers)?;
-    let wanted = Attributes { verb: "get".into(), path: uri.path().to_owned(), ..Attributes::default() };
-    app.auth.authorize(&actor, &wanted)
+/// In Prometheus' text form.
+pub async fn metrics(State(app): State<AppState>) -> Response {
+    let mut text = String::new();
+    app.flow_control.metrics(&mut text);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// Who is not known learns nothing of what there is.
-async fn known(app: &AppState, headers: &HeaderMap) -> Result<Arc<Registry>, Status> {
-    app.auth.caller(headers)?;
+/// The kinds served now, those defined a moment ago among them.
+async fn kinds(app: &AppState) -> Arc<Registry> {
     app.registry.catch_up(&app.store).await;
-    Ok(app.registry.load())
+    app.registry.load()
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
@@ -79,10 +71,7 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
 }
 
 pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    let registry = match known(&app, &headers).await {
-        Ok(registry) => registry,
-        Err(refused) => return reply::status(&refused),
-    };
+    let registry = kinds(&app).await;
     if wants_aggregated(&headers) {
         return aggregated(&registry, true);
     }
@@ -114,10 +103,7 @@ fn group_json(group: &str, versions: &[&str]) -> Value {
 }
 
 pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    let registry = match known(&app, &headers).await {
-        Ok(registry) => registry,
-        Err(refused) => return reply::status(&refused),
-    };
+    let registry = kinds(&app).await;
     if wants_aggregated(&headers) {
         return aggregated(&registry, false);
     }
@@ -126,11 +112,8 @@ pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response
     reply::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
-pub async fn group(State(app): State<AppState>, Path(group): Path<String>, headers: HeaderMap) -> Response {
-    let registry = match known(&app, &headers).await {
-        Ok(registry) => registry,
-        Err(refused) => return reply::status(&refused),
-    };
+pub async fn group(State(app): State<AppState>, Path(group): Path<String>) -> Response {
+    let registry = kinds(&app).await;
     match versions(&registry).get(group.as_str()) {
         Some(versions) => {
             let mut found = group_json(&group, versions);
@@ -142,20 +125,15 @@ pub async fn group(State(app): State<AppState>, Path(group): Path<String>, heade
     }
 }
 
-pub async fn core_resources(
-    State(app): State<AppState>,
-    Path(version): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    resources(&app, "", &version, &headers).await
+pub async fn core_resources(State(app): State<AppState>, Path(version): Path<String>) -> Response {
+    resources(&app, "", &version).await
 }
 
 pub async fn group_resources(
     State(app): State<AppState>,
     Path((group, version)): Path<(String, String)>,
-    headers: HeaderMap,
 ) -> Response {
-    resources(&app, &group, &version, &headers).await
+    resources(&app, &group, &version).await
 }
 
 fn of<'a>(
@@ -166,11 +144,8 @@ fn of<'a>(
     registry.entries().iter().filter(move |e| e.group == group && e.version == version)
 }
 
-async fn resources(app: &AppState, group: &str, version: &str, headers: &HeaderMap) -> Response {
-    let registry = match known(app, headers).await {
-        Ok(registry) => registry,
-        Err(refused) => return reply::status(&refused),
-    };
+async fn resources(app: &AppState, group: &str, version: &str) -> Response {
+    let registry = kinds(app).await;
     let mut list = Vec::new();
     for entry in of(&registry, group, version) {
         let mut resource = json!({
@@ -267,21 +242,16 @@ fn accepts_protobuf(headers: &HeaderMap) -> bool {
 }
 
 pub async fn openapi_v2(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    match known(&app, &headers).await {
-        Ok(registry) if accepts_protobuf(&headers) => {
-            let kind = (header::CONTENT_TYPE, schema::v2_protobuf::MEDIA_TYPE);
-            ([kind], schema::v2_protobuf(&registry)).into_response()
-        }
-        Ok(registry) => reply::json(StatusCode::OK, &schema::v2(&registry)),
-        Err(refused) => reply::status(&refused),
+    let registry = kinds(&app).await;
+    if accepts_protobuf(&headers) {
+        let kind = (header::CONTENT_TYPE, schema::v2_protobuf::MEDIA_TYPE);
+        return ([kind], schema::v2_protobuf(&registry)).into_response();
     }
+    reply::json(StatusCode::OK, &schema::v2(&registry))
 }
 
-pub async fn openapi_v3_index(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    let registry = match known(&app, &headers).await {
-        Ok(registry) => registry,
-        Err(refused) => return reply::status(&refused),
-    };
+pub async fn openapi_v3_index(State(app): State<AppState>) -> Response {
+    let registry = kinds(&app).await;
     let paths: serde_json::Map<String, Value> = schema::group_versions(&registry)
         .into_iter()
         .map(|path| {
@@ -322,15 +292,8 @@ impl Documents {
     }
 }
 
-pub async fn openapi_v3(
-    State(app): State<AppState>,
-    Path(path): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    let registry = match known(&app, &headers).await {
-        Ok(registry) => registry,
-        Err(refused) => return reply::status(&refused),
-    };
+pub async fn openapi_v3(State(app): State<AppState>, Path(path): Path<String>) -> Response {
+    let registry = kinds(&app).await;
     match app.documents.get(&registry, &path) {
         Some(document) => reply::bytes(StatusCode::OK, document),
         None => reply::status(&routes::not_found()),

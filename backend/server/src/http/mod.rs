@@ -1,5 +1,6 @@
 //! HTTP: requests in, Kubernetes' answers out. Handlers are generic over kinds.
 pub mod discovery;
+pub mod gate;
 mod read;
 pub mod reply;
 pub mod resources;

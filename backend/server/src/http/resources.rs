@@ -1,4 +1,5 @@
 //! One request about resources: who asks, what for, may they; then the verb's own file.
+use super::gate::Passage;
 use super::{read, reply, subresources, watch, write};
 use crate::admission::Notes;
 use crate::auth::{Attributes, Proof};
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 /// Kubernetes' limit for request bodies, in bytes.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
+/// Objects of a list that one seat stands for, and the widest request; as in Kubernetes.
+const OBJECTS_PER_SEAT: usize = 100;
+const WIDEST: u32 = 10;
 /// Browsers cannot be made to send it by another site's form.
 const BROWSER_HEADER: &str = "x-pilothouse-request";
 
@@ -98,23 +102,26 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
         field_selector: call.param("fieldSelector").unwrap_or_default().to_owned(),
     };
     let notes = call.notes.clone();
-    let mut entry = call.app.audit.begin(&call.actor, &wanted, &parts);
-    let mut body = body;
-    if let Some(entry) = entry.as_mut().filter(|entry| entry.wants_request()) {
-        let bytes = read_body(body).await?;
-        entry.request(&bytes);
-        body = Body::from(bytes);
-    }
-    let answer = match call.app.auth.authorize(&call.actor, &wanted) {
-        Ok(()) => answer(call, verb, &mut parts, body).await,
-        Err(refusal) => Err(refusal),
+    let mut passage = Passage::begin(&call.app, &call.actor, proof, &wanted, &parts);
+    let answer = match passage.enter(&call.app, &call.actor, &wanted, width(&call, verb)).await {
+        Ok(()) => match passage.body(body).await {
+            Ok(body) => answer(call, verb, &mut parts, body).await,
+            Err(unreadable) => Err(unreadable),
+        },
+        Err(refused) => Err(refused),
     };
-    let mut response = answer.unwrap_or_else(|status| reply::status(&status));
-    reply::warn(&mut response, &notes.warnings());
-    match entry {
-        Some(entry) => Ok(entry.finish(response, notes.annotations()).await),
-        None => Ok(response),
+    Ok(passage.finish(answer, &notes).await)
+}
+
+/// How many seats a request takes: long lists take more, as in Kubernetes.
+fn width(call: &Call, verb: &str) -> u32 {
+    if verb != "list" {
+        return 1;
     }
+    let all = call.app.store.count(&call.entry.stored_as);
+    let limit = call.param("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+    let listed = limit.map_or(all, |limit: usize| limit.min(all));
+    u32::try_from(listed.div_ceil(OBJECTS_PER_SEAT)).unwrap_or(WIDEST).clamp(1, WIDEST)
 }
 
 async fn answer(call: Call, verb: &str, parts: &mut Parts, body: Body) -> Result<Response, Status> {
