@@ -56,6 +56,8 @@ impl<'a> Run<'a> {
             match self.pair(members) {
                 // A new pod that is on its way out, or failed, is in the place of the next.
                 (None, Some(_)) if members.iter().any(|m| self.is_new(m)) => surging += 1,
+                // So is one that this plan takes away: the writes of a plan land in any order.
+                (None, Some(_)) if members.iter().filter(|m| m.pod.is_active()).count() > 1 => surging += 1,
                 (None, Some(old)) if old.is_available => candidates.push(*node),
                 (None, Some(_)) => at_once.push(*node),
                 (Some(_), Some(_)) => surging += 1,
