@@ -220,10 +220,16 @@ impl Run<'_> {
                 return plan.event(self.cron, "Normal", "JobAlreadyActive", message);
             }
             "Replace" => {
-                for child in active.iter().filter(|child| !is_deleting(&child.job)) {
+                let mut running = active.iter().filter(|child| !is_deleting(&child.job)).peekable();
+                // The next one is made once they are seen to go: the writes of a plan land in any order, and not all.
+                let replaces = running.peek().is_some();
+                for child in running {
                     plan.delete_whatever(child.key.clone(), uid(&child.job), None);
                     let message = format!("Deleted job {}", child.key.name);
                     plan.event(self.cron, "Normal", "SuccessfulDelete", message);
+                }
+                if replaces {
+                    return;
                 }
             }
             _ => {}
