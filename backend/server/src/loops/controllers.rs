@@ -207,8 +207,14 @@ async fn carry_out(
         match result {
             Ok(revision) => outcome.written = outcome.written.max(revision),
             // Somebody was faster: what is to be done is decided anew on what they wrote.
-            Err(status) if expected(&status) => outcome.failed = true,
+            Err(status) if expected(&status) => {
+                outcome.failed = true;
+                outcome.written = outcome.written.max(objects.store().revision());
+            }
             Err(status) => {
+                // Whether it was written may be unknown. Decided anew on a view that lacks it, it would be done twice.
+                let reached = objects.store().fresh().await.unwrap_or_else(|_| objects.store().revision());
+                outcome.written = outcome.written.max(reached);
                 tracing::warn!(controller, key = %outcome.task.1, error = %status, "a plan failed");
                 outcome.failed = true;
                 if let Action::Create { object, .. } = action {

@@ -11,7 +11,11 @@ pub use events::EventRecorder;
 
 use crate::objects::Objects;
 use pilothouse_controllers::Settings;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// Before the leadership is tried for again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits for the leadership, runs all loops while it lasts, and starts over; ends with `shutdown`.
 pub async fn run(objects: Objects, settings: Settings, signing: Signing, shutdown: CancellationToken) {
@@ -20,6 +24,13 @@ pub async fn run(objects: Objects, settings: Settings, signing: Signing, shutdow
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = lock.acquire() => {}
+        }
+        // What the leader before wrote last may not be here yet; decided without it, it would be done twice.
+        if let Err(error) = objects.store().fresh().await {
+            tracing::warn!(%error, "leading, but the newest state is not to be had yet");
+            lock = objects.store().leader_lock();
+            tokio::time::sleep(RETRY_AFTER).await;
+            continue;
         }
         tracing::info!("leading: controllers and scheduler run here");
         let term = shutdown.child_token();
