@@ -5,6 +5,7 @@
 //! share that connection: the server asks for one with [`ServerMessage::OpenStream`], and the agent dials
 //! `GET /node/v1/streams/{id}` for it alone, so that TCP's own back-pressure holds each stream apart from the others.
 pub mod needs;
+pub mod status;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

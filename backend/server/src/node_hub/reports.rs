@@ -7,7 +7,7 @@ use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::k8s_openapi::api::core::v1 as core;
 use pilothouse_api::lifecycle::{self, DeleteOptions};
 use pilothouse_api::{Key, KindEntry, Reason, Status, meta};
-use pilothouse_protocol::{IssuedToken, NodeMessage, PodRef};
+use pilothouse_protocol::{IssuedToken, NodeMessage, PodRef, status};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -61,18 +61,7 @@ impl Hub {
         check::<core::NodeStatus>("the Node's status", &status)?;
         let change = |old: &Value| {
             let mut new = old.clone();
-            new["status"] = status.clone();
-            // A condition keeps the time since when it has held.
-            for condition in new["status"]["conditions"].as_array_mut().into_iter().flatten() {
-                let before = old["status"]["conditions"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .find(|c| c["type"] == condition["type"]);
-                if let Some(before) = before.filter(|b| b["status"] == condition["status"]) {
-                    condition["lastTransitionTime"] = before["lastTransitionTime"].clone();
-                }
-            }
+            new["status"] = status::of_node(&old["status"], status.clone());
             Ok(new)
         };
         objects
@@ -159,18 +148,7 @@ impl Hub {
                 return Err(Status::not_found("pods", name));
             }
             let mut new = old.clone();
-            let mut fresh = status.clone();
-            // The class follows the spec, which the node does not write; conditions that others set stay.
-            fresh["qosClass"] = old["status"]["qosClass"].clone();
-            let told: Vec<Value> = fresh["conditions"].as_array().cloned().unwrap_or_default();
-            let mut conditions: Vec<Value> =
-                old["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            conditions
-                .retain(|c| !told.iter().any(|t| t["type"] == c["type"]) || c["type"] == "PodScheduled");
-            let scheduled = conditions.iter().any(|c| c["type"] == "PodScheduled");
-            conditions.extend(told.into_iter().filter(|t| t["type"] != "PodScheduled" || !scheduled));
-            fresh["conditions"] = conditions.into();
-            new["status"] = fresh;
+            new["status"] = status::of_pod(&old["status"], status.clone());
             Ok(new)
         };
         objects
