@@ -4,6 +4,7 @@ use crate::connection::Outbox;
 use crate::environment::Sources;
 use crate::network::{Addresses, Network};
 use crate::node_status;
+use crate::pod_sync;
 use crate::pod_worker::{self, Worker};
 use crate::runtime::ObservedPod;
 use crate::runtime::docker::Docker;
@@ -114,6 +115,12 @@ impl Agent {
         if let Some(worker) = workers.get(uid) {
             // Most changes are the echo of a status that the worker told itself.
             let news = pod.as_deref().is_none_or(|pod| !worker.knows(pod));
+            if let Some(pod) = &pod {
+                let told = worker.status.lock().clone();
+                if !told.is_null() && !pod_sync::is_shown(&told, &pod["status"]) {
+                    self.tell_status(pod, uid, told);
+                }
+            }
             if pod.is_some() {
                 worker.pod.send_replace(pod);
             }

@@ -1,5 +1,5 @@
 //! The node as it tells itself: what it has, what it runs, how it is.
-use crate::agent::Agent;
+use crate::agent::{Agent, NODES};
 use anyhow::Result;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_protocol::NodeMessage;
@@ -57,12 +57,24 @@ pub async fn follow(agent: Arc<Agent>) {
         look.tick().await;
         let node = collect(&agent, begun.elapsed() > NETWORK_PATIENCE).await;
         let before = std::mem::replace(&mut *agent.node_object.lock(), node.clone());
-        if !same(&before["status"], &node["status"]) || told_at.elapsed() >= TELL_EVERY {
+        let changed = !same(&before["status"], &node["status"]);
+        if changed || is_shown_otherwise(&agent, &node) || told_at.elapsed() >= TELL_EVERY {
             told_at = Instant::now();
             let status = node["status"].clone();
             agent.outbox.tell(&agent.node, NodeMessage::NodeStatus { status });
         }
     }
+}
+
+/// A server that did not hear of the node for a while takes it for lost, though its line may never have broken.
+fn is_shown_otherwise(agent: &Agent, node: &Value) -> bool {
+    let shown = agent.assigned.lock().get(NODES, "", &agent.node);
+    shown.is_some_and(|shown| ready(&shown) != ready(node))
+}
+
+fn ready(node: &Value) -> Option<&str> {
+    let conditions = node["status"]["conditions"].as_array()?;
+    conditions.iter().find(|c| c["type"] == "Ready")?["status"].as_str()
 }
 
 /// Whether two statuses differ in the time of the look only.

@@ -4,7 +4,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use status::status;
+pub use status::{is_shown, status};
 
 use crate::runtime::{Container, ObservedPod, State};
 use pilothouse_api::jiff::{Timestamp, ToSpan};

@@ -1,6 +1,5 @@
 //! The container runtime as the agent sees it.
-pub mod docker;
-#[cfg(test)]
+pub(crate) mod docker;
 pub mod fake;
 mod pause;
 

@@ -76,6 +76,18 @@ pub fn status(
     status
 }
 
+/// Whether the API shows what was told. A server that took the node for lost says on its own that its pods are not ready,
+/// and goes on saying so until it is told again.
+pub fn is_shown(told: &Value, shown: &Value) -> bool {
+    let status_of = |status: &Value, kind: &Value| {
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().find(|c| c["type"] == *kind).map(|c| c["status"].clone())
+    };
+    let mut told_conditions = told["conditions"].as_array().into_iter().flatten();
+    told["phase"] == shown["phase"]
+        && told_conditions.all(|c| status_of(shown, &c["type"]).is_none_or(|status| status == c["status"]))
+}
+
 fn status_field(field: &str) -> &'static str {
     match field {
         "initContainers" => "initContainerStatuses",

@@ -393,3 +393,14 @@ fn a_failed_pull_is_told_as_such_and_then_as_the_wait_for_the_next() {
     assert_eq!(decision(103).check_again_at, Some(at(110)));
     assert_eq!(decision(110).steps, [first("a")]);
 }
+
+#[test]
+fn what_the_server_says_of_the_node_on_its_own_is_told_from_what_it_was_told() {
+    let status =
+        |ready: &str| json!({"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]});
+    assert!(is_shown(&status("True"), &status("True")));
+    assert!(!is_shown(&status("True"), &status("False")), "the node was taken for lost");
+    assert!(!is_shown(&status("True"), &json!({"phase": "Pending"})));
+    let gated = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}, {"type": "gate", "status": "False"}]});
+    assert!(is_shown(&status("True"), &gated), "conditions of others are theirs");
+}

@@ -10,19 +10,21 @@ pub struct Life {
     /// Seconds until it ends by itself; None: never.
     pub seconds: Option<i64>,
     pub exit_code: i64,
+    /// Seconds until it is ready.
+    pub ready_in: i64,
     /// Seconds it takes to end once it was asked to; None: it does not listen.
     pub stops_in: Option<i64>,
 }
 
 impl Default for Life {
     fn default() -> Self {
-        Self { seconds: None, exit_code: 0, stops_in: Some(0) }
+        Self { seconds: None, exit_code: 0, ready_in: 0, stops_in: Some(0) }
     }
 }
 
 type Plan = Box<dyn Fn(&str, u32) -> Life + Send>;
 
-/// One pod's containers.
+/// One pod's containers. They go on whatever becomes of their agent.
 pub struct FakePod {
     observed: ObservedPod,
     /// When each running container ends, by id, and with what code.
@@ -44,11 +46,17 @@ impl FakePod {
         }
     }
 
+    /// The address of sandboxes made from now on.
+    pub fn set_address(&mut self, address: &str) {
+        address.clone_into(&mut self.address);
+    }
+
     /// The pod as it is now.
     pub fn observe(&mut self, now: Timestamp) -> &ObservedPod {
         for container in &mut self.observed.containers {
-            let due = self.ends.iter().find(|(id, at, _)| *id == container.id && *at <= now);
-            if let Some((_, at, code)) = due.filter(|_| container.state == State::Running) {
+            let ends = self.ends.iter().filter(|(id, at, _)| *id == container.id && *at <= now);
+            let first = ends.min_by_key(|(_, at, _)| *at);
+            if let Some((_, at, code)) = first.filter(|_| container.state == State::Running) {
                 container.state = State::Exited;
                 (container.exit_code, container.finished_at) = (*code, Some(*at));
             }
@@ -57,14 +65,58 @@ impl FakePod {
         &self.observed
     }
 
+    /// The pod as it was looked at last.
+    pub fn seen(&self) -> &ObservedPod {
+        &self.observed
+    }
+
+    /// What probes find out: a container is ready when its time has come. An agent that comes back finds out again.
+    pub fn probe(&self, memory: &mut Memory, now: Timestamp) {
+        let running = || self.observed.containers.iter().filter(|c| c.state == State::Running);
+        memory.health.retain(|id, _| running().any(|c| c.id == *id));
+        for container in running() {
+            let ready = self.ready_at(container).is_none_or(|at| at <= now);
+            let health = memory.health.entry(container.id.clone()).or_insert_with(Health::default);
+            health.started = true;
+            health.ready |= ready;
+        }
+    }
+
+    fn ready_at(&self, container: &Container) -> Option<Timestamp> {
+        let life = (self.plan)(&container.name, container.attempt);
+        Some(later(container.started_at?, life.ready_in))
+    }
+
     /// When the next container ends.
     pub fn next_end(&self) -> Option<Timestamp> {
         self.ends.iter().map(|(_, at, _)| *at).min()
     }
 
-    /// Does what a worker would; probes pass at once.
+    /// When something happens by itself after `now`: a container ends or becomes ready.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let running = self.observed.containers.iter().filter(|c| c.state == State::Running);
+        let ready = running.filter_map(|c| self.ready_at(c)).filter(|at| *at > now);
+        self.next_end().into_iter().chain(ready).min()
+    }
+
+    /// A process dies by itself.
+    pub fn die(&mut self, id: &str, exit_code: i64, now: Timestamp) {
+        self.ends.push((id.to_owned(), now, exit_code));
+    }
+
+    /// The machine starts over: nothing runs any more.
+    pub fn stop_everything(&mut self, now: Timestamp) {
+        for container in self.observed.containers.iter_mut().chain(&mut self.observed.sandbox) {
+            if container.state == State::Running {
+                container.state = State::Exited;
+                (container.exit_code, container.finished_at) = (137, Some(now));
+            }
+        }
+        self.ends.clear();
+    }
+
+    /// Does what a worker would.
     pub fn carry_out(&mut self, step: &Step, memory: &mut Memory, now: Timestamp) {
-        let later = |seconds: i64| now.checked_add(seconds.seconds()).unwrap_or(now);
         match step {
             Step::CreateSandbox => {
                 let id = self.id("sandbox");
@@ -76,9 +128,8 @@ impl FakePod {
                 let id = self.id(container);
                 let life = (self.plan)(container, *attempt);
                 if let Some(seconds) = life.seconds {
-                    self.ends.push((id.clone(), later(seconds), life.exit_code));
+                    self.ends.push((id.clone(), later(now, seconds), life.exit_code));
                 }
-                memory.health.insert(id.clone(), Health { started: true, ready: true, unhealthy: None });
                 self.observed.containers.push(Container {
                     id,
                     name: container.clone(),
@@ -90,12 +141,13 @@ impl FakePod {
                     started_at: Some(now),
                     ..Container::default()
                 });
+                self.probe(memory, now);
             }
             Step::Stop { id, container, .. } => {
                 memory.stopping.insert(id.clone(), Stopping { asked_at: now, signalled_at: Some(now) });
                 let attempt = self.observed.containers.iter().find(|c| c.id == *id).map_or(0, |c| c.attempt);
                 if let Some(seconds) = (self.plan)(container, attempt).stops_in {
-                    self.ends.push((id.clone(), later(seconds), 143));
+                    self.ends.push((id.clone(), later(now, seconds), 143));
                 }
             }
             Step::Kill { id } => self.ends.push((id.clone(), now, 137)),
@@ -109,4 +161,8 @@ impl FakePod {
         self.made += 1;
         format!("{name}-{}", self.made)
     }
+}
+
+fn later(at: Timestamp, seconds: i64) -> Timestamp {
+    at.checked_add(seconds.seconds()).unwrap_or(at)
 }
