@@ -1,16 +1,15 @@
 //! The server's loops, one step at a time: controllers behind their barrier, and the scheduler. They may lag, be told
 //! things twice, lose their watch, crash between two writes, and have a clock that jumps.
-use super::api::{Api, Told, next};
+use super::api::Api;
 use super::random::Random;
+use super::rollouts;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 use pilothouse_api::lifecycle::DeleteOptions;
 use pilothouse_api::{Key, Observed, Reason, Revision};
 use pilothouse_controllers::{Action, Cluster, Controller, Part};
 use pilothouse_scheduler::{Decision, Scheduler};
-use pilothouse_store::Watch;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 type Task = (usize, Key);
 
@@ -34,7 +33,8 @@ struct Flight {
 pub struct Server {
     controllers: Vec<Box<dyn Controller>>,
     pub cluster: Cluster,
-    watch: Option<Watch>,
+    /// How far it has read.
+    place: usize,
     due: VecDeque<Task>,
     running: BTreeSet<Task>,
     again: BTreeSet<Task>,
@@ -44,7 +44,7 @@ pub struct Server {
     /// Carried out, but not seen yet.
     waiting: Vec<Flight>,
     scheduler: Scheduler,
-    scheduler_watch: Option<Watch>,
+    scheduler_place: usize,
     /// By how much its clock is wrong, in seconds.
     pub skew_seconds: i64,
 }
@@ -54,7 +54,7 @@ impl Server {
         let mut server = Self {
             controllers: pilothouse_controllers::all(),
             cluster: Cluster::default(),
-            watch: None,
+            place: 0,
             due: VecDeque::new(),
             running: BTreeSet::new(),
             again: BTreeSet::new(),
@@ -63,7 +63,7 @@ impl Server {
             flights: Vec::new(),
             waiting: Vec::new(),
             scheduler: Scheduler::default(),
-            scheduler_watch: None,
+            scheduler_place: 0,
             skew_seconds: 0,
         };
         server.start_over(api);
@@ -78,22 +78,20 @@ impl Server {
     /// Its watch is lost: everything is read anew.
     pub fn start_over(&mut self, api: &Api) {
         let now = self.now(api);
-        let (state, watch) = api.snapshot();
         self.cluster = Cluster::default();
-        self.watch = watch;
-        for change in &state {
-            self.cluster.apply(change, now);
+        self.place = api.end_of_log();
+        for change in api.everything() {
+            self.cluster.apply(&change, now);
         }
-        self.cluster.revision = self.cluster.revision.max(api.store.revision());
+        self.cluster.revision = self.cluster.revision.max(api.revision());
         self.visit_everything();
         self.pass_barrier(api);
     }
 
     pub fn restart_scheduler(&mut self, api: &Api) {
         let now = self.now(api);
-        let (state, watch) = api.snapshot();
-        (self.scheduler, self.scheduler_watch) = (Scheduler::default(), watch);
-        state.iter().for_each(|change| self.scheduler.observe(change, now));
+        (self.scheduler, self.scheduler_place) = (Scheduler::default(), api.end_of_log());
+        api.everything().for_each(|change| self.scheduler.observe(&change, now));
     }
 
     pub fn visit_everything(&mut self) {
@@ -114,24 +112,16 @@ impl Server {
 
     /// Sees the next change, `times` times. False: there is none.
     pub fn observe(&mut self, api: &Api, times: usize) -> bool {
-        match next(&mut self.watch) {
-            Told::Change(change) => {
-                for _ in 0..times {
-                    self.apply(&change, api);
-                }
-                self.pass_barrier(api);
-                true
-            }
-            Told::Lagged => {
-                self.start_over(api);
-                true
-            }
-            Told::Nothing => {
-                self.cluster.revision = self.cluster.revision.max(api.store.revision());
-                self.pass_barrier(api);
-                false
-            }
+        let Some(change) = api.next(&mut self.place) else {
+            self.cluster.revision = self.cluster.revision.max(api.revision());
+            self.pass_barrier(api);
+            return false;
+        };
+        for _ in 0..times {
+            self.apply(change, api);
         }
+        self.pass_barrier(api);
+        true
     }
 
     fn apply(&mut self, change: &Observed, api: &Api) {
@@ -153,18 +143,24 @@ impl Server {
     }
 
     /// Decides about the next key that is due. What it decided, for the story; None: no key is due.
-    pub fn decide(&mut self, api: &Api) -> Option<String> {
+    ///
+    /// # Errors
+    /// What a plan does that no plan may do.
+    pub fn decide(&mut self, api: &Api) -> Result<Option<String>, String> {
         let now = self.now(api);
         while let Some((_, task)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
             self.timers.pop_first();
             self.add(task);
         }
         if self.flights.len() >= CONCURRENCY {
-            return None;
+            return Ok(None);
         }
-        let task = self.due.pop_front()?;
+        let Some(task) = self.due.pop_front() else { return Ok(None) };
         self.running.insert(task.clone());
         let plan = self.controllers[task.0].reconcile(&task.1, &self.cluster, now);
+        if &*task.1.resource == "deployments.apps" {
+            rollouts::check(&task.1, &plan, &self.cluster)?;
+        }
         let about = format!(
             "{} decides about {}: {} actions",
             self.controllers[task.0].name(),
@@ -185,7 +181,7 @@ impl Server {
         } else {
             self.flights.push(flight)
         }
-        Some(if quiet { String::new() } else { about })
+        Ok(Some(if quiet { String::new() } else { about }))
     }
 
     /// Carries out one action of one plan: plans and their actions overtake each other.
@@ -203,13 +199,15 @@ impl Server {
             Action::Delete { key, .. } => format!("{controller} deletes {key}"),
             Action::Event { .. } => String::new(),
         };
-        let outcome = match api.carry_out(&action) {
+        let outcome = match api.carry_out(&action, random) {
             Ok(revision) => {
                 flight.written = flight.written.max(revision);
                 String::new()
             }
             Err(status) => {
                 flight.failed = true;
+                // Somebody was faster, or nobody knows whether it was written: the view must hold it in any case.
+                flight.written = flight.written.max(api.revision());
                 let expected =
                     matches!(status.reason, Reason::Conflict | Reason::NotFound | Reason::AlreadyExists);
                 if matches!(action, Action::Create { .. }) && !expected {
@@ -250,6 +248,15 @@ impl Server {
         }
     }
 
+    /// It does not lead any more; of what it was writing some is written still, before another begins.
+    pub fn resign(&mut self, api: &mut Api, random: &mut Random) {
+        for action in self.flights.drain(..).flat_map(|flight| flight.left) {
+            if random.chance(500) {
+                let _ = api.carry_out(&action, random);
+            }
+        }
+    }
+
     /// Dies between any two writes; another takes over, with an empty memory.
     pub fn crash(&mut self, api: &Api) {
         let skew_seconds = self.skew_seconds;
@@ -259,17 +266,9 @@ impl Server {
 
     pub fn schedule_observes(&mut self, api: &Api, times: usize) -> bool {
         let now = self.now(api);
-        match next(&mut self.scheduler_watch) {
-            Told::Change(change) => {
-                (0..times).for_each(|_| self.scheduler.observe(&change, now));
-                true
-            }
-            Told::Lagged => {
-                self.restart_scheduler(api);
-                true
-            }
-            Told::Nothing => false,
-        }
+        let Some(change) = api.next(&mut self.scheduler_place) else { return false };
+        (0..times).for_each(|_| self.scheduler.observe(change, now));
+        true
     }
 
     pub fn schedule(&mut self, api: &mut Api) -> Option<String> {
@@ -278,7 +277,7 @@ impl Server {
             Decision::Bind { pod, uid, node } => {
                 let outcome = api.bind(&pod, &uid, &node);
                 if outcome.is_err() {
-                    let object = api.get(&pod).map(Arc::new);
+                    let object = api.get(&pod).cloned();
                     self.scheduler.binding_failed(&pod, &uid, object, now);
                 }
                 let failed = if outcome.is_err() { ", in vain" } else { "" };
@@ -296,6 +295,13 @@ impl Server {
                 Some(format!("the scheduler makes room for {pod} on {node}"))
             }
         }
+    }
+
+    /// When something becomes due by time alone.
+    pub fn next_at(&self) -> Option<Timestamp> {
+        let controllers = self.timers.first().map(|(at, _)| *at);
+        let next = controllers.into_iter().chain(self.scheduler.next_at()).min()?;
+        next.checked_sub(self.skew_seconds.seconds()).ok()
     }
 
     /// Nothing is due, on its way, or unseen.
