@@ -84,6 +84,32 @@ pub fn apply_to_subresource(
     Ok(object)
 }
 
+/// The object with what a policy's ApplyConfiguration says: merged as an apply merges, without an owner. Errors: it does
+/// not fit the kind, or sets what merges only as a whole.
+pub fn configure(entry: &KindEntry, live: &Value, configuration: &Value) -> Result<Value, String> {
+    let of = entry.rules.type_ref();
+    let mut applied = configuration.clone();
+    for identity in ["apiVersion", "kind"] {
+        applied[identity] = live[identity].clone();
+    }
+    decode::check_types(entry, &applied).map_err(|status| status.message)?;
+    if let Some(unknown) = decode::unknown_fields(entry, &applied).first() {
+        return Err(format!(
+            "failed to convert patch object to typed object: .{unknown}: field not declared in schema"
+        ));
+    }
+    fields::check_lists(of, &applied, "")
+        .map_err(|why| format!("failed to convert patch object to typed object: {why}"))?;
+    let atomic = fields::atomic_paths(of, &applied);
+    if !atomic.is_empty() {
+        return Err(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}",
+            atomic.join(", ")
+        ));
+    }
+    Ok(fields::merge(of, live, &applied))
+}
+
 /// What may be applied, without what does not count.
 fn checked(entry: &KindEntry, applied: &Value, manager: &str, subresource: &str) -> Result<Value, Status> {
     if manager.is_empty() {

@@ -1,10 +1,10 @@
 //! Kinds that users bring: what a CustomResourceDefinition becomes in the registry.
 //! Follows Kubernetes' "Extend the Kubernetes API with CustomResourceDefinitions".
-mod cel;
 pub mod definition;
-mod formats;
+pub(crate) mod formats;
 mod prune;
-mod schema;
+mod rules;
+pub mod schema;
 mod validate;
 
 use crate::json_path::JsonPath;
@@ -127,7 +127,7 @@ impl CustomRules {
         match is_blocked {
             true if self.schema.has_rules() => errors.add(validate::rules_not_checked()),
             true => {}
-            false => cel::check(&self.schema, object, old, errors),
+            false => rules::check(&self.schema, object, old, errors),
         }
     }
 }

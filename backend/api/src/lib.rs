@@ -4,6 +4,8 @@ pub mod apply;
 #[cfg(test)]
 mod arbitrary;
 #[cfg(feature = "schema")]
+pub mod cel;
+#[cfg(feature = "schema")]
 pub mod custom;
 pub mod decode;
 pub mod json_path;
@@ -16,6 +18,8 @@ pub mod meta;
 pub mod observed;
 pub mod patch;
 pub mod placement;
+#[cfg(feature = "schema")]
+pub mod policy;
 pub mod protobuf;
 pub mod quantity;
 pub mod registry;

@@ -238,6 +238,47 @@ pub fn document(registry: &Registry, group_version: &str) -> Option<Value> {
     }))
 }
 
+/// The schema of a kind with every reference put in its place: what expressions are checked against.
+pub fn resolved(entry: &Arc<KindEntry>) -> Value {
+    let custom = if entry.rules.is_custom() { custom_components(&[entry]) } else { Components::new() };
+    let find = |name: &str| custom.get(name).or_else(|| BUILTIN.get(name));
+    inlined(&reference(&schema_name(entry)), &find, &mut Vec::new())
+}
+
+/// A schema inside itself is cut off: there anything goes.
+fn inlined<'a>(schema: &Value, find: &impl Fn(&str) -> Option<&'a Value>, open: &mut Vec<String>) -> Value {
+    let target = schema["$ref"].as_str().or_else(|| match schema["allOf"].as_array().map(Vec::as_slice) {
+        Some([one]) => one["$ref"].as_str(),
+        _ => None,
+    });
+    if let Some(name) = target.and_then(|target| target.strip_prefix(COMPONENTS)) {
+        let Some(found) = find(name).filter(|_| !open.iter().any(|other| other == name)) else {
+            return json!({"x-kubernetes-preserve-unknown-fields": true});
+        };
+        open.push(name.to_owned());
+        let found = inlined(found, find, open);
+        open.pop();
+        return found;
+    }
+    let mut schema = schema.clone();
+    if schema["format"] == "int-or-string" {
+        schema["x-kubernetes-int-or-string"] = true.into();
+    }
+    let is_bare = schema["properties"].is_null() && schema["additionalProperties"].is_null();
+    if schema["type"] == "object" && is_bare {
+        schema["x-kubernetes-preserve-unknown-fields"] = true.into();
+    }
+    for (_, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        *property = inlined(property, find, open);
+    }
+    for field in ["items", "additionalProperties"] {
+        if schema[field].is_object() {
+            schema[field] = inlined(&schema[field], find, open);
+        }
+    }
+    schema
+}
+
 /// Adds `name` and all that its schema refers to.
 fn reach<'a>(name: &str, find: impl Fn(&str) -> Option<&'a Value>, needed: &mut BTreeSet<String>) {
     let mut open = vec![name.to_owned()];

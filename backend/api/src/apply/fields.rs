@@ -318,6 +318,29 @@ pub fn merge(of: TypeRef<'_>, live: &Value, applied: &Value) -> Value {
     Value::Object(merged)
 }
 
+/// The paths in an applied object to lists and maps that have one owner as a whole.
+pub fn atomic_paths(of: TypeRef<'_>, applied: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    collect_atomic(of, applied, "", &mut found);
+    found
+}
+
+fn collect_atomic(of: TypeRef<'_>, applied: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, value) in applied.as_object().into_iter().flatten() {
+        let how = of.field(name);
+        let path = format!("{path}.{name}");
+        match value {
+            Value::Object(_) if how.atomic_map => found.push(path),
+            Value::Object(_) => collect_atomic(how.of, value, &path, found),
+            Value::Array(_) if how.list == ListKeys::Atomic => found.push(path),
+            Value::Array(items) if !how.of.is_atomic() => {
+                items.iter().for_each(|item| collect_atomic(how.of, item, &path, found));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Items only the server has keep their places; the others come in the order applied.
 fn merge_lists(how: &Merging<'_>, live: &[Value], applied: &[Value]) -> Vec<Value> {
     let merged = applied.iter().map(|item| {

@@ -1,8 +1,7 @@
 //! What a CustomResourceDefinition may say of its kind: structural schemas, columns, selectable fields, subresources.
 //! Follows Kubernetes' rules and words.
-use super::cel;
 use super::schema::{self, Schema};
-use super::{prune, validate};
+use super::{prune, rules, validate};
 use crate::json_path::JsonPath;
 use crate::validation::{FieldErrors, Path};
 use serde_json::{Value, json};
@@ -54,7 +53,7 @@ pub fn validate_version(version: &Value, path: &Path, errors: &mut FieldErrors) 
         if errors.as_slice().len() == before {
             let compiled = Schema::root(schema);
             validate_defaults(&compiled, schema, &schema_path, errors);
-            cel::validate_rules(&compiled, schema, &schema_path, errors);
+            rules::validate_rules(&compiled, schema, &schema_path, errors);
         }
     }
     validate_columns(&version["additionalPrinterColumns"], &path.child("additionalPrinterColumns"), errors);

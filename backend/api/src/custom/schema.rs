@@ -1,6 +1,6 @@
 //! Structural schemas: what a CustomResourceDefinition says of its objects, made ready to be walked.
 //! Follows Kubernetes' "Extend the Kubernetes API with CustomResourceDefinitions", section "Specifying a structural schema".
-use super::cel::Rule;
+use super::rules::Rule;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -25,20 +25,16 @@ impl Kind for MutatingAdmissionPolicy {
         if spec.mutations.as_ref().is_none_or(Vec::is_empty) {
             errors.required(&path.child("mutations"), "mutations must contain at least one item");
         }
-        one_of(spec.failure_policy.as_deref(), &["Fail", "Ignore"], &path.child("failurePolicy"), errors);
-        let constraints = path.child("matchConstraints");
-        match &spec.match_constraints {
-            None => errors.required(&constraints, ""),
-            Some(matching) if matching.resource_rules.as_ref().is_none_or(Vec::is_empty) => {
-                errors.required(&constraints.child("resourceRules"), "");
-            }
-            Some(_) => {}
-        }
-        if let Some(kind) = &spec.param_kind {
-            let path = path.child("paramKind");
-            validate_required(kind.api_version.as_deref(), &path.child("apiVersion"), errors);
-            validate_required(kind.kind.as_deref(), &path.child("kind"), errors);
-        }
+        let reinvocation = path.child("reinvocationPolicy");
+        one_of(spec.reinvocation_policy.as_deref(), &["IfNeeded", "Never"], &reinvocation, errors);
+        let policy = admission_policy::Policy {
+            failure_policy: spec.failure_policy.as_deref(),
+            param_kind: spec.param_kind.as_ref(),
+            match_constraints: spec.match_constraints.as_ref(),
+        };
+        admission_policy::validate(&policy, &path, errors);
+        #[cfg(feature = "schema")]
+        crate::policy::validate_mutating(&admission_policy::as_json(&spec), &path, errors);
     }
 
     fn columns() -> Vec<Column> {
@@ -47,13 +43,11 @@ impl Kind for MutatingAdmissionPolicy {
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
-        let parameters = spec
-            .param_kind
-            .map(|k| format!("{}/{}", k.api_version.unwrap_or_default(), k.kind.unwrap_or_default()));
+        let parameters = admission_policy::param_kind_cell(spec.param_kind.as_ref());
         vec![
             name_cell(&object.metadata),
             spec.mutations.map_or(0, |list| list.len()).into(),
-            text_or(parameters.as_deref(), "<unset>"),
+            parameters,
             age_cell(&object.metadata, now),
         ]
     }

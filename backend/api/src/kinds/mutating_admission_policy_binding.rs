@@ -1,7 +1,7 @@
 //! MutatingAdmissionPolicyBinding: where a MutatingAdmissionPolicy holds, and with which parameters.
 use super::support::*;
 use crate::kind::{Column, Kind};
-use crate::validation::{FieldErrors, Path};
+use crate::validation::FieldErrors;
 use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -15,13 +15,22 @@ impl Kind for MutatingAdmissionPolicyBinding {
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {
-        webhook::default_match_resources(child(object, "spec"), "matchResources");
+        let spec = child(object, "spec");
+        webhook::default_match_resources(spec, "matchResources");
+        if let Some(parameters) = spec.get_mut("paramRef") {
+            fill(parameters, "parameterNotFoundAction", "Deny");
+        }
     }
 
     fn validate(object: &Self::Object, errors: &mut FieldErrors) {
-        let path = Path::new("spec");
         let spec = object.spec.clone().unwrap_or_default();
-        validate_required(spec.policy_name.as_deref(), &path.child("policyName"), errors);
+        let (parameters, matching) = (spec.param_ref.as_ref(), spec.match_resources.as_ref());
+        admission_policy::validate_binding(
+            spec.policy_name.as_deref().unwrap_or_default(),
+            parameters,
+            matching,
+            errors,
+        );
     }
 
     fn columns() -> Vec<Column> {
@@ -30,16 +39,11 @@ impl Kind for MutatingAdmissionPolicyBinding {
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
-        let parameters = spec.param_ref.as_ref().map(|p| match (p.namespace.as_deref(), p.name.as_deref()) {
-            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-            (None, Some(name)) => name.to_owned(),
-            (Some(namespace), None) => format!("{namespace}/*"),
-            (None, None) => "*".to_owned(),
-        });
+        let parameters = admission_policy::param_cell(spec.param_ref.as_ref());
         vec![
             name_cell(&object.metadata),
             text_or(spec.policy_name.as_deref(), ""),
-            text_or(parameters.as_deref(), "<unset>"),
+            parameters,
             age_cell(&object.metadata, now),
         ]
     }

@@ -1,4 +1,5 @@
 //! What several kinds share: defaults over JSON, pod templates, subresources, selectors, cells.
+pub mod admission_policy;
 pub mod container_validation;
 pub mod label_selector;
 pub mod pod_spec;

@@ -28,20 +28,18 @@ impl Kind for ValidatingAdmissionPolicy {
         if none && spec.audit_annotations.as_ref().is_none_or(Vec::is_empty) {
             let detail = "validations or auditAnnotations must contain at least one item";
             errors.required(&path.child("validations"), detail);
+            errors.required(&path.child("auditAnnotations"), detail);
         }
-        one_of(spec.failure_policy.as_deref(), &["Fail", "Ignore"], &path.child("failurePolicy"), errors);
-        let constraints = path.child("matchConstraints");
-        match &spec.match_constraints {
-            None => errors.required(&constraints, ""),
-            Some(matching) if matching.resource_rules.as_ref().is_none_or(Vec::is_empty) => {
-                errors.required(&constraints.child("resourceRules"), "");
-            }
-            Some(_) => {}
-        }
-        if let Some(kind) = &spec.param_kind {
-            let path = path.child("paramKind");
-            validate_required(kind.api_version.as_deref(), &path.child("apiVersion"), errors);
-            validate_required(kind.kind.as_deref(), &path.child("kind"), errors);
+        let policy = admission_policy::Policy {
+            failure_policy: spec.failure_policy.as_deref(),
+            param_kind: spec.param_kind.as_ref(),
+            match_constraints: spec.match_constraints.as_ref(),
+        };
+        admission_policy::validate(&policy, &path, errors);
+        #[cfg(feature = "schema")]
+        {
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            crate::policy::validate_validating(name, &admission_policy::as_json(&spec), &path, errors);
         }
     }
 
@@ -51,13 +49,11 @@ impl Kind for ValidatingAdmissionPolicy {
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone().unwrap_or_default();
-        let parameters = spec
-            .param_kind
-            .map(|k| format!("{}/{}", k.api_version.unwrap_or_default(), k.kind.unwrap_or_default()));
+        let parameters = admission_policy::param_kind_cell(spec.param_kind.as_ref());
         vec![
             name_cell(&object.metadata),
             spec.validations.map_or(0, |list| list.len()).into(),
-            text_or(parameters.as_deref(), "<unset>"),
+            parameters,
             age_cell(&object.metadata, now),
         ]
     }

@@ -21,13 +21,17 @@ impl Kind for ValidatingAdmissionPolicyBinding {
     fn validate(object: &Self::Object, errors: &mut FieldErrors) {
         let path = Path::new("spec");
         let spec = object.spec.clone();
-        validate_required(Some(spec.policy_name.as_str()), &path.child("policyName"), errors);
+        let (parameters, matching) = (spec.param_ref.as_ref(), spec.match_resources.as_ref());
+        admission_policy::validate_binding(&spec.policy_name, parameters, matching, errors);
         let actions = path.child("validationActions");
         if spec.validation_actions.is_empty() {
-            errors.required(&actions, "");
+            errors.required(&actions, "at least one validation action is required");
         }
         for (i, action) in spec.validation_actions.iter().enumerate() {
             one_of(Some(action), &["Audit", "Deny", "Warn"], &actions.index(i), errors);
+            if spec.validation_actions[..i].contains(action) {
+                errors.duplicate(&actions.index(i), action.as_str());
+            }
         }
         let has = |action: &str| spec.validation_actions.iter().any(|a| a == action);
         if has("Deny") && has("Warn") {
@@ -42,16 +46,11 @@ impl Kind for ValidatingAdmissionPolicyBinding {
 
     fn cells(object: &Self::Object, now: Timestamp) -> Vec<Value> {
         let spec = object.spec.clone();
-        let parameters = spec.param_ref.as_ref().map(|p| match (p.namespace.as_deref(), p.name.as_deref()) {
-            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-            (None, Some(name)) => name.to_owned(),
-            (Some(namespace), None) => format!("{namespace}/*"),
-            (None, None) => "*".to_owned(),
-        });
+        let parameters = admission_policy::param_cell(spec.param_ref.as_ref());
         vec![
             name_cell(&object.metadata),
             text_or(Some(spec.policy_name.as_str()), ""),
-            text_or(parameters.as_deref(), "<unset>"),
+            parameters,
             age_cell(&object.metadata, now),
         ]
     }

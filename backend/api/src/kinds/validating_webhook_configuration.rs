@@ -32,6 +32,7 @@ impl Kind for ValidatingWebhookConfiguration {
                 failure_policy: given.failure_policy.as_deref(),
                 match_policy: given.match_policy.as_deref(),
                 rules: given.rules.as_deref().unwrap_or_default(),
+                match_conditions: given.match_conditions.as_deref().unwrap_or_default(),
             };
             webhook::validate(&rules, &path, errors);
             if !names.insert(&given.name) {

@@ -2,7 +2,7 @@
 use super::{child, fill, items, one_of};
 use crate::meta;
 use crate::validation::{FieldErrors, Path};
-use k8s_openapi::api::admissionregistration::v1::{RuleWithOperations, WebhookClientConfig};
+use k8s_openapi::api::admissionregistration::v1::{MatchCondition, RuleWithOperations, WebhookClientConfig};
 use serde_json::{Value, json};
 
 /// The fields that both sorts of webhooks have.
@@ -15,6 +15,7 @@ pub struct Webhook<'a> {
     pub failure_policy: Option<&'a str>,
     pub match_policy: Option<&'a str>,
     pub rules: &'a [RuleWithOperations],
+    pub match_conditions: &'a [MatchCondition],
 }
 
 pub fn default(object: &mut Value) {
@@ -84,6 +85,11 @@ pub fn validate(webhook: &Webhook<'_>, path: &Path, errors: &mut FieldErrors) {
     for (i, rule) in webhook.rules.iter().enumerate() {
         validate_rule(rule, &path.child("rules").index(i), errors);
     }
+    #[cfg(feature = "schema")]
+    {
+        let conditions = super::admission_policy::as_json(&webhook.match_conditions);
+        crate::policy::validate_conditions(&conditions, false, &path.child("matchConditions"), errors);
+    }
     let path = path.child("clientConfig");
     match (&webhook.client.url, &webhook.client.service) {
         (Some(_), Some(_)) | (None, None) => {
@@ -105,7 +111,7 @@ pub fn validate(webhook: &Webhook<'_>, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
-fn validate_rule(rule: &RuleWithOperations, path: &Path, errors: &mut FieldErrors) {
+pub fn validate_rule(rule: &RuleWithOperations, path: &Path, errors: &mut FieldErrors) {
     let lists = [
         ("operations", &rule.operations),
         ("apiGroups", &rule.api_groups),

@@ -1,13 +1,14 @@
 //! Evaluating an expression, step by step, for as long as the budget lasts.
-use super::functions;
-use super::value::V;
+use super::authorizer::{Authorizer, Question};
+use super::value::{V, property_name};
+use super::{Program, functions};
 use ::cel::IdedExpr;
 use ::cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, SelectExpr, operators,
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, SelectExpr, StructExpr, operators,
 };
 use std::rc::Rc;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Failure {
     /// As CEL words it: `no such key: x`.
     Error(String),
@@ -30,17 +31,99 @@ pub type Outcome<'a> = Result<V<'a>, Failure>;
 /// One evaluation with its variables.
 pub struct Evaluation<'a> {
     variables: Vec<(String, V<'a>)>,
+    /// How many of them stand for the whole evaluation; the others are those of loops.
+    globals: usize,
+    /// What `variables.` leads to: evaluated when it is first asked for.
+    composed: Vec<Composed<'a>>,
+    authorizer: Option<&'a dyn Authorizer>,
+    /// What `authorizer.requestResource` asks about.
+    request_resource: Question,
     budget: u64,
     left: u64,
 }
 
+struct Composed<'a> {
+    name: &'a str,
+    program: &'a Program,
+    outcome: Option<Outcome<'a>>,
+}
+
 impl<'a> Evaluation<'a> {
     pub fn new(budget: u64) -> Self {
-        Self { variables: Vec::new(), budget, left: budget }
+        Self {
+            variables: Vec::new(),
+            globals: 0,
+            composed: Vec::new(),
+            authorizer: None,
+            request_resource: Question::default(),
+            budget,
+            left: budget,
+        }
     }
 
+    /// Gives a name for all expressions to come.
     pub fn bind(&mut self, name: &str, value: V<'a>) {
         self.variables.push((name.to_owned(), value));
+        self.globals = self.variables.len();
+    }
+
+    /// Gives `variables.name`.
+    pub fn compose(&mut self, name: &'a str, program: &'a Program) {
+        self.composed.push(Composed { name, program, outcome: None });
+    }
+
+    /// Gives `authorizer`; `resource` is what the request is about.
+    pub fn ask(&mut self, authorizer: &'a dyn Authorizer, resource: Question) {
+        self.authorizer = Some(authorizer);
+        self.request_resource = resource;
+        self.bind("authorizer", V::Question(Rc::default()));
+    }
+
+    pub fn authorizer(&self) -> Option<&'a dyn Authorizer> {
+        self.authorizer
+    }
+
+    pub fn run(&mut self, program: &Program) -> Outcome<'a> {
+        self.evaluate(&program.expression)
+    }
+
+    /// What is left to spend.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Runs within a part of the budget.
+    pub fn run_within(&mut self, most: u64, program: &Program) -> Outcome<'a> {
+        let held_back = self.left.saturating_sub(most);
+        self.left -= held_back;
+        let outcome = self.run(program);
+        self.left += held_back;
+        outcome
+    }
+
+    fn push(&mut self, name: &str, value: V<'a>) {
+        self.variables.push((name.to_owned(), value));
+    }
+
+    /// `variables.name`. None: there are no variables of this kind.
+    fn composed(&mut self, name: &str) -> Option<Outcome<'a>> {
+        let at = self.composed.iter().position(|variable| variable.name == name)?;
+        if let Some(outcome) = &self.composed[at].outcome {
+            return Some(outcome.clone());
+        }
+        // It sees nothing of the loops around its use.
+        let loops = self.variables.split_off(self.globals);
+        let program = self.composed[at].program;
+        let outcome = self.run(program).map_err(|failure| match failure {
+            Failure::Error(why) => {
+                Failure::Error(format!("composited variable {name:?} fails to evaluate: {why}"))
+            }
+            Failure::Spent => Failure::Spent,
+        });
+        self.variables.truncate(self.globals);
+        self.variables.extend(loops);
+        self.composed[at].outcome = Some(outcome.clone());
+        Some(outcome)
     }
 
     /// What was spent so far.
@@ -59,7 +142,7 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    pub fn run(&mut self, expression: &IdedExpr) -> Outcome<'a> {
+    fn evaluate(&mut self, expression: &IdedExpr) -> Outcome<'a> {
         self.spend(1)?;
         match &expression.expr {
             Expr::Literal(literal) => Ok(literal_of(literal)),
@@ -70,7 +153,7 @@ impl<'a> Evaluation<'a> {
                 let mut entries: Vec<(V<'a>, V<'a>)> = Vec::new();
                 for entry in &map.entries {
                     let EntryExpr::MapEntry(entry) = &entry.expr else { continue };
-                    let (key, value) = (self.run(&entry.key)?, self.run(&entry.value)?);
+                    let (key, value) = (self.evaluate(&entry.key)?, self.evaluate(&entry.value)?);
                     let value = match (value, entry.optional) {
                         (V::Optional(Some(value)), true) => *value,
                         (V::Optional(None), true) => continue,
@@ -86,7 +169,7 @@ impl<'a> Evaluation<'a> {
             }
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(all) => self.comprehension(all),
-            Expr::Struct(of) => Failure::error(format!("undeclared reference to '{}'", of.type_name)),
+            Expr::Struct(of) => self.structure(of),
             Expr::Unspecified => Failure::error("an expression is missing"),
         }
     }
@@ -104,19 +187,48 @@ impl<'a> Evaluation<'a> {
     /// Runs with one variable more.
     fn with(&mut self, name: &str, value: V<'a>, expression: &IdedExpr) -> Outcome<'a> {
         self.variables.push((name.to_owned(), value));
-        let outcome = self.run(expression);
+        let outcome = self.evaluate(expression);
         self.variables.pop();
         outcome
     }
 
+    /// `Object.spec{replicas: 3}`, `JSONPatch{op: "add", …}`: what policies make changes of.
+    fn structure(&mut self, of: &StructExpr) -> Outcome<'a> {
+        let name = of.type_name.trim_start_matches('.');
+        if name != "JSONPatch" && name.split('.').next() != Some("Object") {
+            return Failure::error(format!("undeclared reference to '{name}'"));
+        }
+        let mut fields = Vec::with_capacity(of.entries.len());
+        for entry in &of.entries {
+            let EntryExpr::StructField(field) = &entry.expr else { continue };
+            let value = match (self.evaluate(&field.value)?, field.optional) {
+                (V::Optional(Some(value)), true) => *value,
+                (V::Optional(None), true) => continue,
+                (value, _) => value,
+            };
+            fields.push((Rc::from(property_name(&field.field)), value));
+        }
+        Ok(V::Struct(name.into(), Rc::new(fields)))
+    }
+
     fn select(&mut self, select: &SelectExpr) -> Outcome<'a> {
-        let operand = self.run(&select.operand)?;
+        if matches!(&select.operand.expr, Expr::Ident(name) if name == "variables" && !self.is_bound(name))
+            && let Some(outcome) = self.composed(&select.field)
+        {
+            return if select.test { Ok(V::Bool(true)) } else { outcome };
+        }
+        let operand = self.evaluate(&select.operand)?;
         if let V::Optional(inner) = operand {
             let found = inner.as_ref().and_then(|inner| inner.field(&select.field));
             return Ok(match select.test {
                 true => V::Bool(found.is_some()),
                 false => V::Optional(found.map(Box::new)),
             });
+        }
+        if let V::Question(_) = operand
+            && select.field == "requestResource"
+        {
+            return Ok(V::Question(Rc::new(self.request_resource.clone())));
         }
         if !operand.is_map() {
             return Failure::no_overload();
@@ -132,7 +244,7 @@ impl<'a> Evaluation<'a> {
     fn list(&mut self, list: &ListExpr) -> Outcome<'a> {
         let mut items = Vec::with_capacity(list.elements.len());
         for (index, element) in list.elements.iter().enumerate() {
-            match (self.run(element)?, list.optional_indices.contains(&index)) {
+            match (self.evaluate(element)?, list.optional_indices.contains(&index)) {
                 (V::Optional(value), true) => items.extend(value.map(|value| *value)),
                 (value, _) => items.push(value),
             }
@@ -141,21 +253,21 @@ impl<'a> Evaluation<'a> {
     }
 
     fn comprehension(&mut self, all: &ComprehensionExpr) -> Outcome<'a> {
-        let range = self.run(&all.iter_range)?;
+        let range = self.evaluate(&all.iter_range)?;
         let pairs = self.pairs(&range)?;
-        let mut accumulated = self.run(&all.accu_init)?;
+        let mut accumulated = self.evaluate(&all.accu_init)?;
         for (key, value) in pairs {
-            self.bind(&all.accu_var, accumulated);
-            let goes_on = self.run(&all.loop_cond);
+            self.push(&all.accu_var, accumulated);
+            let goes_on = self.evaluate(&all.loop_cond);
             let depth = self.variables.len();
             if !matches!(goes_on, Ok(V::Bool(false))) {
                 match &all.iter_var2 {
                     Some(second) => {
-                        self.bind(&all.iter_var, key);
-                        self.bind(second, value);
+                        self.push(&all.iter_var, key);
+                        self.push(second, value);
                     }
-                    None if range.is_list() => self.bind(&all.iter_var, value),
-                    None => self.bind(&all.iter_var, key),
+                    None if range.is_list() => self.push(&all.iter_var, value),
+                    None => self.push(&all.iter_var, key),
                 }
             }
             let step = match goes_on {
@@ -201,13 +313,13 @@ impl<'a> Evaluation<'a> {
             && call.func_name == operators::CONDITIONAL
             && let [condition, yes, no] = call.args.as_slice()
         {
-            return match self.run(condition)? {
+            return match self.evaluate(condition)? {
                 V::Bool(true) => self.step(yes, accumulator),
                 V::Bool(false) => self.step(no, accumulator),
                 _ => Failure::no_overload(),
             };
         }
-        self.run(step)
+        self.evaluate(step)
     }
 
     /// What a loop goes over: indexes and items, keys and values.
@@ -234,10 +346,10 @@ impl<'a> Evaluation<'a> {
         });
         let mut arguments = Vec::with_capacity(call.args.len() + 1);
         if let (Some(target), None) = (target, namespace) {
-            arguments.push(self.run(target)?);
+            arguments.push(self.evaluate(target)?);
         }
         for argument in &call.args {
-            arguments.push(self.run(argument)?);
+            arguments.push(self.evaluate(argument)?);
         }
         let name = match namespace {
             Some(namespace) => format!("{namespace}.{}", call.func_name),
@@ -259,40 +371,42 @@ impl<'a> Evaluation<'a> {
         Some(match (call.func_name.as_str(), call.target.as_deref(), call.args.as_slice()) {
             (operators::LOGICAL_AND, None, args) => self.logic(args, false),
             (operators::LOGICAL_OR, None, args) => self.logic(args, true),
-            (operators::CONDITIONAL, None, [condition, yes, no]) => match self.run(condition) {
-                Ok(V::Bool(true)) => self.run(yes),
-                Ok(V::Bool(false)) => self.run(no),
+            (operators::CONDITIONAL, None, [condition, yes, no]) => match self.evaluate(condition) {
+                Ok(V::Bool(true)) => self.evaluate(yes),
+                Ok(V::Bool(false)) => self.evaluate(no),
                 Ok(_) => Failure::no_overload(),
                 Err(failure) => Err(failure),
             },
-            (operators::NOT_STRICTLY_FALSE, None, [argument]) => match self.run(argument) {
+            (operators::NOT_STRICTLY_FALSE, None, [argument]) => match self.evaluate(argument) {
                 Err(Failure::Spent) => Err(Failure::Spent),
                 outcome => Ok(V::Bool(!matches!(outcome, Ok(V::Bool(false))))),
             },
             (operators::OPT_SELECT, None, [operand, field]) => self.optional_select(operand, field),
             ("bind", Some(target), [name, value, body]) if ident(target).as_deref() == Some("cel") => {
-                match (ident(name), self.run(value)) {
+                match (ident(name), self.evaluate(value)) {
                     (Some(name), Ok(value)) => self.with(&name, value, body),
                     (None, _) => Failure::error("cel.bind() variable names must be simple identifiers"),
                     (_, failure) => failure,
                 }
             }
-            ("optMap" | "optFlatMap", Some(target), [name, body]) => match (ident(name), self.run(target)) {
-                (Some(name), Ok(V::Optional(Some(value)))) => {
-                    let mapped = self.with(&name, *value, body);
-                    match call.func_name.as_str() {
-                        "optMap" => mapped.map(|value| V::Optional(Some(Box::new(value)))),
-                        _ => mapped,
+            ("optMap" | "optFlatMap", Some(target), [name, body]) => {
+                match (ident(name), self.evaluate(target)) {
+                    (Some(name), Ok(V::Optional(Some(value)))) => {
+                        let mapped = self.with(&name, *value, body);
+                        match call.func_name.as_str() {
+                            "optMap" => mapped.map(|value| V::Optional(Some(Box::new(value)))),
+                            _ => mapped,
+                        }
                     }
+                    (Some(_), Ok(V::Optional(None))) => Ok(V::Optional(None)),
+                    (_, Err(failure)) => Err(failure),
+                    _ => Failure::no_overload(),
                 }
-                (Some(_), Ok(V::Optional(None))) => Ok(V::Optional(None)),
-                (_, Err(failure)) => Err(failure),
-                _ => Failure::no_overload(),
-            },
-            ("or" | "orValue", Some(target), [other]) => match self.run(target) {
+            }
+            ("or" | "orValue", Some(target), [other]) => match self.evaluate(target) {
                 Ok(V::Optional(Some(value))) if call.func_name == "orValue" => Ok(*value),
                 Ok(V::Optional(Some(value))) => Ok(V::Optional(Some(value))),
-                Ok(V::Optional(None)) => self.run(other),
+                Ok(V::Optional(None)) => self.evaluate(other),
                 Ok(_) => Failure::no_overload(),
                 Err(failure) => Err(failure),
             },
@@ -319,7 +433,7 @@ impl<'a> Evaluation<'a> {
                 };
                 self.two_variables("existsOne", target, [&name, ""], std::slice::from_ref(predicate))
             }
-            ("sortBy", Some(target), [name, key]) => match (ident(name), self.run(target)) {
+            ("sortBy", Some(target), [name, key]) => match (ident(name), self.evaluate(target)) {
                 (Some(name), Ok(list)) => self.sort_by(&list, &name, key),
                 (None, _) => Failure::error("argument must be a simple name"),
                 (_, failure) => failure,
@@ -332,7 +446,7 @@ impl<'a> Evaluation<'a> {
     fn logic(&mut self, arguments: &[IdedExpr], decisive: bool) -> Outcome<'a> {
         let mut error = None;
         for argument in arguments {
-            match self.run(argument) {
+            match self.evaluate(argument) {
                 Ok(V::Bool(value)) if value == decisive => return Ok(V::Bool(decisive)),
                 Ok(V::Bool(_)) => {}
                 Err(Failure::Spent) => return Err(Failure::Spent),
@@ -345,7 +459,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn optional_select(&mut self, operand: &IdedExpr, field: &IdedExpr) -> Outcome<'a> {
-        let operand = match self.run(operand)? {
+        let operand = match self.evaluate(operand)? {
             V::Optional(None) => return Ok(V::Optional(None)),
             V::Optional(Some(inner)) => *inner,
             operand => operand,
@@ -361,7 +475,7 @@ impl<'a> Evaluation<'a> {
         variables: [&str; 2],
         rest: &[IdedExpr],
     ) -> Outcome<'a> {
-        let range = self.run(target)?;
+        let range = self.evaluate(target)?;
         let (mut list, mut map, mut count, mut error) = (Vec::new(), Vec::new(), 0, None);
         let (filter, body) = match rest {
             [body] => (None, body),
@@ -371,16 +485,16 @@ impl<'a> Evaluation<'a> {
         for (key, value) in self.pairs(&range)? {
             let depth = self.variables.len();
             match (variables[1], range.is_list()) {
-                ("", true) => self.bind(variables[0], value.clone()),
-                ("", false) => self.bind(variables[0], key.clone()),
+                ("", true) => self.push(variables[0], value.clone()),
+                ("", false) => self.push(variables[0], key.clone()),
                 (second, _) => {
-                    self.bind(variables[0], key.clone());
-                    self.bind(second, value.clone());
+                    self.push(variables[0], key.clone());
+                    self.push(second, value.clone());
                 }
             }
-            let chosen = filter.map_or(Ok(V::Bool(true)), |filter| self.run(filter));
+            let chosen = filter.map_or(Ok(V::Bool(true)), |filter| self.evaluate(filter));
             let outcome = match chosen {
-                Ok(V::Bool(true)) => Some(self.run(body)),
+                Ok(V::Bool(true)) => Some(self.evaluate(body)),
                 Ok(V::Bool(false)) => None,
                 Ok(_) => Some(Failure::no_overload()),
                 Err(failure) => Some(Err(failure)),

@@ -1,39 +1,22 @@
-//! `x-kubernetes-validations`: rules in the Common Expression Language, with Kubernetes' functions.
-//!
-//! The parser is the `cel` crate's. Expressions are evaluated here, within a budget: no rule can hold up the server,
-//! whatever it loops over. Follows Kubernetes' "Common Expression Language in Kubernetes".
-mod evaluate;
-mod functions;
-mod typing;
-mod value;
-
+//! `x-kubernetes-validations`: what a schema's rules say of an object, and what a definition's rules must be.
 use super::schema::{Additional, List, Schema};
 use super::validate::old_item;
+use crate::cel::{Evaluation, Failure, Program, Scope, Type, V};
 use crate::json_path::JsonPath;
 use crate::validation::{FieldError, FieldErrorKind, FieldErrors, Path};
-use ::cel::IdedExpr;
-use ::cel::common::ast::{EntryExpr, Expr};
-use evaluate::{Evaluation, Failure};
 use serde_json::Value;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use value::V;
 
 /// Kubernetes' limits of runtime cost: of one rule, and of all rules of one object. A unit is about one step.
 const RULE_BUDGET: u64 = 1_000_000;
 const OBJECT_BUDGET: u64 = 10_000_000;
-/// Longer or deeper expressions would exhaust the stack of whoever walks them.
-const MAX_RULE_BYTES: usize = 5_000;
-const MAX_DEPTH: usize = 100;
-/// Parsing descends through some twenty grammar rules a level.
-const PARSER_STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// One rule of a schema.
 #[derive(Debug)]
 pub struct Rule {
     source: String,
-    expression: Option<IdedExpr>,
+    program: Option<Program>,
     message: String,
-    message_expression: Option<IdedExpr>,
+    message_expression: Option<Program>,
     reason: FieldErrorKind,
     field_path: Option<JsonPath>,
     /// A rule about a change: it says nothing of a new object, unless `optionalOldSelf`.
@@ -44,12 +27,12 @@ pub struct Rule {
 impl Rule {
     pub fn new(json: &Value) -> Self {
         let text = |field: &str| json[field].as_str().unwrap_or_default().trim().to_owned();
-        let expression = parse(&text("rule")).ok();
+        let program = Program::parse(&text("rule")).ok();
         Self {
-            uses_old_self: expression.as_ref().is_some_and(|rule| mentions(rule, "oldSelf")),
-            expression,
+            uses_old_self: program.as_ref().is_some_and(|rule| rule.mentions("oldSelf")),
+            program,
             message: text("message"),
-            message_expression: json["messageExpression"].as_str().and_then(|text| parse(text).ok()),
+            message_expression: json["messageExpression"].as_str().and_then(|text| Program::parse(text).ok()),
             reason: match json["reason"].as_str() {
                 Some("FieldValueForbidden") => FieldErrorKind::Forbidden,
                 Some("FieldValueRequired") => FieldErrorKind::Required,
@@ -66,75 +49,6 @@ impl Rule {
     fn name(&self) -> &str {
         if self.message.is_empty() { &self.source } else { &self.message }
     }
-}
-
-/// Errors say where and why, as the compiler of CEL does.
-fn parse(source: &str) -> Result<IdedExpr, String> {
-    if source.len() > MAX_RULE_BYTES {
-        return Err(format!("must be no more than {MAX_RULE_BYTES} bytes"));
-    }
-    let on_its_own_stack = || {
-        let parsed = catch_unwind(AssertUnwindSafe(|| {
-            let parser = ::cel::parser::Parser::new().enable_optional_syntax(true);
-            parser.enable_ident_escape_syntax(true).parse(source)
-        }));
-        let expression = match parsed {
-            Ok(Ok(expression)) => expression,
-            Ok(Err(errors)) => return Err(format!("compilation failed: {errors}")),
-            Err(_) => return Err("compilation failed: the expression cannot be read".into()),
-        };
-        match depth(&expression) > MAX_DEPTH {
-            true => Err(format!("compilation failed: expression recursion limit exceeded: {MAX_DEPTH}")),
-            false => Ok(expression),
-        }
-    };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
-        let spawned = thread.spawn_scoped(scope, on_its_own_stack).map_err(|error| error.to_string())?;
-        spawned.join().unwrap_or_else(|_| Err("compilation failed: the expression cannot be read".into()))
-    })
-}
-
-/// The expressions right below one.
-fn children(expression: &IdedExpr) -> Vec<&IdedExpr> {
-    match &expression.expr {
-        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).collect(),
-        Expr::Comprehension(all) => {
-            vec![&all.iter_range, &all.accu_init, &all.loop_cond, &all.loop_step, &all.result]
-        }
-        Expr::List(list) => list.elements.iter().collect(),
-        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_children(&entry.expr)).collect(),
-        Expr::Struct(of) => of.entries.iter().flat_map(|entry| entry_children(&entry.expr)).collect(),
-        Expr::Select(select) => vec![&select.operand],
-        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Vec::new(),
-    }
-}
-
-fn entry_children(entry: &EntryExpr) -> Vec<&IdedExpr> {
-    match entry {
-        EntryExpr::StructField(field) => vec![&field.value],
-        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-    }
-}
-
-fn depth(expression: &IdedExpr) -> usize {
-    let (mut level, mut depth) = (vec![expression], 0);
-    while !level.is_empty() {
-        level = level.into_iter().flat_map(children).collect();
-        depth += 1;
-    }
-    depth
-}
-
-fn mentions(expression: &IdedExpr, name: &str) -> bool {
-    let mut open = vec![expression];
-    while let Some(expression) = open.pop() {
-        if matches!(&expression.expr, Expr::Ident(ident) if ident == name) {
-            return true;
-        }
-        open.extend(children(expression));
-    }
-    false
 }
 
 /// What the rules of the schema say of an object. What did not change is let pass, unless a rule is about changes.
@@ -201,7 +115,7 @@ impl Walk<'_> {
         old: Option<&Value>,
         path: &Path,
     ) -> Result<(), Spent> {
-        let Some(expression) = &rule.expression else { return Ok(()) };
+        let Some(program) = &rule.program else { return Ok(()) };
         if rule.uses_old_self && old.is_none() && !rule.optional_old_self {
             return Ok(());
         }
@@ -216,7 +130,7 @@ impl Walk<'_> {
             (Some(old), false) => evaluation.bind("oldSelf", V::of(old, Some(schema))),
             (None, false) => {}
         }
-        let outcome = evaluation.run(expression);
+        let outcome = evaluation.run(program);
         let detail = match outcome {
             Ok(V::Bool(true)) => None,
             // What was so before may stay.
@@ -327,10 +241,18 @@ fn validate_rule(schema: &Schema, json: &Value, path: &Path, has_past: bool, err
         if source.is_empty() {
             continue;
         }
-        let checked = parse(source).and_then(|expression| {
-            let returns = if field == "rule" { "bool" } else { "string" };
-            typing::check(&expression, schema, returns)?;
-            let uncorrelatable = !has_past && field == "rule" && mentions(&expression, "oldSelf");
+        let checked = Program::parse(source).and_then(|program| {
+            let returns = if field == "rule" { Type::Bool } else { Type::String };
+            let own = Type::of(schema);
+            let old = if json["optionalOldSelf"] == true { Type::optional(own.clone()) } else { own.clone() };
+            let mut scope = Scope::default();
+            scope.declare("self", own);
+            scope.declare("oldSelf", old);
+            program.check(&scope, &[returns]).map_err(|why| match why.starts_with("must evaluate") {
+                true => why,
+                false => format!("compilation failed: {why}"),
+            })?;
+            let uncorrelatable = !has_past && field == "rule" && program.mentions("oldSelf");
             match uncorrelatable && json["optionalOldSelf"] != true {
                 true => Err("oldSelf cannot be used on the uncorrelatable portion of the schema".into()),
                 false => Ok(()),

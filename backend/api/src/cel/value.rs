@@ -1,4 +1,5 @@
 //! The values of expressions. Parts of objects stay JSON until they are looked at.
+use super::authorizer::{Decision, Question};
 use crate::custom::formats::duration_nanoseconds;
 use crate::custom::schema::Schema;
 use crate::quantity::Quantity;
@@ -21,7 +22,9 @@ pub enum V<'a> {
     List(Rc<Vec<V<'a>>>),
     /// In the order of insertion; keys are told apart by equality.
     Map(Rc<Vec<(V<'a>, V<'a>)>>),
-    /// A list or an object of the custom object, with its schema.
+    /// `Object.spec{…}`: the name of the type, and the fields that were set.
+    Struct(Rc<str>, Rc<Vec<(Rc<str>, V<'a>)>>),
+    /// A list or an object of an object of the API, with its schema where it has one.
     Json(&'a Value, Option<&'a Schema>),
     /// In nanoseconds.
     Duration(i64),
@@ -34,6 +37,9 @@ pub enum V<'a> {
     Cidr(IpAddr, u8),
     /// A named format: what `format.dns1123Label()` gives.
     Format(&'static str),
+    /// `authorizer`, and what is said after it.
+    Question(Rc<Question>),
+    Decision(Rc<Decision>),
 }
 
 /// Go's `url.URL`, as far as Kubernetes' functions ask.
@@ -150,6 +156,9 @@ impl<'a> V<'a> {
             V::Ip(_) => "net.IP",
             V::Cidr(..) => "net.CIDR",
             V::Format(_) => "kubernetes.NamedFormat",
+            V::Struct(..) => "object",
+            V::Question(_) => "kubernetes.authorization.Authorizer",
+            V::Decision(_) => "kubernetes.authorization.Decision",
         }
     }
 
@@ -158,7 +167,7 @@ impl<'a> V<'a> {
     }
 
     pub fn is_map(&self) -> bool {
-        matches!(self, V::Map(_) | V::Json(Value::Object(_), _))
+        matches!(self, V::Map(_) | V::Struct(..) | V::Json(Value::Object(_), _))
     }
 
     /// The items of a list.
@@ -177,6 +186,9 @@ impl<'a> V<'a> {
     pub fn entries(&self) -> Option<Vec<(V<'a>, V<'a>)>> {
         match self {
             V::Map(entries) => Some(entries.to_vec()),
+            V::Struct(_, fields) => {
+                Some(fields.iter().map(|(name, value)| (V::String(name.clone()), value.clone())).collect())
+            }
             V::Json(Value::Object(fields), schema) => {
                 let value = |name: &str, value| V::of(value, schema.and_then(|s| s.property(name)));
                 let entries = fields.iter();
@@ -193,6 +205,7 @@ impl<'a> V<'a> {
             V::Bytes(bytes) => Some(bytes.len()),
             V::List(items) => Some(items.len()),
             V::Map(entries) => Some(entries.len()),
+            V::Struct(_, fields) => Some(fields.len()),
             V::Json(Value::Array(items), _) => Some(items.len()),
             V::Json(Value::Object(fields), _) => Some(fields.len()),
             _ => None,
@@ -204,7 +217,9 @@ impl<'a> V<'a> {
         match self {
             V::Json(Value::Object(fields), schema) => {
                 let is_map = schema.is_some_and(|schema| schema.additional.is_some());
-                let name = if is_map { name.to_owned() } else { property_name(name) };
+                // Without a schema it may be a map, whose keys are as they are.
+                let as_is = is_map || (schema.is_none() && fields.contains_key(name));
+                let name = if as_is { name.to_owned() } else { property_name(name) };
                 let value = fields.get(&name)?;
                 Some(V::of(value, schema.and_then(|schema| schema.property(&name))))
             }
@@ -212,8 +227,41 @@ impl<'a> V<'a> {
                 let found = entries.iter().find(|(key, _)| matches!(key, V::String(key) if **key == *name));
                 found.map(|(_, value)| value.clone())
             }
+            V::Struct(_, fields) => {
+                let found = fields.iter().find(|(own, _)| **own == *property_name(name));
+                found.map(|(_, value)| value.clone())
+            }
             _ => None,
         }
+    }
+
+    /// As it stands in an object. None for what has no place in one.
+    pub fn to_json(&self) -> Option<Value> {
+        let object = |fields: Vec<(V<'a>, V<'a>)>| {
+            let fields = fields.iter().map(|(key, value)| match key {
+                V::String(key) => Some((key.to_string(), value.to_json()?)),
+                _ => None,
+            });
+            fields.collect::<Option<serde_json::Map<_, _>>>().map(Value::Object)
+        };
+        Some(match self {
+            V::Null | V::Optional(None) => Value::Null,
+            V::Bool(value) => (*value).into(),
+            V::Int(n) => (*n).into(),
+            V::Uint(n) => (*n).into(),
+            V::Double(n) if n.fract() == 0.0 && n.abs() < 9e15 => (*n as i64).into(),
+            V::Double(n) => (*n).into(),
+            V::String(text) => (**text).into(),
+            V::Bytes(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+            V::Json(value, _) => (*value).clone(),
+            V::Timestamp(time) => time.to_string().into(),
+            V::Duration(n) => format!("{}s", *n as f64 / 1e9).into(),
+            V::Quantity(quantity) => quantity.to_string().into(),
+            V::Optional(Some(inner)) => inner.to_json()?,
+            V::List(items) => Value::Array(items.iter().map(V::to_json).collect::<Option<_>>()?),
+            V::Map(_) | V::Struct(..) => object(self.entries()?)?,
+            _ => return None,
+        })
     }
 
     /// The value at an index or a key. An error for what cannot be indexed so.
@@ -325,6 +373,7 @@ impl<'a> V<'a> {
             V::Json(value, _) => json_weight(value),
             V::List(items) => items.iter().map(|item| 1 + item.weight()).sum(),
             V::Map(entries) => entries.iter().map(|(key, value)| 1 + key.weight() + value.weight()).sum(),
+            V::Struct(_, fields) => fields.iter().map(|(_, value)| 1 + value.weight()).sum(),
             _ => 1,
         }
     }

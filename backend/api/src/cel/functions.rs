@@ -1,4 +1,5 @@
 //! The functions of expressions: CEL's own, and the libraries Kubernetes adds.
+use super::authorizer::{decision_method, question_method};
 use super::evaluate::{Evaluation, Failure, Outcome};
 use super::value::{Url, V};
 use crate::custom::formats::{self, duration_nanoseconds};
@@ -13,7 +14,7 @@ use std::rc::Rc;
 
 /// Names before a dot that are no values.
 pub fn is_namespace(name: &str) -> bool {
-    matches!(name, "optional" | "sets" | "ip" | "lists" | "strings" | "format" | "math")
+    matches!(name, "optional" | "sets" | "ip" | "lists" | "strings" | "format" | "math" | "jsonpatch")
 }
 
 pub fn type_named(name: &str) -> Option<&'static str> {
@@ -28,7 +29,7 @@ pub fn is_known(name: &str) -> bool {
 }
 
 #[rustfmt::skip]
-const KNOWN: [&str; 130] = [
+const KNOWN: [&str; 145] = [
     "size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "bytes", "bool", "type",
     "dyn", "timestamp", "duration", "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek",
     "getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds",
@@ -44,6 +45,8 @@ const KNOWN: [&str; 130] = [
     "equivalent", "intersects", "bind", "named", "validate", "dns1123Label", "dns1123Subdomain", "dns1035Label",
     "qualifiedName", "labelValue", "uri", "uuid", "byte", "date", "datetime", "dns1123LabelPrefix",
     "dns1123SubdomainPrefix", "dns1035LabelPrefix",
+    "group", "resource", "subresource", "namespace", "name", "path", "serviceAccount", "check", "allowed", "reason",
+    "errored", "error", "fieldSelector", "labelSelector", "escapeKey",
     "all", "exists", "exists_one", "existsOne", "map", "filter", "has", "transformList", "transformMap",
     "transformMapEntry", "greatest", "least", "abs", "ceil", "floor", "round", "trunc", "isNaN", "isFinite",
 ];
@@ -275,6 +278,7 @@ fn function<'a>(name: &str, args: &[V<'a>]) -> Option<Outcome<'a>> {
             good(V::Bool(a.iter().any(|item| b.iter().any(|other| other.equals(item)))))
         }
         ("lists.range", [V::Int(n @ 0..=10_000)]) => good(V::list((0..*n).map(V::Int).collect())),
+        ("jsonpatch.escapeKey", [V::String(key)]) => good(V::text(key.replace('~', "~0").replace('/', "~1"))),
         ("strings.quote", [V::String(text)]) => good(V::text(format!("{text:?}"))),
         ("format.named", [V::String(name)]) => {
             good(V::Optional(format_named(name).map(|f| Box::new(V::Format(f)))))
@@ -405,6 +409,8 @@ fn method<'a>(cx: &mut Evaluation<'a>, name: &str, args: &[V<'a>]) -> Option<Out
             };
             Some(Ok(V::text(text)))
         }
+        (V::Question(question), rest) => question_method(cx, name, question, rest),
+        (V::Decision(decision), []) => decision_method(name, decision),
         (V::Ip(ip), []) => ip_method(name, ip).map(Ok),
         (V::Cidr(ip, bits), rest) => cidr_method(name, *ip, *bits, rest).map(Ok),
         (V::Format(format), [V::String(text)]) if name == "validate" => {
