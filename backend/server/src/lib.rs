@@ -12,6 +12,7 @@ mod listen;
 pub mod loops;
 pub mod node_hub;
 pub mod objects;
+mod remote;
 mod routes;
 mod service_backends;
 pub mod state;
@@ -20,7 +21,7 @@ mod testing;
 
 pub use state::{AppState, ClusterNetwork, ClusterStore, SharedRegistry};
 
-use admission::{Admission, ServiceAddresses, Webhooks};
+use admission::{Admission, Policies, ServiceAddresses, Webhooks};
 use anyhow::{Context, Result};
 use auth::{Auth, Claims};
 use objects::Objects;
@@ -99,7 +100,7 @@ pub fn build(
         feed::Observation::Gone(object) => seen.forget(&object),
     })?));
     let context = admission::Context { store: store.clone(), registry: registry.clone() };
-    let webhooks = Webhooks::new(store.clone(), registry.clone());
+    let webhooks = Webhooks::new(store.clone(), registry.clone(), auth.clone());
     let told = webhooks.clone();
     followers
         .push(Box::pin(feed::follow(&store, admission::webhooks::RESOURCES, move |o| told.observe(&o))?));
@@ -107,7 +108,11 @@ pub fn build(
     let told = flow_control.clone();
     followers.push(Box::pin(feed::follow(&store, flow_control::RESOURCES, move |o| told.observe(&o))?));
     followers.push(Box::pin(flow_control.clone().run()));
-    let admission = Admission::new(&context, &network, addresses, webhooks.clone(), &auth);
+    let policies = Policies::new(context.clone(), auth.clone());
+    let told = policies.clone();
+    followers
+        .push(Box::pin(feed::follow(&store, admission::policies::RESOURCES, move |o| told.observe(&o))?));
+    let admission = Admission::new(&context, &network, addresses, webhooks.clone(), policies.clone(), &auth);
     let objects = Objects::new(store.clone(), registry.clone(), admission);
     let hub = node_hub::Hub::new(objects.clone(), auth.clone());
     webhooks.connect_through(hub.clone());
@@ -118,6 +123,7 @@ pub fn build(
         auth,
         hub,
         webhooks,
+        policies,
         audit: audit::Audit::default(),
         flow_control,
         network: Arc::new(network),

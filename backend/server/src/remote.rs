@@ -1,5 +1,4 @@
-//! Asking a webhook: HTTPS to a URL or to a service of the cluster.
-use super::super::webhooks::hook::Hook;
+//! Servers beside this one: HTTPS to a URL or to a service of the cluster. Webhooks are asked so, and aggregated APIs.
 use crate::node_hub::Hub;
 use crate::service_backends;
 use axum::http::{Request, header};
@@ -13,23 +12,26 @@ use pilothouse_protocol::PodRef;
 use pilothouse_store::Store;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio_rustls::client::TlsStream;
 
-/// Questions under way at the same time, to all webhooks.
+/// Questions under way at the same time, to all.
 const CONCURRENCY: usize = 128;
 /// An answer carries a patch at most as long as a request.
 const ANSWER_LIMIT: usize = 3 * 1024 * 1024;
 /// Where Linux keeps the authorities that it trusts, for webhooks without a `caBundle`.
 const SYSTEM_ROOTS: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
-/// Where a webhook is and how it proves itself.
+/// Where a server is and how it proves itself.
 pub struct Endpoint {
     target: Result<Target, String>,
     tls: Result<Arc<ClientConfig>, String>,
@@ -85,13 +87,69 @@ impl Target {
 }
 
 impl Endpoint {
+    /// `config` is a `WebhookClientConfig`.
     pub fn new(config: &Value) -> Self {
-        let bundle = config["caBundle"].as_str().filter(|bundle| !bundle.is_empty());
-        Self { target: Target::new(config), tls: tls(bundle).map(Arc::new) }
+        Self { target: Target::new(config), tls: tls(bundle(config), None).map(Arc::new) }
+    }
+
+    /// One that is shown a certificate, too. Without a bundle, `skips` takes any certificate for good.
+    pub fn with_identity(config: &Value, identity: &Identity, skips: SkipsVerification) -> Self {
+        let tls = match skips {
+            SkipsVerification::Yes => unverified(identity),
+            SkipsVerification::No => tls(bundle(config), Some(identity)),
+        };
+        Self { target: Target::new(config), tls: tls.map(Arc::new) }
+    }
+
+    /// As the certificate names it, with the port.
+    pub fn authority(&self) -> Result<String, String> {
+        let target = self.target.as_ref().map_err(Clone::clone)?;
+        Ok(format!("{}:{}", target.host(), target.port()))
     }
 }
 
-fn tls(bundle: Option<&str>) -> Result<ClientConfig, String> {
+fn bundle(config: &Value) -> Option<&str> {
+    config["caBundle"].as_str().filter(|bundle| !bundle.is_empty())
+}
+
+/// The certificate that this server shows to others, with its key.
+pub struct Identity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkipsVerification {
+    Yes,
+    No,
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn configured(
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(identity) => builder
+            .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+            .map_err(|error| error.to_string()),
+    }
+}
+
+fn unverified(identity: &Identity) -> Result<ClientConfig, String> {
+    configured(Arc::new(Unverified(provider())), Some(identity))
+}
+
+fn tls(bundle: Option<&str>, identity: Option<&Identity>) -> Result<ClientConfig, String> {
     let pem = match bundle {
         Some(bundle) => STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?,
         None => SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default(),
@@ -103,17 +161,9 @@ fn tls(bundle: Option<&str>) -> Result<ClientConfig, String> {
     if roots.is_empty() {
         return Err("caBundle holds no certificate".into());
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
     let verifier = verifier.map_err(|error| error.to_string())?;
-    let trusted = Trusted { verifier, certificates };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(trusted))
-        .with_no_client_auth();
-    Ok(config)
+    configured(Arc::new(Trusted { verifier, certificates }), identity)
 }
 
 /// The usual checks; but a certificate that is in the bundle itself may be an authority and a server at once, as
@@ -167,7 +217,46 @@ impl ServerCertVerifier for Trusted {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+/// Takes any certificate: `insecureSkipTLSVerify`.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Cheap to clone.
@@ -188,40 +277,33 @@ impl Client {
         let _ = self.hub.set(hub);
     }
 
-    /// The body of the webhook's answer. Errors: why there is none, in Kubernetes' words.
-    pub async fn ask(&self, hook: &Hook, question: &Value) -> Result<Bytes, String> {
-        let target = hook.endpoint.target.as_ref().map_err(Clone::clone)?;
-        let tls = hook.endpoint.tls.as_ref().map_err(Clone::clone)?;
+    /// The body of a webhook's answer. Errors: why there is none, in Kubernetes' words.
+    pub async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        timeout: Duration,
+        question: &Value,
+    ) -> Result<Bytes, String> {
+        let target = endpoint.target.as_ref().map_err(Clone::clone)?;
         let mark = if target.path().contains('?') { '&' } else { '?' };
-        let seconds = hook.timeout.as_secs();
-        let path = format!("{}{mark}timeout={seconds}s", target.path());
-        let asked = tokio::time::timeout(hook.timeout, self.post(target, tls.clone(), &path, question));
+        let path = format!("{}{mark}timeout={}s", target.path(), timeout.as_secs());
+        let asked = tokio::time::timeout(timeout, self.post(endpoint, &path, question));
         let url = format!("https://{}:{}{path}", target.host(), target.port());
-        let failed = |why: String| format!("failed to call webhook: Post {url:?}: {why}");
+        let failed = |why: String| format!("Post {url:?}: {why}");
         asked.await.map_err(|_| failed("context deadline exceeded".into()))?.map_err(failed)
     }
 
-    async fn post(
-        &self,
-        target: &Target,
-        tls: Arc<ClientConfig>,
-        path: &str,
-        question: &Value,
-    ) -> Result<Bytes, String> {
+    async fn post(&self, endpoint: &Endpoint, path: &str, question: &Value) -> Result<Bytes, String> {
         let told = |error: &dyn std::fmt::Display| error.to_string();
         let _turn = self.turns.acquire().await.map_err(|error| told(&error))?;
-        let host = target.host();
-        let name = ServerName::try_from(host.clone()).map_err(|error| told(&error))?;
-        let stream = self.connect(target).await?;
-        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await;
-        let stream = stream.map_err(|error| format!("tls: {error}"))?;
+        let stream = self.open(endpoint).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| told(&error))?;
         // Ends with the sender, at the end of this function.
         tokio::spawn(connection);
         let request = Request::post(path)
-            .header(header::HOST, format!("{host}:{}", target.port()))
+            .header(header::HOST, endpoint.authority()?)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
             .body(Full::new(Bytes::from(question.to_string())))
@@ -237,6 +319,16 @@ impl Client {
                 Err(format!("the webhook answered {code}: {text}"))
             }
         }
+    }
+
+    /// A connection, encrypted and with the other's name proved.
+    pub async fn open(&self, endpoint: &Endpoint) -> Result<TlsStream<Box<dyn Stream>>, String> {
+        let target = endpoint.target.as_ref().map_err(Clone::clone)?;
+        let tls = endpoint.tls.as_ref().map_err(Clone::clone)?;
+        let name = ServerName::try_from(target.host()).map_err(|error| error.to_string())?;
+        let stream = self.connect(target).await?;
+        let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await;
+        stream.map_err(|error| format!("tls: {error}"))
     }
 
     async fn connect(&self, target: &Target) -> Result<Box<dyn Stream>, String> {

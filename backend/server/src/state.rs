@@ -136,6 +136,7 @@ pub struct AppState {
     pub auth: Auth,
     pub hub: crate::node_hub::Hub,
     pub webhooks: crate::admission::Webhooks,
+    pub policies: crate::admission::Policies,
     pub audit: crate::audit::Audit,
     pub flow_control: crate::flow_control::FlowControl,
     pub network: Arc<ClusterNetwork>,

@@ -5,13 +5,17 @@
 mod certificates;
 mod default_tolerations;
 mod limit_ranges;
+mod matching;
+mod mutating;
 mod namespace_lifecycle;
 mod node_restriction;
 mod notes;
 mod pod_security;
+pub mod policies;
 mod priority;
 mod rbac_escalation;
 mod resource_quotas;
+mod rights;
 mod service_account;
 mod service_addresses;
 #[cfg(test)]
@@ -19,7 +23,9 @@ mod tests;
 pub mod webhooks;
 
 pub use notes::Notes;
+pub use policies::Policies;
 pub use priority::SYSTEM_CLASSES;
+pub use rights::Rights;
 pub use service_addresses::ServiceAddresses;
 pub use webhooks::Webhooks;
 
@@ -205,6 +211,7 @@ impl Admission {
         network: &ClusterNetwork,
         addresses: Arc<ServiceAddresses>,
         webhooks: Webhooks,
+        policies: Policies,
         auth: &Auth,
     ) -> Self {
         let first: Vec<Box<dyn Rule>> = vec![
@@ -220,8 +227,9 @@ impl Admission {
         ];
         let first = Arc::new(first);
         let then: Vec<Box<dyn Rule>> = vec![
-            Box::new(webhooks::Mutating::new(webhooks.clone(), first.clone())),
+            Box::new(mutating::Mutating::new(policies.clone(), webhooks.clone(), first.clone())),
             Box::new(service_addresses::Allocate::new(addresses, network)),
+            Box::new(policies::Validating(policies)),
             Box::new(webhooks::Validating(webhooks)),
             // Last: what it counts must not be refused by anybody after it.
             Box::new(resource_quotas::ResourceQuotas::new(context.clone())),

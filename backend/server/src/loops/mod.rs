@@ -3,6 +3,7 @@ mod certificates;
 mod controllers;
 mod events;
 mod feed;
+mod policy_types;
 mod scheduler;
 mod work_queue;
 
@@ -40,6 +41,7 @@ pub async fn run(objects: Objects, settings: Settings, signing: Signing, shutdow
                 controllers::run(objects.clone(), settings.clone(), events.clone(), term.clone()),
                 scheduler::run(objects.clone(), events.clone(), term.clone()),
                 certificates::run(objects.clone(), signing.clone(), term.clone()),
+                policy_types::run(objects.clone(), term.clone()),
             );
         };
         tokio::select! {

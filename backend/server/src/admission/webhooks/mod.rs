@@ -1,22 +1,23 @@
 //! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: services outside have their say. After
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
-mod client;
-mod conditions;
 mod hook;
-mod review;
+pub mod review;
 #[cfg(test)]
 mod tests;
 
-use super::{Operation, Outcome, Request, Rule, done};
+use super::matching::{is_exempt, namespace_labels};
+use super::{Operation, Outcome, Request, Rights, Rule, done};
+use crate::auth::Auth;
 use crate::feed::Observation;
 use crate::node_hub::Hub;
+use crate::remote::Client;
 use crate::state::SharedRegistry;
 use arc_swap::ArcSwap;
-use client::Client;
 use futures::future::FutureExt;
-use hook::{Hook, Kind};
+pub use hook::{Hook, Kind};
 use parking_lot::Mutex;
-use pilothouse_api::{Key, KindEntry, Status, lifecycle};
+use pilothouse_api::policy::Inputs;
+use pilothouse_api::{KindEntry, Status, lifecycle};
 use pilothouse_store::Store;
 use review::Answer;
 use serde_json::Value;
@@ -26,10 +27,6 @@ use std::sync::Arc;
 const MUTATING: &str = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
 const VALIDATING: &str = "validatingwebhookconfigurations.admissionregistration.k8s.io";
 pub const RESOURCES: &[&str] = &[MUTATING, VALIDATING];
-/// No webhook judges what admission itself stands on: nobody could remove a broken one.
-const OWN_GROUP: &str = "admissionregistration.k8s.io";
-/// Questions that are answered on the spot, and stored nowhere.
-const REVIEWS: &[&str] = &["authorization.k8s.io", "authentication.k8s.io"];
 
 /// The configured webhooks, and the way to them. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +38,7 @@ type ConfigurationName = (Arc<str>, Arc<str>);
 struct Inner {
     store: Store,
     registry: SharedRegistry,
+    auth: Auth,
     client: Client,
     /// In the order they are asked in.
     configurations: Mutex<BTreeMap<ConfigurationName, Vec<Arc<Hook>>>>,
@@ -48,16 +46,16 @@ struct Inner {
 }
 
 /// One webhook with what it sees.
-struct Call {
-    hook: Arc<Hook>,
+pub struct Call {
+    pub hook: Arc<Hook>,
     entry: Arc<KindEntry>,
 }
 
 impl Webhooks {
-    pub fn new(store: Store, registry: SharedRegistry) -> Self {
+    pub fn new(store: Store, registry: SharedRegistry, auth: Auth) -> Self {
         let client = Client::new(store.clone());
         let configurations = Mutex::default();
-        Self(Arc::new(Inner { store, registry, client, configurations, hooks: ArcSwap::default() }))
+        Self(Arc::new(Inner { store, registry, auth, client, configurations, hooks: ArcSwap::default() }))
     }
 
     pub fn connect_through(&self, hub: Hub) {
@@ -81,40 +79,25 @@ impl Webhooks {
         self.0.hooks.store(Arc::new(configurations.values().flatten().cloned().collect()));
     }
 
-    /// The webhooks of a kind that want to see a request.
-    fn calls(&self, kind: Kind, request: &Request<'_>, object: Option<&Value>) -> Vec<Call> {
+    /// The mutating webhooks, in the order they are asked in.
+    pub(super) fn mutating(&self) -> Vec<Arc<Hook>> {
         let hooks = self.0.hooks.load();
-        let group = request.entry.group.as_str();
-        if hooks.is_empty() || group == OWN_GROUP || REVIEWS.contains(&group) {
+        hooks.iter().filter(|hook| hook.kind == Kind::Mutating).cloned().collect()
+    }
+
+    /// The webhooks of a kind that want to see a request.
+    pub(super) fn calls(&self, kind: Kind, request: &Request<'_>, object: Option<&Value>) -> Vec<Call> {
+        let hooks = self.0.hooks.load();
+        if hooks.is_empty() || is_exempt(request) {
             return Vec::new();
         }
-        let labels = self.namespace_labels(request, object);
+        let labels = namespace_labels(&self.0.store, request, object);
         let registry = self.0.registry.load();
         let wanted = hooks.iter().filter(|hook| hook.kind == kind).filter_map(|hook| {
             let entry = hook.wants(request, object, labels.as_ref(), &registry)?;
             Some(Call { hook: hook.clone(), entry })
         });
         wanted.collect()
-    }
-
-    /// Of the namespace a request is about; None where it is about none.
-    fn namespace_labels(
-        &self,
-        request: &Request<'_>,
-        object: Option<&Value>,
-    ) -> Option<BTreeMap<String, String>> {
-        if &*request.entry.resource == "namespaces" {
-            let labels = object.or(request.old)?["metadata"]["labels"].as_object();
-            let labels = labels.into_iter().flatten();
-            return Some(
-                labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
-            );
-        }
-        if !request.entry.is_namespaced() {
-            return None;
-        }
-        let namespace = self.0.store.get(&Key::new("namespaces", "", request.namespace));
-        Some(namespace.map(|namespace| namespace.labels.clone()).unwrap_or_default())
     }
 
     /// What the webhook says; None where it cannot be asked and that does not matter.
@@ -129,10 +112,12 @@ impl Webhooks {
         let shape = |object: &Value| converted(request.entry, entry, object);
         let (object, old) = (object.map(shape), request.old.map(shape));
         let question = review::question(&uid, hook, request, entry, object.as_ref(), old.as_ref());
-        let wanted =
-            if hook.conditions.is_empty() { Ok(true) } else { hook.conditions.hold(&question["request"]) };
+        let wanted = self.conditions_hold(hook, request, &question["request"]);
         let answer = match wanted {
-            Ok(true) => self.0.client.ask(hook, &question).await,
+            Ok(true) => {
+                let answer = self.0.client.ask(&hook.endpoint, hook.timeout, &question).await;
+                answer.map_err(|why| format!("failed to call webhook: {why}"))
+            }
             Ok(false) => return Ok(None),
             Err(why) => Err(why),
         };
@@ -159,8 +144,27 @@ impl Webhooks {
         }
     }
 
+    fn conditions_hold(&self, hook: &Hook, request: &Request<'_>, asked: &Value) -> Result<bool, String> {
+        if hook.conditions.is_empty() {
+            return Ok(true);
+        }
+        hook.conditions.hold(&Inputs {
+            object: &asked["object"],
+            old: &asked["oldObject"],
+            request: asked,
+            params: None,
+            namespace: &Value::Null,
+            authorizer: &Rights { auth: &self.0.auth, actor: request.actor },
+        })
+    }
+
     /// Asks one mutating webhook. True: it changed the object.
-    async fn change(&self, call: &Call, request: &Request<'_>, object: &mut Value) -> Result<bool, Status> {
+    pub(super) async fn change(
+        &self,
+        call: &Call,
+        request: &Request<'_>,
+        object: &mut Value,
+    ) -> Result<bool, Status> {
         let Some(answer) = self.ask(call, request, Some(object)).await? else { return Ok(false) };
         if let Some(refusal) = answer.refusal {
             return Err(refusal);
@@ -179,7 +183,7 @@ impl Webhooks {
 }
 
 /// An object in the shape of another version of its kind.
-fn converted(from: &KindEntry, to: &KindEntry, object: &Value) -> Value {
+pub fn converted(from: &KindEntry, to: &KindEntry, object: &Value) -> Value {
     let mut object = object.clone();
     if from.version != to.version || from.group != to.group {
         from.rules.to_stored(&mut object);
@@ -188,79 +192,6 @@ fn converted(from: &KindEntry, to: &KindEntry, object: &Value) -> Value {
         object["kind"] = to.kind.as_str().into();
     }
     object
-}
-
-/// Asks the webhooks that may change what comes in.
-pub struct Mutating {
-    webhooks: Webhooks,
-    /// The rules that look again at what a webhook changed.
-    before: Arc<Vec<Box<dyn Rule>>>,
-}
-
-impl Mutating {
-    pub fn new(webhooks: Webhooks, before: Arc<Vec<Box<dyn Rule>>>) -> Self {
-        Self { webhooks, before }
-    }
-
-    async fn run(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-        if self.webhooks.calls(Kind::Mutating, request, Some(object)).is_empty() {
-            return Ok(());
-        }
-        lifecycle::complete(request.entry, object)?;
-        if request.entry.is_namespaced() && object["metadata"]["namespace"].is_null() {
-            object["metadata"]["namespace"] = request.namespace.into();
-        }
-        let mut changed_after: Vec<(Call, bool)> = Vec::new();
-        // Each sees what those before it changed, and is chosen by it.
-        let hooks = self.webhooks.0.hooks.load_full();
-        let mut any = false;
-        for hook in hooks.iter().filter(|hook| hook.kind == Kind::Mutating) {
-            let calls = self.webhooks.calls(Kind::Mutating, request, Some(object));
-            let Some(call) = calls.into_iter().find(|call| Arc::ptr_eq(&call.hook, hook)) else { continue };
-            let changed = self.webhooks.change(&call, request, object).await?;
-            if changed {
-                any = true;
-                changed_after.iter_mut().for_each(|(_, since)| *since = true);
-            }
-            changed_after.push((call, false));
-        }
-        if !any {
-            return Ok(());
-        }
-        let before = object.clone();
-        for rule in self.before.iter() {
-            rule.mutate(request, object).await?;
-        }
-        let rules_changed = *object != before;
-        let mut again = rules_changed;
-        for (call, since) in changed_after {
-            if call.hook.is_reinvoked && (since || again) {
-                again |= self.webhooks.change(&call, request, object).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Rule for Mutating {
-    fn name(&self) -> &'static str {
-        "MutatingAdmissionWebhook"
-    }
-
-    fn mutate<'a>(&'a self, request: &'a Request<'_>, object: &'a mut Value) -> Outcome<'a> {
-        match self.webhooks.0.hooks.load().is_empty() {
-            true => done(Ok(())),
-            false => self.run(request, object).boxed(),
-        }
-    }
-
-    /// A deletion changes nothing, but these webhooks may refuse it too.
-    fn validate<'a>(&'a self, request: &'a Request<'_>, object: &'a Value) -> Outcome<'a> {
-        if !matches!(request.operation, Operation::Delete | Operation::Connect) {
-            return done(Ok(()));
-        }
-        judge(&self.webhooks, Kind::Mutating, request, object)
-    }
 }
 
 /// Asks the webhooks that may only refuse.
@@ -277,7 +208,12 @@ impl Rule for Validating {
 }
 
 /// Asks all at once; the first refusal in their order counts.
-fn judge<'a>(webhooks: &'a Webhooks, kind: Kind, request: &'a Request<'_>, object: &'a Value) -> Outcome<'a> {
+pub(super) fn judge<'a>(
+    webhooks: &'a Webhooks,
+    kind: Kind,
+    request: &'a Request<'_>,
+    object: &'a Value,
+) -> Outcome<'a> {
     let object = Some(object).filter(|_| request.operation != Operation::Delete);
     let calls = webhooks.calls(kind, request, object);
     if calls.is_empty() {

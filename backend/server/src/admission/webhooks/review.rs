@@ -1,6 +1,7 @@
 //! `AdmissionReview`, as it is asked and answered (admission.k8s.io/v1).
+use super::super::matching::operation;
 use super::super::{Operation, Request};
-use super::hook::{Hook, Kind, operation};
+use super::hook::{Hook, Kind};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pilothouse_api::patch::{PatchType, patch};
@@ -16,6 +17,16 @@ pub fn question(
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> Value {
+    let mut ask = asked(request, entry, object);
+    ask["uid"] = uid.into();
+    ask["object"] = json!(object);
+    ask["oldObject"] = json!(old);
+    let version = format!("admission.k8s.io/{}", hook.version);
+    json!({"kind": "AdmissionReview", "apiVersion": version, "request": ask})
+}
+
+/// The request itself, without the objects and without a name for the question: what `request` is in expressions.
+pub fn asked(request: &Request<'_>, entry: &KindEntry, object: Option<&Value>) -> Value {
     let kind =
         |entry: &KindEntry| json!({"group": entry.group, "version": entry.version, "kind": entry.kind});
     let resource =
@@ -29,9 +40,9 @@ pub fn question(
         user["extra"] = json!(actor.extra);
     }
     let mut ask = json!({
-        "uid": uid, "kind": kind(entry), "resource": resource(entry), "requestKind": kind(request.entry),
+        "kind": kind(entry), "resource": resource(entry), "requestKind": kind(request.entry),
         "requestResource": resource(request.entry), "operation": operation(request.operation), "userInfo": user,
-        "object": object, "oldObject": old, "dryRun": request.dry_run, "options": options(request),
+        "dryRun": request.dry_run, "options": options(request),
     });
     let name = match (request.name, object) {
         ("", Some(object)) => pilothouse_api::meta::name(object),
@@ -48,8 +59,7 @@ pub fn question(
             ask[field] = text.into();
         }
     }
-    let version = format!("admission.k8s.io/{}", hook.version);
-    json!({"kind": "AdmissionReview", "apiVersion": version, "request": ask})
+    ask
 }
 
 fn options(request: &Request<'_>) -> Value {
