@@ -5,6 +5,7 @@ mod fields;
 use crate::decode;
 use crate::kind::KindEntry;
 use crate::lifecycle::seconds;
+use crate::meta;
 use crate::status::{Cause, Reason, Status};
 use fields::FieldSet;
 use k8s_openapi::jiff::Timestamp;
@@ -117,12 +118,27 @@ fn checked(entry: &KindEntry, applied: &Value, manager: &str, subresource: &str)
         errors.required(&crate::Path::new("fieldManager"), "is required for apply patch");
         return Err(Status::invalid("PatchOptions", "meta.k8s.io", "", &errors));
     }
-    let mut applied = applied.clone();
-    entry.rules.prune(&mut applied);
-    if applied["metadata"].get("managedFields").is_some() {
+    if applied["metadata"].get("managedFields").is_some_and(|sent| !sent.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    decode::check_types(entry, &applied)?;
+    decode::check_types(entry, applied)?;
+    let untyped = |why: String| {
+        let (name, namespace) = (meta::name(applied), meta::namespace(applied));
+        let (version, kind) = (entry.api_version(), &entry.kind);
+        let what = format!("{namespace}/{name}; {version}, Kind={kind}");
+        Status::bad_request(format!("failed to create typed patch object ({what}): {why}"))
+    };
+    // Whoever would own a field must name one that there is, whatever `fieldValidation` says.
+    match decode::unknown_fields(entry, applied).as_slice() {
+        [] => {}
+        [one] => return Err(untyped(format!(".{one}: field not declared in schema"))),
+        many => {
+            let lines = many.iter().map(|path| format!("\n  .{path}: field not declared in schema"));
+            return Err(untyped(format!("errors:{}", lines.collect::<String>())));
+        }
+    }
+    let mut applied = applied.clone();
+    entry.rules.prune(&mut applied);
     let Value::Object(fields) = &mut applied else {
         return Err(Status::bad_request("an apply configuration is an object"));
     };
@@ -133,10 +149,7 @@ fn checked(entry: &KindEntry, applied: &Value, manager: &str, subresource: &str)
         _ if entry.has_status() => drop(fields.remove("status")),
         _ => {}
     }
-    fields::check_lists(entry.rules.type_ref(), &applied, "").map_err(|why| {
-        let (version, kind) = (entry.api_version(), &entry.kind);
-        Status::bad_request(format!("failed to create typed patch object ({version}, Kind={kind}): {why}"))
-    })?;
+    fields::check_lists(entry.rules.type_ref(), &applied, "").map_err(untyped)?;
     Ok(applied)
 }
 

@@ -1,4 +1,6 @@
 //! Bodies of requests: JSON, YAML or protobuf into a JSON tree, with what `fieldValidation` has to say about them.
+mod yaml_lines;
+
 use crate::kind::KindEntry;
 use crate::protobuf;
 use crate::status::{Reason, Status};
@@ -11,8 +13,9 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
     pub value: Value,
-    /// Paths of fields that stand twice in one object, in the order met. The last one counts, as in Go.
-    pub duplicate_fields: Vec<String>,
+    /// What strict decoding says of fields that stand twice in one object, in the order met. The last one counts, as in
+    /// Go.
+    pub duplicates: Vec<String>,
 }
 
 /// How deep a body may nest: a deeper one would exhaust the stack of whoever walks it.
@@ -32,7 +35,7 @@ pub fn decode(body: &[u8], content_type: Option<&str>) -> Result<Decoded, Status
         "application/vnd.kubernetes.protobuf" => {
             let value = protobuf::read(body)
                 .map_err(|why| Status::bad_request(format!("couldn't get version/kind; {why}")))?;
-            return Ok(Decoded { value, duplicate_fields: Vec::new() });
+            return Ok(Decoded { value, duplicates: Vec::new() });
         }
         _ => {
             return Err(Status::new(
@@ -46,7 +49,12 @@ pub fn decode(body: &[u8], content_type: Option<&str>) -> Result<Decoded, Status
     let seed = Tree { path: "", depth: 0, duplicates: &duplicates };
     let value = if is_yaml { read_yaml(body, seed) } else { read_json(body, seed) };
     let value = value.map_err(|why| Status::bad_request(format!("couldn't get version/kind; {why}")))?;
-    Ok(Decoded { value, duplicate_fields: duplicates.into_inner() })
+    let duplicates = duplicates.into_inner();
+    let duplicates = match is_yaml {
+        true => yaml_lines::duplicates(body, &duplicates).into_iter().collect(),
+        false => duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect(),
+    };
+    Ok(Decoded { value, duplicates })
 }
 
 fn read_json(body: &[u8], seed: Tree<'_>) -> Result<Value, String> {
@@ -235,11 +243,14 @@ pub fn prune_nulls(value: &mut Value) {
     }
 }
 
-/// `duplicate field "spec.replicas"`, `unknown field "spec.foo"`: the warnings under `fieldValidation=Warn`, one each.
-pub fn strict_errors(duplicate_fields: &[String], unknown_fields: &[String]) -> Vec<String> {
-    let duplicates = duplicate_fields.iter().map(|path| format!("duplicate field {path:?}"));
+/// `unknown field "spec.foo"`, `duplicate field "spec.replicas"`: the warnings under `fieldValidation=Warn`, one each.
+/// Custom objects are read before their schema is asked, so what stands twice in them is told first.
+pub fn strict_errors(entry: &KindEntry, duplicates: &[String], unknown_fields: &[String]) -> Vec<String> {
     let unknown = unknown_fields.iter().map(|path| format!("unknown field {path:?}"));
-    duplicates.chain(unknown).collect()
+    match entry.rules.is_custom() {
+        true => duplicates.iter().cloned().chain(unknown).collect(),
+        false => unknown.chain(duplicates.iter().cloned()).collect(),
+    }
 }
 
 /// The refusal under `fieldValidation=Strict`, for create and update.
@@ -296,10 +307,11 @@ mod tests {
     fn a_field_given_twice_is_named_and_the_last_counts() {
         let body = br#"{"spec":{"replicas":1,"replicas":2,"c":[{"x":1},{"x":1,"x":2}]}}"#;
         let decoded = decode(body, None).unwrap();
-        assert_eq!(decoded.duplicate_fields, ["spec.replicas", "spec.c[1].x"]);
+        let twice = ["duplicate field \"spec.replicas\"", "duplicate field \"spec.c[1].x\""];
+        assert_eq!(decoded.duplicates, twice);
         assert_eq!(decoded.value["spec"]["replicas"], 2);
         let yaml = decode(b"spec:\n  a: 1\n  a: 2\n", Some("application/yaml")).unwrap();
-        assert_eq!(yaml.duplicate_fields, ["spec.a"]);
+        assert_eq!(yaml.duplicates, ["yaml: unmarshal errors:\n  line 3: key \"a\" already set in map"]);
     }
 
     #[test]
@@ -331,13 +343,14 @@ mod tests {
         });
         let unknown = unknown_fields(&config_map(), &object);
         assert_eq!(unknown, ["extra", "metadata.ownerReferences[0].uuid"]);
-        let status = strict_status(&config_map(), &strict_errors(&["data.a".into()], &unknown[..1]));
+        let duplicates = ["duplicate field \"data.a\"".to_owned()];
+        let errors = strict_errors(&config_map(), &duplicates, &unknown[..1]);
         assert_eq!(
-            status.message,
+            strict_status(&config_map(), &errors).message,
             "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: \
-             duplicate field \"data.a\", unknown field \"extra\""
+             unknown field \"extra\", duplicate field \"data.a\""
         );
-        let status = strict_patch_status("{}", &strict_errors(&[], &unknown[..1]));
+        let status = strict_patch_status("{}", &strict_errors(&config_map(), &[], &unknown[..1]));
         let expected =
             " \"\" is invalid: patch: Invalid value: \"{}\": strict decoding error: unknown field \"extra\"";
         assert_eq!(status.message, expected);

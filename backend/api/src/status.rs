@@ -142,6 +142,19 @@ impl Status {
         Self::new(Reason::Expired, message)
     }
 
+    /// A client asks for a revision that there is not yet: clients know the cause by its name and try again.
+    pub fn ahead(asked: u64, reached: u64) -> Self {
+        let message = format!("Timeout: Too large resource version: {asked}, current: {reached}");
+        let mut status = Self::new(Reason::Timeout, message);
+        status.details.retry_after_seconds = Some(1);
+        status.details.causes = vec![Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }];
+        status
+    }
+
     /// Validation failed: every wrong field is a cause. `kind` and `group` name the object's type.
     pub fn invalid(kind: &str, group: &str, name: &str, errors: &FieldErrors) -> Self {
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };

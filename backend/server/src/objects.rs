@@ -470,6 +470,7 @@ pub fn read_failed(error: ReadError) -> Status {
         ReadError::Expired { asked, oldest } => {
             Status::expired(format!("too old resource version: {asked} ({oldest})"))
         }
+        ReadError::Ahead { asked, reached } => Status::ahead(asked, reached),
         ReadError::Unavailable(why) => {
             Status::unavailable(format!("the database is not available: {why}"), 1)
         }

@@ -115,6 +115,9 @@ pub enum ReadError {
     /// The revision is older than the log, or in the future.
     #[error("too old resource version: {asked} ({oldest})")]
     Expired { asked: Revision, oldest: Revision },
+    /// No write has been given the revision yet.
+    #[error("too large resource version: {asked}, current: {reached}")]
+    Ahead { asked: Revision, reached: Revision },
     #[error("the database is not available: {0}")]
     Unavailable(String),
 }

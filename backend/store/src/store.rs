@@ -102,6 +102,19 @@ impl Store {
         }
     }
 
+    /// As [`Store::wait_for`], for a revision that a client names: there may never have been one.
+    pub async fn reach(&self, revision: Revision) -> Result<(), ReadError> {
+        if self.revision() >= revision {
+            return Ok(());
+        }
+        // Another server may have told the client; then it is in the database.
+        let reached = self.fresh().await?;
+        match reached >= revision {
+            true => Ok(()),
+            false => Err(ReadError::Ahead { asked: revision, reached }),
+        }
+    }
+
     /// The revision memory has reached.
     pub fn revision(&self) -> Revision {
         self.memory.reached()

@@ -198,14 +198,14 @@ fn what_cannot_be_applied_is_a_clear_error() {
             with_containers(json!([{"image": "x"}])),
             "kubectl",
             400,
-            "failed to create typed patch object (apps/v1, Kind=Deployment): .spec.template.spec.containers: element 0: \
+            "failed to create typed patch object (/web; apps/v1, Kind=Deployment): .spec.template.spec.containers: element 0: \
           associative list with keys has an element that omits key field \"name\" (and doesn't have default value)",
         ),
         (
             with_containers(json!([{"name": "x"}, {"name": "x"}])),
             "kubectl",
             400,
-            "failed to create typed patch object (apps/v1, Kind=Deployment): .spec.template.spec.containers: duplicate \
+            "failed to create typed patch object (/web; apps/v1, Kind=Deployment): .spec.template.spec.containers: duplicate \
           entries for key [name=\"x\"]",
         ),
     ];
@@ -213,6 +213,17 @@ fn what_cannot_be_applied_is_a_clear_error() {
         let error = apply(&entry(), None, &config, manager, false, at(0)).unwrap_err();
         assert_eq!((error.code(), error.message.as_str()), (code, message));
     }
+}
+
+#[test]
+fn a_field_that_does_not_exist_cannot_be_applied() {
+    let config = deployment(json!({"replicas": 1, "replica": 2, "template": {"spce": {}}}));
+    let error = apply(&entry(), None, &config, "kubectl", false, at(0)).unwrap_err();
+    assert_eq!(
+        error.message,
+        "failed to create typed patch object (/web; apps/v1, Kind=Deployment): errors:\n  .spec.replica: field not \
+         declared in schema\n  .spec.template.spce: field not declared in schema"
+    );
 }
 
 #[test]

@@ -1,32 +1,22 @@
-//! What the server offers: groups, versions, resources, schemas, health.
+//! What the server offers: groups, versions, resources, schemas.
 use super::reply;
-use crate::objects::read_failed;
 use crate::routes;
 use crate::state::AppState;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pilothouse_api::{KindEntry, Registry, meta, schema};
+use pilothouse_api::{KindEntry, Registry, Verb, meta, schema};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const MINOR: &str = "36";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-
-pub async fn healthy() -> &'static str {
-    "ok"
-}
-
-/// Ready means that the database answers.
-pub async fn ready(State(app): State<AppState>) -> Response {
-    match app.store.fresh().await {
-        Ok(_) => "ok".into_response(),
-        Err(error) => reply::status(&read_failed(error)),
-    }
-}
 
 pub async fn version() -> Response {
     reply::json(
@@ -70,15 +60,24 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
     })
 }
 
-pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap) -> Response {
+pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap, uri: Uri) -> Response {
     let registry = kinds(&app).await;
     if wants_aggregated(&headers) {
         return aggregated(&registry, true);
     }
     reply::json(
         StatusCode::OK,
-        &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        &json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address(&headers, &uri)}],
+        }),
     )
+}
+
+/// Where the client has reached us: it may go on there.
+fn address(headers: &HeaderMap, uri: &Uri) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    host.or_else(|| uri.authority().map(|authority| authority.as_str())).unwrap_or_default().to_owned()
 }
 
 /// Versions of each group but core, the preferred one first.
@@ -152,6 +151,11 @@ async fn resources(app: &AppState, group: &str, version: &str) -> Response {
             "name": entry.plural, "singularName": entry.singular, "namespaced": entry.is_namespaced(), "kind": entry.kind,
             "verbs": entry.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
         });
+        if let Some(stored) =
+            registry.by_resource(&entry.stored_as).filter(|_| entry.verbs.contains(&Verb::Get))
+        {
+            resource["storageVersionHash"] = storage_version_hash(stored).into();
+        }
         for (field, values) in [("shortNames", &entry.short_names), ("categories", &entry.categories)] {
             if !values.is_empty() {
                 resource[field] = json!(values);
@@ -178,6 +182,12 @@ async fn resources(app: &AppState, group: &str, version: &str) -> Response {
         StatusCode::OK,
         &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}),
     )
+}
+
+/// By it a client tells that objects are stored in another version than before.
+fn storage_version_hash(stored: &KindEntry) -> String {
+    let version = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
+    STANDARD.encode(&Sha256::digest(version.as_bytes())[..8])
 }
 
 /// Everything in one answer (`apidiscovery.k8s.io/v2`).

@@ -1,4 +1,5 @@
 //! `get` and `list`: from memory, at a proved revision; stored bytes go out as they are.
+use super::list_options::{self, Wanted};
 use super::reply;
 use super::resources::Call;
 use crate::objects::read_failed;
@@ -62,6 +63,11 @@ impl Selectors {
         Ok(Self { labels, fields, entry, name: call.name.clone() })
     }
 
+    /// Whether every object of the collection is selected.
+    fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty() && self.name.is_empty()
+    }
+
     pub fn matches(&self, object: &Object) -> bool {
         (self.name.is_empty() || *self.name == *object.key.name)
             && self.labels.matches(&object.labels)
@@ -78,8 +84,9 @@ impl Selectors {
 }
 
 pub async fn get(call: &Call) -> Result<Response, Status> {
-    if call.param("resourceVersion") != Some("0") {
-        call.app.store.fresh().await.map_err(read_failed)?;
+    match list_options::revision(call)? {
+        None => drop(call.app.store.fresh().await.map_err(read_failed)?),
+        Some(revision) => call.app.store.reach(revision).await.map_err(read_failed)?,
     }
     let key = Key::new(call.entry.stored_as.clone(), call.namespace.as_str(), call.name.as_str());
     let object =
@@ -140,23 +147,27 @@ impl Continue {
 
 pub async fn list(call: &Call) -> Result<Response, Status> {
     let selectors = Selectors::of(call)?;
-    let wanted = call.param("resourceVersion").map(|v| v.parse::<Revision>());
-    let wanted = wanted
-        .transpose()
-        .map_err(|_| Status::bad_request("resourceVersion: Invalid value: must be a number"))?;
     let after = call.param("continue").map(Continue::decode).transpose()?;
-    if after.is_some() && wanted.is_some_and(|revision| revision > 0) {
-        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    let wanted = match &after {
+        None => Wanted::of_list(call)?,
+        Some(_) if call.param("resourceVersion").is_some_and(|revision| revision != "0") => {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        Some(Continue { revision: Some(revision), .. }) => Wanted::Exactly(*revision),
+        Some(_) => Wanted::Newest,
+    };
+    match wanted {
+        Wanted::Any => {}
+        Wanted::Newest => drop(call.app.store.fresh().await.map_err(read_failed)?),
+        Wanted::AtLeast(revision) | Wanted::Exactly(revision) => {
+            call.app.store.reach(revision).await.map_err(read_failed)?;
+        }
     }
-    let at_least = after.as_ref().and_then(|after| after.revision).or(wanted);
-    match at_least {
-        Some(0) => {}
-        Some(revision) => call.app.store.wait_for(revision).await.map_err(read_failed)?,
-        None => drop(call.app.store.fresh().await.map_err(read_failed)?),
-    }
-    let exactly = match &after {
-        Some(after) => after.revision,
-        None => wanted.filter(|_| call.param("resourceVersionMatch") == Some("Exact")),
+    let exactly = match wanted {
+        Wanted::Exactly(revision) => Some(revision),
+        _ => None,
     };
     let namespace = Some(call.namespace.as_str()).filter(|n| !n.is_empty());
     let listing = match exactly {
@@ -180,7 +191,10 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
     let mut meta = json!({"resourceVersion": revision.to_string()});
     let limit = call.param("limit").and_then(|l| l.parse::<usize>().ok()).filter(|l| *l > 0);
     if let Some(limit) = limit.filter(|l| found.len() > *l) {
-        meta["remainingItemCount"] = (found.len() - limit).into();
+        // Of a selection Kubernetes does not count what is left, and clients take a count for one of the collection.
+        if selectors.is_empty() {
+            meta["remainingItemCount"] = (found.len() - limit).into();
+        }
         found.truncate(limit);
         if let Some(last) = found.last() {
             let next = Continue {

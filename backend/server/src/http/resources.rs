@@ -1,4 +1,5 @@
 //! One request about resources: who asks, what for, may they; then the verb's own file.
+use super::accept::Format;
 use super::gate::Passage;
 use super::{read, reply, subresources, watch, write};
 use crate::admission::Notes;
@@ -28,6 +29,8 @@ pub struct Call {
     pub app: AppState,
     pub actor: Actor,
     pub entry: Arc<KindEntry>,
+    /// `list`, `patch` …; empty until it is known.
+    pub verb: &'static str,
     pub namespace: String,
     /// Empty for collections.
     pub name: String,
@@ -45,8 +48,11 @@ impl Call {
         self.query.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Kubernetes takes everything for yes but a no: `?watch` alone is one.
     pub fn flag(&self, name: &str) -> bool {
-        self.param(name).is_some_and(|value| matches!(value, "true" | "1"))
+        self.query
+            .get(name)
+            .is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
     pub fn accept(&self) -> &str {
@@ -88,8 +94,10 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
         }
         outcome => outcome?,
     };
+    let mut call = call;
     let watches = call.flag("watch");
     let verb = verb(&parts.method, &call, watches)?;
+    call.verb = verb;
     let wanted = Attributes {
         verb: verb.into(),
         group: call.entry.group.clone(),
@@ -101,6 +109,11 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
         path: String::new(),
         field_selector: call.param("fieldSelector").unwrap_or_default().to_owned(),
     };
+    // What a subresource streams has forms of its own.
+    let format = match call.subresource.is_empty() && verb != "watch" {
+        true => Format::of(call.accept())?,
+        false => Format::Json,
+    };
     let notes = call.notes.clone();
     let mut passage = Passage::begin(&call.app, &call.actor, proof, &wanted, &parts);
     let answer = match passage.enter(&call.app, &call.actor, &wanted, width(&call, verb)).await {
@@ -109,6 +122,10 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
             Err(unreadable) => Err(unreadable),
         },
         Err(refused) => Err(refused),
+    };
+    let answer = match answer {
+        Ok(response) => Ok(format.write(response).await),
+        Err(status) => Err(status),
     };
     Ok(passage.finish(answer, &notes).await)
 }
@@ -205,6 +222,7 @@ fn take_apart(app: AppState, actor: Actor, parts: &Parts) -> Result<Call, Status
     Ok(Call {
         actor,
         entry,
+        verb: "",
         namespace,
         name: name.to_owned(),
         subresource,

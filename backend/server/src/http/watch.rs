@@ -1,4 +1,5 @@
 //! `watch`: a line of JSON a change, for as long as the client listens.
+use super::list_options;
 use super::read::{Selectors, Shape};
 use super::resources::Call;
 use super::subresources::upgrade;
@@ -28,19 +29,15 @@ const INITIAL_END: &str = "k8s.io/initial-events-end";
 
 pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
     let selectors = Selectors::of(&call)?;
-    let from = call.param("resourceVersion").unwrap_or_default();
-    let from: Option<Revision> = match from {
-        "" | "0" => None,
-        text => Some(
-            text.parse()
-                .map_err(|_| Status::bad_request("resourceVersion: Invalid value: must be a number"))?,
-        ),
-    };
+    list_options::check_watch(&call)?;
+    let from = list_options::revision(&call)?.filter(|revision| *revision > 0);
     let initial =
         call.flag("sendInitialEvents") || (from.is_none() && !call.query.contains_key("sendInitialEvents"));
-    match from {
-        Some(from) if !initial => call.app.store.wait_for(from).await.map_err(read_failed)?,
-        _ => drop(call.app.store.fresh().await.map_err(read_failed)?),
+    if let Some(from) = from {
+        call.app.store.reach(from).await.map_err(read_failed)?;
+    }
+    if initial || from.is_none() {
+        call.app.store.fresh().await.map_err(read_failed)?;
     }
     let namespace = Some(call.namespace.clone()).filter(|n| !n.is_empty());
     let (resource, namespace) = (call.entry.stored_as.clone(), namespace.as_deref());
@@ -190,28 +187,33 @@ impl Encoder {
             (false, false) => Bytes::new(),
             (false, true) => self.line("ADDED", &change.object),
             (true, true) => self.line("MODIFIED", &change.object),
-            (true, false) => self.line("DELETED", &change.object),
+            (true, false) if change.kind == ChangeKind::Deleted => self.line("DELETED", &change.object),
+            // It left the selection: what the watcher had, at the revision at which it left.
+            (true, false) => {
+                let last = change.previous.as_ref().unwrap_or(&change.object);
+                let mut value = self.call.app.objects.value_of(&self.call.entry, last);
+                value["metadata"]["resourceVersion"] = change.object.revision.to_string().into();
+                self.line_of("DELETED", value, change.object.revision)
+            }
         }
     }
 
     fn line(&mut self, kind: &str, object: &Object) -> Bytes {
         let objects = &self.call.app.objects;
-        let mut line = BytesMut::with_capacity(object.bytes.len() + 40);
-        line.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-        match self.shape {
-            Shape::Whole if objects.is_stored_shape(&self.call.entry) => line.put_slice(&object.bytes),
-            Shape::Whole => line.put_slice(objects.value_of(&self.call.entry, object).to_string().as_bytes()),
-            Shape::Metadata => {
-                let value = partial_metadata(&objects.value_of(&self.call.entry, object));
-                line.put_slice(value.to_string().as_bytes());
-            }
-            Shape::Table(include) => {
-                let value = objects.value_of(&self.call.entry, object);
-                line.put_slice(self.table(&[value], include, object.revision).to_string().as_bytes());
-            }
+        if self.shape == Shape::Whole && objects.is_stored_shape(&self.call.entry) {
+            return event(kind, &object.bytes);
         }
-        line.put_slice(b"}\n");
-        line.freeze()
+        let value = objects.value_of(&self.call.entry, object);
+        self.line_of(kind, value, object.revision)
+    }
+
+    fn line_of(&mut self, kind: &str, value: Value, revision: Revision) -> Bytes {
+        let shown = match self.shape {
+            Shape::Whole => value,
+            Shape::Metadata => partial_metadata(&value),
+            Shape::Table(include) => self.table(&[value], include, revision),
+        };
+        event(kind, shown.to_string().as_bytes())
     }
 
     fn table(&mut self, objects: &[Value], include: IncludeObject, revision: Revision) -> Value {
@@ -230,6 +232,7 @@ impl Encoder {
         }
         let object = json!({"kind": self.call.entry.kind, "apiVersion": self.call.entry.api_version(), "metadata": metadata});
         let object = match self.shape {
+            Shape::Metadata => partial_metadata(&object),
             Shape::Table(_) => json!({
                 "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()},
                 "columnDefinitions": null, "rows": [{"cells": [], "object": object}],
@@ -238,4 +241,13 @@ impl Encoder {
         };
         format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into()
     }
+}
+
+/// One line of the stream; `object` is JSON.
+fn event(kind: &str, object: &[u8]) -> Bytes {
+    let mut line = BytesMut::with_capacity(object.len() + 40);
+    line.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+    line.put_slice(object);
+    line.put_slice(b"}\n");
+    line.freeze()
 }

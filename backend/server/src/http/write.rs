@@ -1,5 +1,6 @@
 //! `create`, `update`, `patch`, `delete`, `deletecollection`: bodies in, the write path, objects out.
-use super::read::{Selectors, one};
+use super::accept::not_acceptable;
+use super::read::{Selectors, Shape, one};
 use super::reply;
 use super::resources::Call;
 use crate::auth::reviews;
@@ -8,36 +9,55 @@ use axum::http::{StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt;
+use pilothouse_api::decode::Decoded;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::lifecycle::DeleteOptions;
 use pilothouse_api::patch::PatchType;
-use pilothouse_api::{Reason, Status, apply, decode, meta, patch as patches};
+use pilothouse_api::{FieldErrors, Path, Reason, Status, apply, decode, meta, patch as patches};
 use serde_json::{Value, json};
 
 /// Deletions of one collection under way at the same time.
 const DELETIONS: usize = 64;
+/// The longest name of a field manager, as in Kubernetes.
+const MANAGER_LENGTH: usize = 128;
 
 /// What the query says about any write.
 pub fn options(call: &Call) -> Result<WriteOptions, Status> {
+    let mut errors = FieldErrors::default();
     let dry_run = match call.param("dryRun") {
         None => false,
         Some("All") => true,
         Some(other) => {
-            return Err(Status::new(
-                Reason::Invalid,
-                format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""),
-            ));
+            errors.not_supported(&Path::new("dryRun"), other, &["All"]);
+            false
         }
     };
     let agent = call.headers.get(header::USER_AGENT).and_then(|a| a.to_str().ok()).unwrap_or("unknown");
-    let manager = call.param("fieldManager").unwrap_or_else(|| agent.split('/').next().unwrap_or("unknown"));
+    let agent = || agent.split('/').next().unwrap_or("unknown").chars().take(MANAGER_LENGTH).collect();
+    let manager = call.param("fieldManager").map_or_else(agent, str::to_owned);
+    if manager.chars().count() > MANAGER_LENGTH {
+        errors.invalid(&Path::new("fieldManager"), manager.as_str(), "may not be more than 128 characters");
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid(options_kind(&call.verb), "meta.k8s.io", "", &errors));
+    }
     Ok(WriteOptions {
         dry_run,
-        field_manager: manager.chars().take(128).collect(),
+        field_manager: manager,
         subresource: call.subresource.clone(),
         ownership: Ownership::Track,
         notes: call.notes.clone(),
     })
+}
+
+/// What Kubernetes calls the options of a verb.
+fn options_kind(verb: &str) -> &'static str {
+    match verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
+        _ => "DeleteOptions",
+    }
 }
 
 /// A body that is to become an object of the call's kind; what `fieldValidation` has to say becomes warnings.
@@ -48,9 +68,7 @@ pub fn object(call: &Call, body: &[u8]) -> Result<Value, Status> {
         return Err(Status::bad_request("the body must be an object"));
     }
     decode::check_types(&call.entry, &value)?;
-    check_fields(call, &decoded.duplicate_fields, &value, |errors| {
-        decode::strict_status(&call.entry, errors)
-    })?;
+    check_fields(call, &decoded.duplicates, &value, |errors| decode::strict_status(&call.entry, errors))?;
     call.entry.rules.prune(&mut value);
     if !value["metadata"].is_object() {
         value["metadata"] = json!({});
@@ -68,22 +86,37 @@ fn check_fields(
     if mode == "Ignore" {
         return Ok(());
     }
-    let errors = decode::strict_errors(duplicates, &decode::unknown_fields(&call.entry, value));
+    let errors = decode::strict_errors(&call.entry, duplicates, &decode::unknown_fields(&call.entry, value));
+    said(call, mode, errors, refuse)
+}
+
+fn said(
+    call: &Call,
+    mode: &str,
+    errors: Vec<String>,
+    refuse: impl Fn(&[String]) -> Status,
+) -> Result<(), Status> {
     match mode {
         "Strict" if !errors.is_empty() => Err(refuse(&errors)),
         "Strict" | "Warn" => {
             errors.into_iter().for_each(|error| call.notes.warn(error));
             Ok(())
         }
-        other => Err(Status::bad_request(format!(
-            "invalid fieldValidation: {other:?}: must be one of Ignore, Warn, Strict"
-        ))),
+        other => {
+            let mut errors = FieldErrors::default();
+            errors.not_supported(&Path::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
+            Err(Status::invalid(options_kind(&call.verb), "meta.k8s.io", "", &errors))
+        }
     }
 }
 
 pub async fn create(call: &Call, body: Bytes) -> Result<Response, Status> {
     let object = object(call, &body)?;
     if let Some(answer) = reviews::answer(call, &object)? {
+        if Shape::of(call) != Shape::Whole {
+            // A review has no metadata that a table could show.
+            return Err(not_acceptable());
+        }
         return Ok(reply::json(StatusCode::CREATED, &answer));
     }
     if &*call.entry.resource == "bindings" {
@@ -112,14 +145,19 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
         call.content_type().and_then(PatchType::from_content_type).ok_or_else(PatchType::unsupported)?;
     let decoded = decode::decode(&body, call.content_type())?;
     if kind == PatchType::Apply {
-        return apply_patch(call, &decoded.value).await;
+        return apply_patch(call, decoded).await;
+    }
+    if call.query.contains_key("force") {
+        let mut errors = FieldErrors::default();
+        errors.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+        return Err(Status::invalid("PatchOptions", "meta.k8s.io", "", &errors));
     }
     let part = if call.subresource == "status" { Part::Status } else { Part::Spec };
     let checked = |old: &Value| {
         let mut new = patches::patch(kind, &call.entry, old, &decoded.value)?;
         decode::check_types(&call.entry, &new)?;
         let refuse = |errors: &[String]| decode::strict_patch_status(&decoded.value.to_string(), errors);
-        check_fields(call, &decoded.duplicate_fields, &new, refuse)?;
+        check_fields(call, &decoded.duplicates, &new, refuse)?;
         call.entry.rules.prune(&mut new);
         Ok(new)
     };
@@ -133,13 +171,22 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
 }
 
 /// Server-side apply: creates what is not there.
-async fn apply_patch(call: &Call, applied: &Value) -> Result<Response, Status> {
+async fn apply_patch(call: &Call, decoded: Decoded) -> Result<Response, Status> {
     let manager = call.param("fieldManager").ok_or_else(|| {
         Status::new(Reason::Invalid, "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
     })?;
-    decode::check_types(&call.entry, applied)?;
-    let refuse = |errors: &[String]| decode::strict_status(&call.entry, errors);
-    check_fields(call, &[], applied, refuse)?;
+    let mode = call.param("fieldValidation").unwrap_or("Warn");
+    // Fields that do not exist are refused in any mode.
+    if mode != "Ignore" {
+        let refuse = |errors: &[String]| {
+            Status::bad_request(format!(
+                "error strict decoding YAML: error converting YAML to JSON: {}",
+                errors.join(", ")
+            ))
+        };
+        said(call, mode, decoded.duplicates, refuse)?;
+    }
+    let applied = &decoded.value;
     let (force, now) = (call.flag("force"), Timestamp::now());
     let options = WriteOptions { ownership: Ownership::Done, ..options(call)? };
     let part = if call.subresource == "status" { Part::Status } else { Part::Spec };
@@ -172,8 +219,17 @@ fn delete_options(call: &Call, body: &[u8]) -> Result<(DeleteOptions, WriteOptio
 /// `body` is a DeleteOptions; what the query says counts more.
 pub fn delete_options_of(call: &Call, body: &Value) -> Result<(DeleteOptions, WriteOptions), Status> {
     let mut delete = DeleteOptions::from_json(body);
-    if let Some(seconds) = call.param("gracePeriodSeconds").and_then(|s| s.parse().ok()) {
+    if let Some(text) = call.param("gracePeriodSeconds") {
+        let seconds = text.parse().map_err(|_| {
+            Status::bad_request(format!("gracePeriodSeconds: Invalid value: {text:?}: must be a number"))
+        })?;
         delete.grace_period_seconds = Some(seconds);
+    }
+    if body["orphanDependents"].is_boolean() && !body["propagationPolicy"].is_null() {
+        let mut errors = FieldErrors::default();
+        let why = "orphanDependents and deletionPropagation cannot be both set";
+        errors.invalid(&Path::new("propagationPolicy"), body["propagationPolicy"].clone(), why);
+        return Err(Status::invalid("DeleteOptions", "meta.k8s.io", "", &errors));
     }
     if let Some(policy) = call.param("propagationPolicy") {
         delete.propagation_policy = Some(policy.to_owned());
