@@ -6,11 +6,14 @@ use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::lifecycle::DeleteOptions;
 use pilothouse_api::{Key, Observed};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 pub struct GarbageCollection;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+/// Objects looked at for one circle; more than these in a circle is nobody's intention.
+const LONGEST_CIRCLE: usize = 1_000;
 
 impl Controller for GarbageCollection {
     fn name(&self) -> &'static str {
@@ -143,7 +146,7 @@ fn delete_dependents_first(key: &Key, object: &Value, cluster: &Cluster, plan: &
         let Some(dependent) = cluster.get(dependent_key) else {
             continue;
         };
-        blocked |= owners(&dependent).any(|o| o["uid"] == uid(object) && o["blockOwnerDeletion"] == true);
+        blocked |= blocks(&dependent, uid(object)) && !waits_for(dependent_key, uid(object), cluster);
         if !is_deleting(&dependent) {
             collect(dependent_key, &dependent, cluster, plan);
         }
@@ -151,6 +154,35 @@ fn delete_dependents_first(key: &Key, object: &Value, cluster: &Cluster, plan: &
     if !blocked {
         plan.update(key.clone(), without_finalizer(object, FOREGROUND), Part::Spec);
     }
+}
+
+fn blocks(dependent: &Value, owner_uid: &str) -> bool {
+    owners(dependent).any(|o| o["uid"] == owner_uid && o["blockOwnerDeletion"] == true)
+}
+
+/// Whether an object that is deleted in the foreground waits, over others that do the same, for the object `wanted`:
+/// objects that own each other in a circle would wait for ever.
+fn waits_for(key: &Key, wanted: &str, cluster: &Cluster) -> bool {
+    let (mut open, mut seen) = (vec![key.clone()], HashSet::new());
+    while let Some(key) = open.pop().filter(|_| seen.len() < LONGEST_CIRCLE) {
+        let Some(object) = cluster.get(&key).filter(|o| is_deleting(o) && has_finalizer(o, FOREGROUND))
+        else {
+            continue;
+        };
+        if !seen.insert(key) {
+            continue;
+        }
+        for dependent_key in cluster.dependents(uid(&object)) {
+            let Some(dependent) = cluster.get(dependent_key).filter(|d| blocks(d, uid(&object))) else {
+                continue;
+            };
+            if uid(&dependent) == wanted {
+                return true;
+            }
+            open.push(dependent_key.clone());
+        }
+    }
+    false
 }
 
 fn orphan(key: &Key, object: &Value, cluster: &Cluster, plan: &mut Plan) {
@@ -220,6 +252,27 @@ mod tests {
         world.settle();
         assert!(!world.objects.contains_key(&b));
         assert!(world.get(&left)["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty));
+    }
+
+    #[test]
+    fn objects_that_own_each_other_in_a_circle_do_not_wait_for_ever() {
+        let mut world = World::new();
+        let a = world.create(map("a", &[]));
+        let of_a = world.get(&a).clone();
+        let b = world.create(map("b", &[&of_a]));
+        let of_b = world.get(&b).clone();
+        let c = world.create(map("c", &[&of_b]));
+        let of_c = world.get(&c).clone();
+        let other = world.create(map("other", &[&of_c]));
+        world.edit(&a, |a| {
+            a["metadata"]["ownerReferences"] = map("a", &[&of_c])["metadata"]["ownerReferences"].clone()
+        });
+        world.settle();
+        world.delete(&a, "Foreground");
+        world.settle();
+        for key in [a, b, c, other] {
+            assert!(!world.objects.contains_key(&key), "{key} stays");
+        }
     }
 
     #[test]

@@ -3,8 +3,9 @@ use crate::cluster::Cluster;
 use crate::object::{is_deleting, text};
 use crate::{Controller, Part, Plan};
 use pilothouse_api::jiff::Timestamp;
-use pilothouse_api::{Key, Observed};
+use pilothouse_api::{Key, Observed, lifecycle};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 pub struct Namespaces;
 
@@ -29,7 +30,7 @@ impl Controller for Namespaces {
         cluster.keys(NAMESPACES).collect()
     }
 
-    fn reconcile(&self, key: &Key, cluster: &Cluster, _now: Timestamp) -> Plan {
+    fn reconcile(&self, key: &Key, cluster: &Cluster, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
         let Some(namespace) = cluster.get(key) else {
             return plan;
@@ -39,26 +40,110 @@ impl Controller for Namespaces {
         if !is_deleting(&namespace) || !finalizers.iter().any(|f| **f == FINALIZER) {
             return plan;
         }
-        let mut left = 0;
-        for object_key in cluster.resources().flat_map(|resource| cluster.keys_in(resource, &key.name)) {
-            left += 1;
+        let left: Vec<Key> =
+            cluster.resources().flat_map(|resource| cluster.keys_in(resource, &key.name)).collect();
+        for object_key in left.iter().cloned() {
             let uid = cluster.uid(&object_key).filter(|_| !cluster.is_deleting(&object_key));
             if let Some(uid) = uid {
                 plan.delete_whatever(object_key, uid, None);
             }
         }
-        if left == 0 {
+        if left.is_empty() {
             let mut next = Value::clone(&namespace);
             let kept: Vec<Value> = finalizers.into_iter().filter(|f| **f != FINALIZER).cloned().collect();
             next["spec"]["finalizers"] = json!(kept);
             plan.update(key.clone(), next, Part::Whole);
-        } else if text(&namespace["status"], "phase") != "Terminating" {
+        } else if plan.actions.is_empty() || text(&namespace["status"], "phase") != "Terminating" {
             let mut next = Value::clone(&namespace);
             next["status"]["phase"] = "Terminating".into();
-            plan.update(key.clone(), next, Part::Status);
+            let before = namespace["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let conditions = conditions(&left, cluster).map(|wanted| kept_or_new(&before, wanted, now));
+            next["status"]["conditions"] = json!(conditions);
+            if next != *namespace {
+                plan.update(key.clone(), next, Part::Status);
+            }
         }
         plan
     }
+}
+
+/// One condition of a namespace on its way out.
+struct Condition {
+    name: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+/// What keeps a namespace, in Kubernetes' words.
+fn conditions(left: &[Key], cluster: &Cluster) -> [Condition; 5] {
+    let mut resources: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut finalizers: BTreeMap<String, usize> = BTreeMap::new();
+    for key in left {
+        *resources.entry(&key.resource).or_default() += 1;
+        let object = cluster.get(key);
+        let own = object.iter().flat_map(|o| o["metadata"]["finalizers"].as_array().into_iter().flatten());
+        for finalizer in own.filter_map(Value::as_str) {
+            *finalizers.entry(finalizer.to_owned()).or_default() += 1;
+        }
+    }
+    let listed = |parts: Vec<String>| parts.join(", ");
+    let remaining =
+        listed(resources.iter().map(|(what, n)| format!("{what} has {n} resource instances")).collect());
+    let finalizing =
+        listed(finalizers.iter().map(|(what, n)| format!("{what} in {n} resource instances")).collect());
+    let condition = |name, holds, reason, message: String| Condition { name, holds, reason, message };
+    [
+        condition(
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "All resources successfully discovered".into(),
+        ),
+        condition(
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".into(),
+        ),
+        condition(
+            "NamespaceDeletionContentFailure",
+            false,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization".into(),
+        ),
+        condition(
+            "NamespaceContentRemaining",
+            true,
+            "SomeResourcesRemain",
+            format!("Some resources are remaining: {remaining}"),
+        ),
+        match finalizers.is_empty() {
+            true => condition(
+                "NamespaceFinalizersRemaining",
+                false,
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished".into(),
+            ),
+            false => condition(
+                "NamespaceFinalizersRemaining",
+                true,
+                "SomeFinalizersRemain",
+                format!("Some content in the namespace has finalizers remaining: {finalizing}"),
+            ),
+        },
+    ]
+}
+
+/// The time of a condition moves only with its status.
+fn kept_or_new(before: &[Value], wanted: Condition, now: Timestamp) -> Value {
+    let status = if wanted.holds { "True" } else { "False" };
+    let same = before.iter().find(|old| old["type"] == wanted.name && old["status"] == status);
+    let since = same.map_or_else(|| lifecycle::seconds(now).into(), |old| old["lastTransitionTime"].clone());
+    json!({
+        "type": wanted.name, "status": status, "reason": wanted.reason, "message": wanted.message,
+        "lastTransitionTime": since,
+    })
 }
 
 #[cfg(test)]
@@ -86,6 +171,13 @@ mod tests {
             world.objects.keys().filter(|key| &*key.namespace == "other").count(),
             1,
             "one has a finalizer"
+        );
+        let conditions = &world.get(&other)["status"]["conditions"];
+        let remaining =
+            conditions.as_array().unwrap().iter().find(|c| c["type"] == "NamespaceFinalizersRemaining");
+        assert_eq!(
+            remaining.unwrap()["message"],
+            "Some content in the namespace has finalizers remaining: example.com/slow in 1 resource instances"
         );
         world.edit(&held, |map| map["metadata"]["finalizers"] = json!([]));
         world.converge();
