@@ -2,16 +2,22 @@
 use crate::data_dir::{self, DataDir, write_private};
 use crate::options::ControlPlaneOptions;
 use crate::{kubeconfig, pki, postgres::Postgres};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use pilothouse_server::RunningServer;
 use pilothouse_server::audit::Policy;
 use rand::RngExt;
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 const ADMIN: &str = "admin";
 const PASSWORD_LENGTH: usize = 20;
+const RESTART_TIMEOUT: Duration = Duration::from_secs(60);
+/// A database that ends more often than this in the window has a reason that no restart removes.
+const MOST_RESTARTS: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
 /// The kubeconfig's token: long enough not to surprise a team, and renewed at each start.
 const ADMIN_TOKEN_SECONDS: i64 = 365 * 86_400;
 
@@ -28,7 +34,7 @@ pub async fn run(options: ControlPlaneOptions) -> Result<()> {
     println!("{}", control_plane.ready_line());
     let outcome = tokio::select! {
         () = asked_to_stop() => Ok(()),
-        why = control_plane.database_ended() => Err(why),
+        why = control_plane.keep_database() => Err(why),
     };
     control_plane.stop().await;
     outcome
@@ -122,17 +128,30 @@ impl ControlPlane {
         )
     }
 
-    /// Resolves with an error when the private database ended by itself; never for a database of the user's.
-    pub async fn database_ended(&mut self) -> anyhow::Error {
-        match &mut self.database {
-            Some(database) => {
-                let status = database.ended().await;
-                anyhow::anyhow!(
-                    "the private PostgreSQL ended ({status}); see {}",
-                    self.dir.root().join("postgres.log").display()
-                )
+    /// Starts the private database again when it ended by itself, and resolves with an error when that does not help;
+    /// never for a database of the user's. Meanwhile clients are told to come again.
+    pub async fn keep_database(&mut self) -> anyhow::Error {
+        let Some(database) = &mut self.database else {
+            return std::future::pending().await;
+        };
+        let log = self.dir.root().join("postgres.log");
+        let mut restarts: VecDeque<Instant> = VecDeque::new();
+        loop {
+            let status = database.ended().await;
+            tracing::warn!(%status, "the private PostgreSQL ended by itself: starting it again");
+            let now = Instant::now();
+            restarts.retain(|at| now - *at < RESTART_WINDOW);
+            restarts.push_back(now);
+            if restarts.len() > MOST_RESTARTS {
+                return anyhow!(
+                    "the private PostgreSQL ends again and again ({status}); see {}",
+                    log.display()
+                );
             }
-            None => std::future::pending().await,
+            match restarted(&self.dir).await {
+                Ok(new) => *database = new,
+                Err(why) => return why.context("the private PostgreSQL ended and cannot be started again"),
+            }
         }
     }
 
@@ -141,6 +160,21 @@ impl ControlPlane {
         if let Some(database) = self.database {
             database.stop().await;
         }
+    }
+}
+
+/// What is left of a killed server holds its memory a moment longer, and a new one ends at once: tried for a while.
+async fn restarted(dir: &DataDir) -> Result<Postgres> {
+    let until = Instant::now() + RESTART_TIMEOUT;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match Postgres::start(dir).await {
+            Ok(database) => return Ok(database),
+            Err(why) if Instant::now() > until => return Err(why),
+            Err(why) => tracing::warn!("PostgreSQL does not start yet: {why:#}"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 

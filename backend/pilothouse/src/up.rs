@@ -34,7 +34,7 @@ async fn steer(options: &UpOptions, control_plane: &mut ControlPlane) -> Result<
         println!("{}", control_plane.ready_line());
         return tokio::select! {
             () = server::asked_to_stop() => Ok(()),
-            why = control_plane.database_ended() => Err(why),
+            why = control_plane.keep_database() => Err(why),
         };
     }
     let name = agent::node_name(&options.node)?;
@@ -47,7 +47,7 @@ async fn steer(options: &UpOptions, control_plane: &mut ControlPlane) -> Result<
     let outcome = match ready {
         Ok(Ready::Yes) => tokio::select! {
             () = server::asked_to_stop() => Ok(()),
-            why = control_plane.database_ended() => Err(why),
+            why = control_plane.keep_database() => Err(why),
             why = local.keep_running() => why,
         },
         Ok(Ready::Stopped) => Ok(()),
