@@ -272,4 +272,34 @@ proptest! {
         let again = fields::merge(entry().rules.type_ref(), &object, &config);
         prop_assert_eq!(again, object);
     }
+    #[test]
+    fn what_two_managers_agree_on_is_both_of_theirs_and_the_rest_goes_with_its_owner(
+        first in crate::arbitrary::pod_spec(), second in crate::arbitrary::pod_spec(),
+    ) {
+        let alone = applied(None, &pod_template(first.clone()), "one");
+        let second = pod_template(second);
+        // Only where they do not disagree.
+        if let Ok(both) = apply(&entry(), Some(&alone), &second, "two", false, at(1)) {
+            let merged = fields::merge(entry().rules.type_ref(), &both, &second);
+            prop_assert_eq!(&merged["spec"], &both["spec"], "all that the second says is there");
+            let again = applied(Some(&both), &pod_template(first), "one");
+            prop_assert_eq!(&again["spec"], &both["spec"], "all that the first says is there, too");
+            let left = applied(Some(&both), &deployment(json!({})), "two");
+            prop_assert_eq!(&left["spec"], &alone["spec"], "the first has what it said, and nothing else");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_by_force_goes_with_who_took_it(
+        first in crate::arbitrary::pod_spec(), second in crate::arbitrary::pod_spec(),
+    ) {
+        let alone = applied(None, &pod_template(first.clone()), "one");
+        let second = pod_template(second);
+        let taken = apply(&entry(), Some(&alone), &second, "two", true, at(1)).unwrap();
+        let all = fields::merge(entry().rules.type_ref(), &alone, &second);
+        prop_assert_eq!(&taken["spec"], &all["spec"], "the documented merge, with the second one's values");
+        // The first one's next word that says the same as then is in conflict wherever it was overruled.
+        let next = apply(&entry(), Some(&taken), &pod_template(first), "one", false, at(2));
+        prop_assert_eq!(next.is_ok(), taken["spec"] == fields::merge(entry().rules.type_ref(), &taken, &alone)["spec"]);
+    }
 }

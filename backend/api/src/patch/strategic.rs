@@ -409,5 +409,79 @@ mod tests {
         fn an_empty_patch_changes_nothing(current in crate::arbitrary::pod_spec()) {
             prop_assert_eq!(pod(current.clone(), json!({})).unwrap(), current);
         }
+
+        #[test]
+        fn the_patch_between_two_states_leads_from_one_to_the_other(
+            old in crate::arbitrary::pod_spec(), new in crate::arbitrary::pod_spec(),
+        ) {
+            let patch = difference(POD, &old, &new);
+            prop_assert_eq!(pod(old, patch).unwrap(), new);
+        }
+
+        #[test]
+        fn what_only_the_server_added_survives_a_three_way_merge(
+            original in crate::arbitrary::pod_spec(), modified in crate::arbitrary::pod_spec(),
+        ) {
+            // What a server's defaults and a sidecar's injector do between two applies.
+            let added = json!({
+                "containers": [{"name": "sidecar", "image": "s"}], "nodeSelector": {"zone": "x"}, "dnsPolicy": "Default",
+            });
+            let grown = |spec: Value| sorted(pod(spec, added.clone()).unwrap());
+            let patch = difference(POD, &original, &modified);
+            let mut expected = grown(modified.clone());
+            for (field, _) in original.as_object().unwrap() {
+                // Who takes a whole field out takes out what others put into it.
+                if modified.get(field).is_none() {
+                    expected.as_object_mut().unwrap().remove(field);
+                }
+            }
+            prop_assert_eq!(sorted(pod(grown(original), patch).unwrap()), expected);
+        }
+    }
+
+    const POD: TypeRef<'static> = TypeRef::Known("core.v1.PodSpec");
+
+    /// The patch that `kubectl apply` computes from what was applied before and what is applied now.
+    fn difference(of: TypeRef<'_>, old: &Value, new: &Value) -> Value {
+        let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return new.clone() };
+        let mut patch = Map::new();
+        for field in old.keys().filter(|field| !new.contains_key(*field)) {
+            patch.insert(field.clone(), Value::Null);
+        }
+        for (field, value) in new.iter().filter(|(field, value)| old.get(*field) != Some(value)) {
+            let how = of.field(field);
+            let change = match (old.get(field), value, how.merge_key) {
+                (Some(before @ Value::Object(_)), Value::Object(_), _) => difference(how.of, before, value),
+                (Some(Value::Array(before)), Value::Array(after), Some(key)) => {
+                    let order = after.iter().map(|item| json!({key: item[key]}));
+                    patch.insert(format!("{ORDER}{field}"), order.collect());
+                    list_difference(how.of, key, before, after)
+                }
+                _ => value.clone(),
+            };
+            patch.insert(field.clone(), change);
+        }
+        Value::Object(patch)
+    }
+
+    fn list_difference(of: TypeRef<'_>, key: &str, old: &[Value], new: &[Value]) -> Value {
+        let find = |items: &[Value], id: &Value| items.iter().find(|item| item[key] == *id).cloned();
+        let gone = old.iter().filter(|item| find(new, &item[key]).is_none());
+        let gone = gone.map(|item| json!({key: item[key], DIRECTIVE: "delete"}));
+        let changed = new.iter().filter_map(|item| {
+            let Some(before) = find(old, &item[key]) else { return Some(item.clone()) };
+            let mut change = difference(of, &before, item);
+            change[key] = item[key].clone();
+            (before != *item).then_some(change)
+        });
+        gone.chain(changed).collect()
+    }
+
+    /// Lists of containers by name: the order among what two sides added is nobody's promise.
+    fn sorted(mut spec: Value) -> Value {
+        if let Some(containers) = spec.get_mut("containers").and_then(Value::as_array_mut) {
+            containers.sort_by_key(|container| container["name"].to_string());
+        }
+        spec
     }
 }

@@ -1,0 +1,6 @@
+#![no_main]
+#[path = "../src/harness.rs"]
+#[allow(dead_code)] // one of several targets
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::parse_quantity(data));
