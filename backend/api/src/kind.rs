@@ -126,6 +126,9 @@ impl Column {
     }
 }
 
+/// What of the metadata is for clients to change.
+pub const CLIENT_METADATA: &[&str] = &["annotations", "finalizers", "labels", "ownerReferences"];
+
 /// What one file of `kinds/` says of its kind: names, defaults, validation, columns - in that order.
 /// Every function is pure. JSON paths follow the Kubernetes API v1.36.
 pub trait Kind: Send + Sync + 'static {
@@ -147,6 +150,8 @@ pub trait Kind: Send + Sync + 'static {
     const HAS_GENERATION: bool = false;
     /// Whether a client gives the status at creation. Elsewhere the status starts empty: it has its own writer.
     const KEEPS_STATUS_AT_CREATION: bool = false;
+    /// What of the metadata a write of the status leaves as it is, of what clients may otherwise change with it.
+    const STATUS_KEEPS: &'static [&'static str] = &[];
     /// The resource under which objects are stored where it is not this kind's own: `autoscaling/v1` is stored as v2,
     /// both `Event` kinds as one.
     const STORED_AS: Option<&'static str> = None;
@@ -230,6 +235,9 @@ pub trait Rules: Send + Sync {
     }
     fn keeps_status_at_creation(&self) -> bool {
         false
+    }
+    fn status_keeps(&self) -> &'static [&'static str] {
+        CLIENT_METADATA
     }
     fn grace_period_seconds(&self, _object: &Value, _requested: Option<i64>) -> i64 {
         0
@@ -433,6 +441,9 @@ impl<K: Kind> Rules for Typed<K> {
     }
     fn keeps_status_at_creation(&self) -> bool {
         K::KEEPS_STATUS_AT_CREATION
+    }
+    fn status_keeps(&self) -> &'static [&'static str] {
+        K::STATUS_KEEPS
     }
     fn grace_period_seconds(&self, object: &Value, requested: Option<i64>) -> i64 {
         K::grace_period_seconds(object, requested)

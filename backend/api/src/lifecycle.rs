@@ -5,7 +5,7 @@ mod metadata;
 pub use deletion::{DeleteOptions, Deletion, before_delete, is_released};
 
 use crate::decode;
-use crate::kind::KindEntry;
+use crate::kind::{CLIENT_METADATA, KindEntry};
 use crate::meta;
 use crate::status::Status;
 use crate::validation::FieldErrors;
@@ -100,7 +100,8 @@ pub fn before_update(entry: &KindEntry, new: &mut Value, old: &Value, _now: Time
     finish(entry, new, &errors)
 }
 
-/// A write of the status alone: everything else stays as it is, `managedFields` excepted.
+/// A write of the status: the spec stays as it is. Kubernetes lets labels, annotations and their like change with it, for
+/// most kinds.
 pub fn before_update_status(
     entry: &KindEntry,
     new: &mut Value,
@@ -115,12 +116,24 @@ pub fn before_update_status(
         status => result["status"] = status,
     }
     let managed = new["metadata"]["managedFields"].take();
+    let fields = metadata_mut(&mut result);
     if !managed.is_null() {
-        metadata_mut(&mut result).insert("managedFields".into(), managed);
+        fields.insert("managedFields".into(), managed);
+    }
+    let kept = entry.rules.status_keeps();
+    for field in CLIENT_METADATA.iter().filter(|field| !kept.contains(field)) {
+        match new["metadata"][*field].take() {
+            Value::Null => drop(fields.remove(*field)),
+            value => drop(fields.insert((*field).into(), value)),
+        }
     }
     *new = result;
     entry.rules.default(new);
     let mut errors = FieldErrors::default();
+    if new["metadata"] != old["metadata"] {
+        metadata::validate(entry, new, &mut errors);
+        metadata::validate_update(new, old, &mut errors);
+    }
     entry.rules.validate_status(new, old, &mut errors);
     finish(entry, new, &errors)
 }

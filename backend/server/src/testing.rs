@@ -4,8 +4,9 @@ use crate::certificates::{Authority, Profile};
 use crate::loops::{self, Signing};
 use crate::{AppState, ClusterNetwork, ClusterStore, build, routes};
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use futures::StreamExt;
 use rcgen::{CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use std::sync::Arc;
@@ -78,6 +79,15 @@ impl Api {
         Answer { code: parts.status, headers: parts.headers, body }
     }
 
+    /// A watch that goes on, as an administrator.
+    pub async fn watch(&self, path: &str) -> Watched {
+        let token = self.state.auth.issue(&Claims::new("admin", &["system:masters"], 60)).unwrap();
+        let request = Request::builder().uri(path).header("authorization", format!("Bearer {token}"));
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        Watched { body: response.into_body().into_data_stream(), read: Vec::new() }
+    }
+
     /// Creates an object that must be accepted.
     pub async fn make(&self, path: &str, object: Value) -> Value {
         let answer = self.call("POST", path, object).await;
@@ -102,6 +112,25 @@ impl Api {
             CancellationToken::new(),
         );
         tokio::spawn(loops);
+    }
+}
+
+/// The events of a watch, one by one.
+pub struct Watched {
+    body: BodyDataStream,
+    read: Vec<u8>,
+}
+
+impl Watched {
+    pub async fn next(&mut self) -> Value {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return serde_json::from_slice(&line).unwrap();
+            }
+            let more = tokio::time::timeout(Duration::from_secs(10), self.body.next()).await;
+            self.read.extend_from_slice(&more.expect("an event").expect("the watch ended").unwrap());
+        }
     }
 }
 

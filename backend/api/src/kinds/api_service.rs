@@ -13,6 +13,7 @@ impl Kind for APIService {
     const SINGULAR: &'static str = "apiservice";
     const CATEGORIES: &'static [&'static str] = &["api-extensions"];
     const SUBRESOURCES: &'static [Subresource] = &[status("apiregistration.k8s.io", "v1", "APIService")];
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::CLIENT_METADATA;
 
     fn default(object: &mut Value) {
         if object["spec"]["service"].is_object() {

@@ -16,6 +16,7 @@ impl Kind for CustomResourceDefinition {
     const CATEGORIES: &'static [&'static str] = &["api-extensions"];
     const SUBRESOURCES: &'static [Subresource] =
         &[status("apiextensions.k8s.io", "v1", "CustomResourceDefinition")];
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::CLIENT_METADATA;
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {

@@ -15,6 +15,7 @@ impl Kind for Deployment {
     const SHORT_NAMES: &'static [&'static str] = &["deploy"];
     const CATEGORIES: &'static [&'static str] = &["all"];
     const SUBRESOURCES: &'static [Subresource] = &[SCALE, status("apps", "v1", "Deployment")];
+    const STATUS_KEEPS: &'static [&'static str] = &["labels"];
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {

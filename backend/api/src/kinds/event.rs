@@ -135,7 +135,20 @@ impl Kind for EventsEvent {
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        fields(object)
+        let about = &object["regarding"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        vec![
+            ("regarding.kind", text(&about["kind"])),
+            ("regarding.namespace", text(&about["namespace"])),
+            ("regarding.name", text(&about["name"])),
+            ("regarding.uid", text(&about["uid"])),
+            ("regarding.apiVersion", text(&about["apiVersion"])),
+            ("regarding.resourceVersion", text(&about["resourceVersion"])),
+            ("regarding.fieldPath", text(&about["fieldPath"])),
+            ("reason", text(&object["reason"])),
+            ("reportingController", text(&object["reportingController"])),
+            ("type", text(&object["type"])),
+        ]
     }
 
     fn columns() -> Vec<Column> {

@@ -17,6 +17,7 @@ impl Kind for FlowSchema {
     const SINGULAR: &'static str = "flowschema";
     const SUBRESOURCES: &'static [Subresource] =
         &[status("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema")];
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::CLIENT_METADATA;
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {

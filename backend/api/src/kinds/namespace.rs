@@ -40,7 +40,9 @@ impl Kind for Namespace {
     }
 
     fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.phase", object["status"]["phase"].as_str().unwrap_or_default().to_owned())]
+        let phase = object["status"]["phase"].as_str().unwrap_or_default();
+        // `name` is how the first clients asked for `metadata.name`.
+        vec![("status.phase", phase.to_owned()), ("name", meta::name(object).to_owned())]
     }
 
     fn columns() -> Vec<Column> {

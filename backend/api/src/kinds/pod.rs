@@ -33,6 +33,7 @@ impl Kind for Pod {
         subresource("resize", "", "v1", "Pod", GET_PATCH_UPDATE),
         status("", "v1", "Pod"),
     ];
+    const STATUS_KEEPS: &'static [&'static str] = &["ownerReferences"];
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {

@@ -18,6 +18,7 @@ impl Kind for PriorityLevelConfiguration {
     const SINGULAR: &'static str = "prioritylevelconfiguration";
     const SUBRESOURCES: &'static [Subresource] =
         &[status("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration")];
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::CLIENT_METADATA;
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {

@@ -13,6 +13,7 @@ impl Kind for ResourceClaim {
     type Object = resource::ResourceClaim;
     const SINGULAR: &'static str = "resourceclaim";
     const SUBRESOURCES: &'static [Subresource] = &[status("resource.k8s.io", "v1", "ResourceClaim")];
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::CLIENT_METADATA;
 
     fn default(object: &mut Value) {
         default_requests(child(object, "spec"));

@@ -15,6 +15,7 @@ impl Kind for ValidatingAdmissionPolicy {
     const CATEGORIES: &'static [&'static str] = &["api-extensions"];
     const SUBRESOURCES: &'static [Subresource] =
         &[status("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")];
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::CLIENT_METADATA;
     const HAS_GENERATION: bool = true;
 
     fn default(object: &mut Value) {

@@ -13,6 +13,7 @@ impl Kind for VolumeAttachment {
     type Object = storage::VolumeAttachment;
     const SINGULAR: &'static str = "volumeattachment";
     const SUBRESOURCES: &'static [Subresource] = &[status("storage.k8s.io", "v1", "VolumeAttachment")];
+    const STATUS_KEEPS: &'static [&'static str] = crate::kind::CLIENT_METADATA;
 
     fn before_create(object: &mut Value) {
         reset_status(object, serde_json::json!({"attached": false}));

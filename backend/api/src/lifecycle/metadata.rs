@@ -9,7 +9,7 @@ use serde_json::Value;
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
-/// Finalizers that need no domain in their name.
+/// Finalizers that need no domain in their name. Those of custom objects are their owners' business.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", ORPHAN, FOREGROUND];
 
 pub(super) fn validate(entry: &KindEntry, object: &Value, errors: &mut FieldErrors) {
@@ -37,7 +37,7 @@ pub(super) fn validate(entry: &KindEntry, object: &Value, errors: &mut FieldErro
         errors.too_long(&path.child("annotations"), MAX_ANNOTATION_BYTES);
     }
     validate_owners(&fields["ownerReferences"], &path.child("ownerReferences"), errors);
-    validate_finalizers(&fields["finalizers"], &path.child("finalizers"), errors);
+    validate_finalizers(entry, &fields["finalizers"], &path.child("finalizers"), errors);
 }
 
 fn validate_names(entry: &KindEntry, fields: &Value, path: &Path, errors: &mut FieldErrors) {
@@ -103,13 +103,16 @@ fn validate_owners(owners: &Value, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
-fn validate_finalizers(finalizers: &Value, path: &Path, errors: &mut FieldErrors) {
+fn validate_finalizers(entry: &KindEntry, finalizers: &Value, path: &Path, errors: &mut FieldErrors) {
     let names = strings(finalizers);
     for (index, name) in names.iter().enumerate() {
         let path = path.index(index);
         if let Err(why) = meta::qualified_name(name) {
             errors.invalid(&path, name.as_str(), why);
-        } else if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name.as_str()) {
+        } else if !entry.rules.is_custom()
+            && !name.contains('/')
+            && !STANDARD_FINALIZERS.contains(&name.as_str())
+        {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             errors.invalid(&path, name.as_str(), detail);
         }

@@ -188,7 +188,25 @@ fn a_spec_write_keeps_the_status_and_a_status_write_the_spec() {
     before_update_status(&entry, &mut new, &old, now()).unwrap();
     let mut expected = old.clone();
     expected["status"] = json!({"replicas": 2});
+    expected["metadata"]["labels"] = json!({"a": "b"});
     assert_eq!(new, expected);
+}
+
+#[test]
+fn some_kinds_let_a_status_write_change_no_metadata() {
+    let registry = crate::Registry::builtin();
+    let rows =
+        [("deployments.apps", false, true), ("flowschemas.flowcontrol.apiserver.k8s.io", false, false)];
+    for (resource, labels, annotations) in rows {
+        let entry = registry.by_resource(resource).unwrap();
+        let old = json!({"metadata": {"name": "x", "namespace": "d"}, "spec": {}});
+        let mut new = old.clone();
+        new["metadata"]["labels"] = json!({"a": "b"});
+        new["metadata"]["annotations"] = json!({"a": "b"});
+        let _ = before_update_status(entry, &mut new, &old, now());
+        let has = |field: &str| !new["metadata"][field].is_null();
+        assert_eq!((has("labels"), has("annotations")), (labels, annotations), "{resource}");
+    }
 }
 
 #[test]

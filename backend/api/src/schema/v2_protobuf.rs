@@ -6,6 +6,8 @@ use serde_json::Value;
 
 /// What clients name this form in `Accept`.
 pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What an answer in it says it is: the form that clients name is no media type that they could read.
+pub const CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// gnostic's `Document`.
 pub fn v2_protobuf(registry: &Registry) -> Vec<u8> {

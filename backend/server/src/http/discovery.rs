@@ -247,14 +247,15 @@ fn aggregated_resource(entry: &KindEntry) -> Value {
 }
 
 fn accepts_protobuf(headers: &HeaderMap) -> bool {
+    use schema::v2_protobuf::{CONTENT_TYPE, MEDIA_TYPE};
     let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
-    accept.split(',').any(|form| form.trim() == schema::v2_protobuf::MEDIA_TYPE)
+    accept.split(',').map(str::trim).any(|form| [MEDIA_TYPE, CONTENT_TYPE].contains(&form))
 }
 
 pub async fn openapi_v2(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let registry = kinds(&app).await;
     if accepts_protobuf(&headers) {
-        let kind = (header::CONTENT_TYPE, schema::v2_protobuf::MEDIA_TYPE);
+        let kind = (header::CONTENT_TYPE, schema::v2_protobuf::CONTENT_TYPE);
         return ([kind], schema::v2_protobuf(&registry)).into_response();
     }
     reply::json(StatusCode::OK, &schema::v2(&registry))

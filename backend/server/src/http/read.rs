@@ -47,7 +47,8 @@ impl Shape {
 pub struct Selectors {
     labels: LabelSelector,
     fields: FieldSelector,
-    /// For a kind whose selectable fields may be others than when an object was stored.
+    /// For a kind whose selectable fields may be others than those of the stored object: its definition has changed, or
+    /// it shows objects of another kind.
     entry: Option<Arc<KindEntry>>,
     /// A collection request may still name one object (`kubectl get pod web -w`).
     name: String,
@@ -58,7 +59,8 @@ impl Selectors {
         let fields = FieldSelector::parse(call.param("fieldSelector").unwrap_or_default())?;
         fields.check(&call.entry)?;
         let labels = LabelSelector::parse(call.param("labelSelector").unwrap_or_default())?;
-        let asks_object = !fields.is_empty() && call.entry.rules.is_custom();
+        let is_view = call.entry.stored_as != call.entry.resource;
+        let asks_object = !fields.is_empty() && (call.entry.rules.is_custom() || is_view);
         let entry = asks_object.then(|| call.entry.clone());
         Ok(Self { labels, fields, entry, name: call.name.clone() })
     }
@@ -78,7 +80,11 @@ impl Selectors {
         let Some(entry) = &self.entry else { return self.fields.matches(&object.fields) };
         let own = |(name, _): &&(String, String)| name.starts_with("metadata.");
         let mut fields: Vec<(String, String)> = object.fields.iter().filter(own).cloned().collect();
-        fields.extend(entry.rules.selectable_fields(&object.value()));
+        let mut value = object.value();
+        if !entry.rules.is_custom() {
+            entry.rules.from_stored(&mut value);
+        }
+        fields.extend(entry.rules.selectable_fields(&value));
         self.fields.matches(&fields)
     }
 }

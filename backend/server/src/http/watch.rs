@@ -251,3 +251,6 @@ fn event(kind: &str, object: &[u8]) -> Bytes {
     line.put_slice(b"}\n");
     line.freeze()
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,6 +187,7 @@ async fn apply_patch(call: &Call, decoded: Decoded) -> Result<Response, Status> 
         said(call, mode, decoded.duplicates, refuse)?;
     }
     let applied = &decoded.value;
+    check_identity(call, applied)?;
     let (force, now) = (call.flag("force"), Timestamp::now());
     let options = WriteOptions { ownership: Ownership::Done, ..options(call)? };
     let part = if call.subresource == "status" { Part::Status } else { Part::Spec };
@@ -206,6 +207,24 @@ async fn apply_patch(call: &Call, decoded: Decoded) -> Result<Response, Status> 
     object["metadata"]["name"] = call.name.as_str().into();
     let made = objects.create(&call.actor, &call.entry, &call.namespace, object, &options).await?;
     Ok(one(call, StatusCode::CREATED, &made))
+}
+
+/// An apply configuration says of itself what it is.
+fn check_identity(call: &Call, applied: &Value) -> Result<(), Status> {
+    let (version, expected) = (applied["apiVersion"].as_str().unwrap_or_default(), call.entry.api_version());
+    if version != expected {
+        return Err(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {expected}"
+        )));
+    }
+    let name = meta::name(applied);
+    if !name.is_empty() && name != call.name {
+        let url = &call.name;
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({url})"
+        )));
+    }
+    Ok(())
 }
 
 fn delete_options(call: &Call, body: &[u8]) -> Result<(DeleteOptions, WriteOptions), Status> {
