@@ -15,6 +15,7 @@ pub mod runtime;
 mod streams;
 mod termination;
 mod tokens;
+mod usage;
 mod volumes;
 
 use anyhow::{Context, Result, bail};
@@ -62,6 +63,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         () = network::serve(agent.clone()) => {}
         () = network::api_proxy::serve(server) => {}
         () = node_status::follow(agent.clone()) => {}
+        () = usage::follow(agent.clone()) => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

@@ -7,6 +7,7 @@
 pub mod needs;
 pub mod status;
 
+use pilothouse_api::metrics::NodeUsage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -61,6 +62,8 @@ pub enum NodeMessage {
     NodeStatus { status: Value },
     /// Renews the node's Lease. Every 10 s.
     Ping,
+    /// What the node and its containers use. Every 10 s; only the newest counts.
+    Usage(NodeUsage),
     /// The pod's whole `status`.
     PodStatus { namespace: Arc<str>, name: Arc<str>, uid: Arc<str>, status: Value },
     /// All containers of a pod with a deletion timestamp have ended and its resources are released: remove the object.

@@ -25,6 +25,7 @@ mod ip_address;
 mod job;
 mod lease;
 mod limit_range;
+pub mod metrics;
 mod mutating_admission_policy;
 mod mutating_admission_policy_binding;
 mod mutating_webhook_configuration;
@@ -132,6 +133,8 @@ pub fn all() -> Vec<KindEntry> {
         KindEntry::of::<resource_claim::ResourceClaim>(),
         KindEntry::of::<resource_claim_template::ResourceClaimTemplate>(),
         KindEntry::of::<resource_slice::ResourceSlice>(),
+        KindEntry::of::<metrics::NodeMetrics>(),
+        KindEntry::of::<metrics::PodMetrics>(),
         KindEntry::of::<flow_schema::FlowSchema>(),
         KindEntry::of::<priority_level_configuration::PriorityLevelConfiguration>(),
     ]

@@ -15,6 +15,7 @@ pub mod kinds;
 pub mod lifecycle;
 pub mod marks;
 pub mod meta;
+pub mod metrics;
 pub mod observed;
 pub mod patch;
 pub mod placement;

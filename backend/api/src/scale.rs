@@ -1,5 +1,6 @@
 //! `autoscaling/v1 Scale`: the replicas of any kind that has them.
 use crate::json_path::JsonPath;
+use crate::selector::LabelSelector;
 use serde_json::{Value, json};
 
 /// Where a kind keeps what its `scale` subresource shows.
@@ -49,8 +50,10 @@ impl ScalePaths {
 }
 
 fn selector_text(selector: &Value) -> String {
-    let labels = if selector["matchLabels"].is_object() { &selector["matchLabels"] } else { selector };
-    let pairs: Vec<String> = labels
+    if ["matchLabels", "matchExpressions"].iter().any(|form| !selector[form].is_null()) {
+        return LabelSelector::from_object(selector).map(|s| s.to_string()).unwrap_or_default();
+    }
+    let pairs: Vec<String> = selector
         .as_object()
         .into_iter()
         .flatten()

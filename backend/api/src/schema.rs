@@ -94,6 +94,9 @@ pub fn schema_name(entry: &KindEntry) -> String {
         "apiregistration.k8s.io" => {
             format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
         }
+        "metrics.k8s.io" if !entry.rules.is_custom() => {
+            format!("io.k8s.metrics.pkg.apis.metrics.{version}.{kind}")
+        }
         group if !entry.rules.is_custom() && group.ends_with(".k8s.io") || !group.contains('.') => {
             format!("io.k8s.api.{short}.{version}.{kind}")
         }

@@ -1,9 +1,11 @@
 //! The view that controllers decide on: every object of the store at one revision, with the indexes they ask for.
+use crate::horizontal_pod_autoscaler::{Answers, Memory};
 use crate::node::Node;
 use crate::object::{controller_of, is_deleting, owners, text, uid};
 use crate::pod::Pod;
 use bytes::Bytes;
 use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::metrics::{Measured, NodeUsage};
 use pilothouse_api::placement::Labels;
 use pilothouse_api::selector::LabelSelector;
 use pilothouse_api::{Key, Observed, Revision};
@@ -21,6 +23,8 @@ pub const DISRUPTION_BUDGETS: &str = "poddisruptionbudgets.policy";
 pub const CLAIMS: &str = "persistentvolumeclaims";
 pub const LEASES: &str = "leases.coordination.k8s.io";
 pub const NODE_LEASES: &str = "kube-node-lease";
+pub const HORIZONTAL_POD_AUTOSCALERS: &str = "horizontalpodautoscalers.autoscaling";
+pub const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// Of what one controller may take over from another.
 const ADOPTABLE: [&str; 3] = [PODS, REPLICA_SETS, CONTROLLER_REVISIONS];
@@ -59,6 +63,12 @@ pub struct Cluster {
     renewed: HashMap<Arc<str>, Timestamp>,
     /// Why the last plan of a key of a controller could not create what it wanted.
     refusals: HashMap<(&'static str, Key), Arc<str>>,
+    /// What nodes measured lately.
+    measured: Measured,
+    /// What metrics APIs answered to autoscalers' questions.
+    pub answers: Answers,
+    /// What each autoscaler remembers.
+    memories: HashMap<Key, Memory>,
 }
 
 /// One object of the view.
@@ -84,7 +94,9 @@ enum Body {
 impl Body {
     fn new(key: &Key, object: &Arc<Value>, bytes: &Bytes) -> Self {
         match () {
-            () if &*key.resource == NODES => Self::Parsed(object.clone()),
+            () if matches!(&*key.resource, NODES | HORIZONTAL_POD_AUTOSCALERS) => {
+                Self::Parsed(object.clone())
+            }
             () if bytes.is_empty() => Self::Bytes(object.to_string().into()),
             () => Self::Bytes(bytes.clone()),
         }
@@ -103,6 +115,38 @@ impl Cluster {
         Self { settings, ..Self::default() }
     }
 
+    /// The same before anything was seen of the store: what is not from there stays.
+    #[must_use]
+    pub fn emptied(&mut self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            measured: std::mem::take(&mut self.measured),
+            answers: std::mem::take(&mut self.answers),
+            memories: std::mem::take(&mut self.memories),
+            ..Self::default()
+        }
+    }
+
+    /// Takes what nodes measured, all of them.
+    pub fn measure(&mut self, measured: Measured) {
+        self.measured = measured;
+    }
+
+    pub fn measured(&self, node: &str) -> Option<&NodeUsage> {
+        self.measured.get(node).map(|usage| &**usage)
+    }
+
+    /// Takes what a plan for a key wants remembered.
+    pub fn remember(&mut self, key: &Key, memory: Memory) {
+        if self.contains(key) {
+            self.memories.insert(key.clone(), memory);
+        }
+    }
+
+    pub fn memory(&self, key: &Key) -> Option<&Memory> {
+        self.memories.get(key)
+    }
+
     /// Takes the next change. `now` is the time of observation.
     pub fn apply(&mut self, change: &Observed, now: Timestamp) {
         self.revision = self.revision.max(change.revision);
@@ -118,6 +162,7 @@ impl Cluster {
             self.objects.entry(key.resource.clone()).or_default().insert(address, entry);
         }
         match &*key.resource {
+            HORIZONTAL_POD_AUTOSCALERS if change.object.is_none() => drop(self.memories.remove(&key)),
             LEASES if &*key.namespace == NODE_LEASES => match &change.object {
                 Some(_) => drop(self.renewed.insert(key.name.clone(), now)),
                 None => drop(self.renewed.remove(&key.name)),

@@ -1,15 +1,20 @@
 //! HorizontalPodAutoscaler: how many replicas the load asks for (`horizontal.go` and `replica_calculator.go` of
 //! Kubernetes). Metrics and the memory of earlier decisions are given; what they come to is told, nothing is done.
+mod acting;
 mod behavior;
+mod questions;
 mod usage;
 
+pub use acting::{HorizontalPodAutoscalers, questions};
 pub use behavior::Memory;
+pub use questions::{Answers, Question, Reading};
 pub use usage::{Sample, Samples};
 
 use crate::object::*;
 use behavior::{Limits, Rules};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::quantity::Quantity;
+use questions::Room;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use usage::{PodUsage, Proposal, Target, propose};
@@ -23,6 +28,10 @@ pub struct Observed<'a> {
     pub pods: &'a [&'a Value],
     /// By metric (`cpu`; of one container `cpu/main`), what each pod uses. A metric that could not be had is missing.
     pub metrics: &'a BTreeMap<String, Samples>,
+    /// The selector of these pods, as a text.
+    pub selector: &'a str,
+    /// What was answered to what its other metrics ask.
+    pub answers: &'a Answers,
     pub memory: &'a Memory,
     pub now: Timestamp,
 }
@@ -137,8 +146,11 @@ impl Run<'_> {
         let (source, reason) = match text(metric, "type") {
             "Resource" => ("resource", "FailedGetResourceMetric"),
             "ContainerResource" => ("containerResource", "FailedGetContainerResourceMetric"),
+            "Pods" => return self.propose_by_answer(metric, rules, "FailedGetPodsMetric"),
+            "Object" => return self.propose_by_answer(metric, rules, "FailedGetObjectMetric"),
+            "External" => return self.propose_by_answer(metric, rules, "FailedGetExternalMetric"),
             other => {
-                return Err(("InvalidMetricSourceType", format!("metrics of type {other} cannot be had")));
+                return Err(("InvalidMetricSourceType", format!("unknown metric source type {other:?}")));
             }
         };
         let spec = &metric[source];
@@ -156,7 +168,8 @@ impl Run<'_> {
             (
                 reason,
                 format!(
-                    "failed to get {resource} utilization: unable to get metrics for resource {resource}"
+                    "failed to get {resource} utilization: unable to get metrics for resource {resource}: no metrics \
+                     returned from resource metrics API"
                 ),
             )
         })?;
@@ -186,6 +199,42 @@ impl Run<'_> {
             Target::AverageMilli(_) => of,
         };
         Ok((proposal, name))
+    }
+
+    /// By a metric that others measure.
+    fn propose_by_answer(
+        &mut self,
+        metric: &Value,
+        rules: &Rules,
+        reason: &'static str,
+    ) -> Result<(Proposal, String), (&'static str, String)> {
+        let what = text(metric, "type").to_lowercase();
+        let failed = |why: String| (reason, format!("failed to get {what} metric value: {why}"));
+        let namespace = text(&self.observed.autoscaler["metadata"], "namespace");
+        let question = questions::question(namespace, metric, self.observed.selector);
+        let question = question.ok_or_else(|| failed("it names no metric".into()))?;
+        let readings = match self.observed.answers.get(&question) {
+            Some(Ok(readings)) => readings,
+            Some(Err(why)) => return Err(failed(why.clone())),
+            None => {
+                let api = if what == "external" { "external" } else { "custom" };
+                let why = format!(
+                    "unable to get metric {}: unable to fetch metrics from {api} metrics API: the server could not find the \
+                     requested resource",
+                    question.metric()
+                );
+                return Err(failed(why));
+            }
+        };
+        let room = Room {
+            replicas: self.observed.replicas,
+            pods: self.observed.pods,
+            rules,
+            now: self.observed.now,
+        };
+        let asked = questions::propose_by(metric, &question, readings, &room).map_err(failed)?;
+        self.current_metrics.push(asked.current);
+        Ok((asked.proposal, asked.name))
     }
 
     fn note(&mut self, r#type: &str, status: &str, reason: &str, message: &str) {

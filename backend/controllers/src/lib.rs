@@ -67,6 +67,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(flow_control::FlowControl),
         Box::new(garbage_collection::GarbageCollection),
+        Box::new(horizontal_pod_autoscaler::HorizontalPodAutoscalers),
         Box::new(job::Jobs),
         Box::new(namespace::Namespaces),
         Box::new(node_ipam::NodeIpam),

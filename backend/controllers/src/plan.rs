@@ -1,4 +1,5 @@
 //! What a controller wants done.
+use crate::horizontal_pod_autoscaler::Memory;
 use pilothouse_api::Key;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::lifecycle::DeleteOptions;
@@ -10,6 +11,8 @@ pub enum Part {
     /// Everything but the status.
     Spec,
     Status,
+    /// Its number of replicas, as through its `scale` subresource; the rest is as it was.
+    Scale,
     /// Both, past the rules for clients: what only the server may do.
     Whole,
 }
@@ -56,6 +59,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// When to look again though nothing changes: the earliest of those asked for.
     pub check_again_at: Option<Timestamp>,
+    /// What an autoscaler is to remember of this once it is done: nothing of it is anybody's state.
+    pub memory: Option<Memory>,
 }
 
 impl Plan {

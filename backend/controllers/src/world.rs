@@ -98,7 +98,7 @@ impl World {
         Ok(key)
     }
 
-    fn store(&mut self, key: &Key, object: Option<Value>) {
+    pub fn store(&mut self, key: &Key, object: Option<Value>) {
         self.revision += 1;
         let previous = self.objects.get(key).cloned();
         let stored = object.map(|mut object| {
@@ -164,7 +164,7 @@ impl World {
             return Err(Status::stale(&key.resource, &key.name));
         }
         match part {
-            Part::Spec => lifecycle::before_update(&entry, &mut new, &old, self.now)?,
+            Part::Spec | Part::Scale => lifecycle::before_update(&entry, &mut new, &old, self.now)?,
             Part::Status => lifecycle::before_update_status(&entry, &mut new, &old, self.now)?,
             Part::Whole => {}
         }
@@ -266,6 +266,9 @@ impl World {
         }
         self.is_blind = was_blind;
         self.cluster.note_outcome(self.controllers[i].name(), &key, refusal.as_deref());
+        if let Some(memory) = plan.memory {
+            self.cluster.remember(&key, memory);
+        }
         if !self.is_blind {
             self.catch_up();
         }

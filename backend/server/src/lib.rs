@@ -10,6 +10,7 @@ pub mod flow_control;
 mod http;
 mod listen;
 pub mod loops;
+mod metrics;
 pub mod node_hub;
 pub mod objects;
 mod remote;
@@ -114,7 +115,8 @@ pub fn build(
         .push(Box::pin(feed::follow(&store, admission::policies::RESOURCES, move |o| told.observe(&o))?));
     let admission = Admission::new(&context, &network, addresses, webhooks.clone(), policies.clone(), &auth);
     let objects = Objects::new(store.clone(), registry.clone(), admission);
-    let hub = node_hub::Hub::new(objects.clone(), auth.clone());
+    let metrics = metrics::Metrics::default();
+    let hub = node_hub::Hub::new(objects.clone(), auth.clone(), metrics.clone());
     webhooks.connect_through(hub.clone());
     let state = AppState {
         store,
@@ -122,6 +124,7 @@ pub fn build(
         objects,
         auth,
         hub,
+        metrics,
         webhooks,
         policies,
         audit: audit::Audit::default(),
@@ -159,9 +162,17 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
         tasks.spawn(listen::plain(listener, app, shutdown.clone()));
     }
     tasks.spawn(state.hub.clone().run(shutdown.clone()));
+    let board = state.store.note_board(uuid::Uuid::new_v4().to_string());
+    tasks.spawn(state.metrics.clone().run(board, shutdown.clone()));
     let settings = pilothouse_controllers::Settings { root_ca: options.ca_pem.into() };
     let signing = loops::Signing { auth: state.auth.clone(), authority: options.authority };
-    tasks.spawn(loops::run(state.objects.clone(), settings, signing, shutdown.clone()));
+    tasks.spawn(loops::run(
+        state.objects.clone(),
+        state.metrics.clone(),
+        settings,
+        signing,
+        shutdown.clone(),
+    ));
     Ok(RunningServer { addr, dashboard_addr, state, shutdown, tasks })
 }
 

@@ -4,7 +4,7 @@ use crate::state::SharedRegistry;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::lifecycle::{self, CreateContext, DeleteOptions, Deletion};
 use pilothouse_api::{Key, KindEntry, Registry, Status, apply, meta};
-use pilothouse_store::{Object, ReadError, Store, Write, WriteError};
+use pilothouse_store::{Object, ReadError, Store, Term, Write, WriteError};
 use rand::RngExt;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -113,6 +113,12 @@ pub struct Objects {
 impl Objects {
     pub fn new(store: Store, registry: SharedRegistry, admission: Admission) -> Self {
         Self { store, registry, admission }
+    }
+
+    /// The same for the loops of a leader: they write nothing any more once another leads.
+    #[must_use]
+    pub fn under(&self, term: Option<Term>) -> Self {
+        Self { store: self.store.under(term), ..self.clone() }
     }
 
     pub fn store(&self) -> &Store {
@@ -459,6 +465,7 @@ pub fn write_failed(entry: &KindEntry, name: &str, error: WriteError) -> Status 
         WriteError::AlreadyExists(_) => Status::already_exists(&entry.resource, name),
         WriteError::NotFound(_) => Status::not_found(&entry.resource, name),
         WriteError::Conflict(_) => Status::stale(&entry.resource, name),
+        WriteError::Superseded => Status::conflict(&entry.resource, name, error.to_string()),
         WriteError::Unavailable(why) => {
             Status::unavailable(format!("the database is not available: {why}"), 1)
         }

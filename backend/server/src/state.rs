@@ -135,6 +135,7 @@ pub struct AppState {
     pub objects: Objects,
     pub auth: Auth,
     pub hub: crate::node_hub::Hub,
+    pub(crate) metrics: crate::metrics::Metrics,
     pub webhooks: crate::admission::Webhooks,
     pub policies: crate::admission::Policies,
     pub audit: crate::audit::Audit,

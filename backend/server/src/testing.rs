@@ -107,6 +107,7 @@ impl Api {
     pub fn run_loops(&self) {
         let loops = loops::run(
             self.state.objects.clone(),
+            self.state.metrics.clone(),
             Default::default(),
             self.signing(),
             CancellationToken::new(),

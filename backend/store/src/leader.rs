@@ -1,4 +1,5 @@
-//! Which of several servers runs the controllers: the one whose connection holds an advisory lock.
+//! Which of several servers runs the controllers: the one whose connection holds an advisory lock. A leader that was
+//! held up does not know that another took over; so each leads under a term of its own, and its writes carry that.
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -8,6 +9,14 @@ const LOCK: i64 = 0x7069_6c6f_7468_6f75;
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// A connection that does not answer in this time is taken for lost. PostgreSQL frees its lock when it notices too.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the lock's connection may be silent before PostgreSQL ends it: the system answers for a process that is
+/// stopped, so that the connection itself does not break.
+const SILENCE: &str = "SET idle_session_timeout = '10s'";
+
+/// Counts the leaders of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term(pub(crate) i64);
 
 /// A place in the queue of servers.
 pub struct LeaderLock {
@@ -24,14 +33,14 @@ impl LeaderLock {
         Self { database: Some(database), held: None }
     }
 
-    /// Waits until this server leads.
-    pub async fn acquire(&mut self) {
-        let Some(database) = &self.database else { return };
+    /// Waits until this server leads; gives the term its writes belong to. None: there are no others.
+    pub async fn acquire(&mut self) -> Option<Term> {
+        let database = self.database.as_ref()?;
         loop {
             match timeout(CHECK_EVERY, try_lock(database)).await {
-                Ok(Ok(Some(connection))) => {
+                Ok(Ok(Some((connection, term)))) => {
                     self.held = Some(connection);
-                    return;
+                    return Some(term);
                 }
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "cannot ask for the leader lock"),
@@ -56,9 +65,18 @@ impl LeaderLock {
     }
 }
 
-async fn try_lock(database: &PgConnectOptions) -> Result<Option<PgConnection>, sqlx::Error> {
+async fn try_lock(database: &PgConnectOptions) -> Result<Option<(PgConnection, Term)>, sqlx::Error> {
     let mut connection = database.connect().await?;
     let row =
         sqlx::query!("SELECT pg_try_advisory_lock($1) AS \"held!\"", LOCK).fetch_one(&mut connection).await?;
-    Ok(row.held.then_some(connection))
+    if !row.held {
+        return Ok(None);
+    }
+    if let Err(error) = sqlx::raw_sql(SILENCE).execute(&mut connection).await {
+        tracing::debug!(%error, "a leader that hangs keeps its lock: PostgreSQL is older than 14");
+    }
+    // Whatever an earlier leader writes from here on is refused.
+    let row =
+        sqlx::query!("UPDATE counter SET term = term + 1 RETURNING term").fetch_one(&mut connection).await?;
+    Ok(Some((connection, Term(row.term))))
 }

@@ -15,9 +15,10 @@ mod seal;
 mod store;
 
 pub use feed::{Watch, WatchItem};
-pub use leader::LeaderLock;
+pub use leader::{LeaderLock, Term};
 pub use memory::{Index, Listing};
 pub use postgres::PostgresOptions;
+pub use postgres::board::{Note, NoteBoard};
 pub use retention::Clock;
 pub use store::Store;
 
@@ -104,6 +105,9 @@ pub enum WriteError {
     /// The object was changed since; what it is now.
     #[error("{} has been modified", .0.key)]
     Conflict(Arc<Object>),
+    /// The writer led once, and another server leads by now.
+    #[error("another server leads by now")]
+    Superseded,
     /// The database is away. Whether the write was committed is not known.
     #[error("the database is not available: {0}")]
     Unavailable(String),

@@ -2,7 +2,7 @@
 use crate::body::{self, Draft};
 use crate::cache::Cache;
 use crate::feed::{self, Subscribers, Watch};
-use crate::{ChangeKind, Object, ReadError, Write, WriteError};
+use crate::{ChangeKind, Object, ReadError, Term, Write, WriteError};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use pilothouse_api::{Key, Revision};
@@ -170,6 +170,8 @@ pub struct Batch {
     pub writes: Vec<Prepared>,
     /// One that is refused takes the others along.
     pub together: bool,
+    /// The leader that writes: refused once another leads. None: whoever may write at any time.
+    pub term: Option<Term>,
 }
 
 /// Decides writes in order, each seeing those before it.

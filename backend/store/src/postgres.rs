@@ -2,6 +2,7 @@
 //!
 //! A sequence cannot order revisions, since commits overtake each other. So each group takes the counter row's lock,
 //! assigns the next revisions, writes everything and commits once: revisions follow commit order without gaps.
+pub mod board;
 mod link;
 mod tables;
 mod writer;

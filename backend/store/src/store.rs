@@ -2,7 +2,7 @@
 use crate::feed::Watch;
 use crate::memory::{Batch, Decider, Index, Listing, Logged, Memory, Prepared};
 use crate::postgres::{Pipeline, PostgresOptions};
-use crate::{Object, OpenError, ReadError, Write, WriteError};
+use crate::{NoteBoard, Object, OpenError, ReadError, Term, Write, WriteError};
 use parking_lot::Mutex;
 use pilothouse_api::{Key, Revision};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ const FRESH_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Store {
     memory: Arc<Memory>,
     log: Log,
+    term: Option<Term>,
 }
 
 #[derive(Clone)]
@@ -28,14 +29,14 @@ enum Log {
 impl Store {
     /// A store without a database.
     pub fn memory(index: Index) -> Self {
-        Self { memory: Memory::new(index), log: Log::Memory(Arc::default()) }
+        Self { memory: Memory::new(index), log: Log::Memory(Arc::default()), term: None }
     }
 
     /// Opens the database, brings its tables up to date and loads its state.
     pub async fn postgres(options: PostgresOptions, index: Index) -> Result<Self, OpenError> {
         let memory = Memory::new(index);
         let pipeline = Pipeline::open(options, memory.clone()).await?;
-        Ok(Self { memory, log: Log::Postgres(pipeline) })
+        Ok(Self { memory, log: Log::Postgres(pipeline), term: None })
     }
 
     /// Commits one write. The answer is the object as it now stands; for a deletion its last state, at the revision of
@@ -58,7 +59,7 @@ impl Store {
 
     async fn write_batch(&self, writes: Vec<Write>, together: bool) -> Vec<Result<Arc<Object>, WriteError>> {
         let writes = writes.into_iter().map(|write| Prepared::new(write, &self.memory.index)).collect();
-        let batch = Batch { writes, together };
+        let batch = Batch { writes, together, term: self.term };
         match &self.log {
             Log::Memory(order) => self.write_memory(order, batch),
             Log::Postgres(pipeline) => pipeline.write(batch).await,
@@ -161,6 +162,21 @@ impl Store {
         from: Revision,
     ) -> Result<Watch, ReadError> {
         self.memory.watch(resource, namespace, from)
+    }
+
+    /// The same store for one who leads: what it writes does not land once another server's term has begun, however late
+    /// the writer learns of that.
+    #[must_use]
+    pub fn under(&self, term: Option<Term>) -> Self {
+        Self { term, ..self.clone() }
+    }
+
+    /// Where servers of one database leave notes for each other; `server` tells them apart.
+    pub fn note_board(&self, server: String) -> NoteBoard {
+        match &self.log {
+            Log::Memory(_) => NoteBoard::alone(),
+            Log::Postgres(pipeline) => NoteBoard::of(pipeline.connect_options(), server),
+        }
     }
 
     /// The lock that leader-only loops run under; without a database this process always leads.

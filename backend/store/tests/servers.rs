@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 mod support;
 
-use pilothouse_store::{OpenError, PostgresOptions, Store, WatchItem, WriteError};
+use pilothouse_store::{Note, OpenError, PostgresOptions, Store, WatchItem, WriteError};
 use serde_json::json;
 use std::time::Duration;
 use support::{
@@ -144,6 +144,50 @@ async fn one_server_leads_and_another_follows_when_it_is_gone() {
 
     let mut alone = memory().leader_lock();
     within("a store without a database", alone.acquire()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_stopped_loses_its_place_and_what_it_still_writes_does_not_land() {
+    let database = Database::start();
+    let (one, two) = (database.store().await, database.store().await);
+    let (mut first, mut second) = (one.leader_lock(), two.leader_lock());
+    let old = one.under(within("the first leader", first.acquire()).await);
+    old.write(create(&key(THINGS, "before"), 1)).await.unwrap();
+
+    // As if its process were stopped: it asks nothing, and its connection stays open.
+    let new = two.under(within("the second leader", second.acquire()).await);
+    let (late, clients) = tokio::join!(
+        old.write(create(&key(THINGS, "late"), 1)),
+        one.write(create(&key(THINGS, "client's"), 1))
+    );
+    assert!(matches!(late, Err(WriteError::Superseded)), "{late:?}");
+    clients.unwrap();
+    new.write(create(&key(THINGS, "new"), 1)).await.unwrap();
+    let late = old.write_together(vec![create(&key(THINGS, "a"), 1), create(&key(THINGS, "b"), 1)]).await;
+    assert!(matches!(late, Err(WriteError::Superseded)), "{late:?}");
+    one.fresh().await.unwrap();
+    let names: Vec<_> = one.list(THINGS, None).objects.iter().map(|o| o.key.name.to_string()).collect();
+    assert_eq!(names, ["before", "client's", "new"]);
+    within("the loss", first.lost()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_hear_what_others_put_up_and_one_that_is_alone_says_nothing() {
+    let database = Database::start();
+    let store = database.store().await;
+    let note = |about: &str, text: &str| Note { about: about.into(), body: text.into() };
+    let mut one = store.note_board("one".into());
+    assert_eq!(one.exchange(|| panic!("nobody reads it")).await.unwrap(), []);
+    let mut two = store.note_board("two".into());
+    assert_eq!(two.exchange(|| vec![note("n2", "a")]).await.unwrap(), []);
+    assert_eq!(one.exchange(|| vec![note("n1", "b")]).await.unwrap(), [note("n2", "a")]);
+    assert_eq!(one.exchange(Vec::new).await.unwrap(), [], "each note is read once");
+    assert_eq!(two.exchange(|| vec![note("n2", "c")]).await.unwrap(), [note("n1", "b")]);
+    assert_eq!(one.exchange(|| vec![note("n2", "d")]).await.unwrap(), [note("n2", "c")]);
+    assert_eq!(two.exchange(Vec::new).await.unwrap(), [note("n2", "d")], "a node that moved");
+    database.sql("UPDATE servers SET seen_at = now() - interval '5 min' WHERE id = 'two'");
+    assert_eq!(one.exchange(|| panic!("nobody reads it")).await.unwrap(), []);
+    assert_eq!(memory().note_board("x".into()).exchange(|| panic!("nobody reads it")).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -171,7 +171,7 @@ impl Api {
         }
         let expected = revision_of(&old);
         match part {
-            Part::Spec => lifecycle::before_update(&entry, &mut new, &old, self.now)?,
+            Part::Spec | Part::Scale => lifecycle::before_update(&entry, &mut new, &old, self.now)?,
             Part::Status => lifecycle::before_update_status(&entry, &mut new, &old, self.now)?,
             Part::Whole => {}
         }

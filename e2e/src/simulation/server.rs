@@ -6,6 +6,7 @@ use super::rollouts;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 use pilothouse_api::lifecycle::DeleteOptions;
 use pilothouse_api::{Key, Observed, Reason, Revision};
+use pilothouse_controllers::horizontal_pod_autoscaler::Memory;
 use pilothouse_controllers::{Action, Cluster, Controller, Part};
 use pilothouse_scheduler::{Decision, Scheduler};
 use serde_json::json;
@@ -27,6 +28,7 @@ struct Flight {
     written: Revision,
     failed: bool,
     refusal: Option<String>,
+    memory: Option<Memory>,
     check_again_at: Option<Timestamp>,
 }
 
@@ -173,6 +175,7 @@ impl Server {
             written: 0,
             failed: false,
             refusal: None,
+            memory: plan.memory,
             check_again_at: plan.check_again_at,
         };
         let quiet = flight.left.is_empty();
@@ -227,8 +230,11 @@ impl Server {
     }
 
     fn finish(&mut self, flight: Flight, api: &Api) {
-        let Flight { task, failed, refusal, check_again_at, .. } = flight;
+        let Flight { task, failed, refusal, memory, check_again_at, .. } = flight;
         self.cluster.note_outcome(self.controllers[task.0].name(), &task.1, refusal.as_deref());
+        if let Some(memory) = memory.filter(|_| !failed) {
+            self.cluster.remember(&task.1, memory);
+        }
         self.running.remove(&task);
         let again = self.again.remove(&task);
         if let Some(at) = check_again_at {

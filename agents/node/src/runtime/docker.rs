@@ -1,5 +1,6 @@
 //! Docker Engine (20.10 and newer) and Podman's Docker-compatible socket.
 use super::{Container, ObservedPod, State, label, pause};
+use crate::usage::Reading;
 use anyhow::{Context, Result, bail};
 use bollard::API_DEFAULT_VERSION;
 use bollard::auth::DockerCredentials;
@@ -8,7 +9,7 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSt
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, StatsOptionsBuilder,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use pilothouse_api::jiff::Timestamp;
@@ -47,6 +48,15 @@ pub struct Sandbox {
     pub host_network: bool,
     pub host_ipc: bool,
     pub sysctls: HashMap<String, String>,
+}
+
+/// A container of a pod that runs now.
+#[derive(Clone, Debug)]
+pub struct Running {
+    pub id: String,
+    /// The pod's UID.
+    pub pod: String,
+    pub name: String,
 }
 
 /// Why an image is not there.
@@ -164,6 +174,43 @@ impl Docker {
         uids.sort();
         uids.dedup();
         Ok(uids)
+    }
+
+    /// The running containers of this node's pods, without their sandboxes.
+    pub async fn running(&self, node: &str) -> Result<Vec<Running>> {
+        let filters = HashMap::from([
+            ("label", vec![format!("{}={node}", label::NODE)]),
+            ("status", vec!["running".to_owned()]),
+        ]);
+        let options = ListContainersOptionsBuilder::default().filters(&filters).build();
+        let listed =
+            tokio::time::timeout(ANSWER_TIMEOUT, self.client.list_containers(Some(options))).await??;
+        let running = listed.into_iter().filter_map(|summary| {
+            let mut labels = summary.labels?;
+            let (pod, name) = (labels.remove(label::POD_UID)?, labels.remove(label::CONTAINER)?);
+            Some(Running { id: summary.id?, pod, name })
+        });
+        Ok(running.filter(|container| container.name != label::SANDBOX).collect())
+    }
+
+    /// The first process of a container that runs.
+    pub async fn process(&self, id: &str) -> Result<i64> {
+        let asked = self.client.inspect_container(id, None);
+        let inspected = tokio::time::timeout(ANSWER_TIMEOUT, asked).await??;
+        inspected.state.and_then(|state| state.pid).filter(|pid| *pid > 0).context("it does not run")
+    }
+
+    /// What a container used and uses, as the runtime counts.
+    pub async fn reading(&self, id: &str) -> Result<Reading> {
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut stats = std::pin::pin!(self.client.stats(id, Some(options)));
+        let stats = tokio::time::timeout(ANSWER_TIMEOUT, stats.next()).await?.context("no answer")??;
+        let cpu = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage?.total_usage).context("no CPU usage")?;
+        let memory = stats.memory_stats.unwrap_or_default();
+        let details = memory.stats.unwrap_or_default();
+        let idle_files = details.get("total_inactive_file").or_else(|| details.get("inactive_file"));
+        let used = memory.usage.unwrap_or(0).saturating_sub(idle_files.copied().unwrap_or(0));
+        Ok(Reading { cpu_nanoseconds: cpu, memory_bytes: used })
     }
 
     /// The addresses that sandboxes of this node hold, with their pods' UIDs.

@@ -403,6 +403,7 @@ async fn control(
                         state.lock().events.push((text("reason"), text("message")));
                     }
                     NodeMessage::NodeStatus { status } => state.lock().node = status,
+                    NodeMessage::Usage(_) => {}
                     NodeMessage::TokenRequest { id, pod, .. } => {
                         let (number, seconds) = {
                             let mut state = state.lock();

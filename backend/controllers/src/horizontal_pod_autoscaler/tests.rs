@@ -34,6 +34,7 @@ struct Scene {
     pods: Vec<Value>,
     /// Millicores by pod; None: the metric is missing.
     cpu: Vec<Option<i64>>,
+    answers: Answers,
     memory: Memory,
     now: Timestamp,
 }
@@ -47,6 +48,7 @@ impl Scene {
             replicas,
             pods,
             cpu,
+            answers: Answers::new(),
             memory: Memory::default(),
             now: start(),
         }
@@ -63,6 +65,8 @@ impl Scene {
             replicas: self.replicas,
             pods: &pods,
             metrics: &metrics,
+            selector: "app=web",
+            answers: &self.answers,
             memory: &self.memory,
             now: self.now,
         });
@@ -201,5 +205,220 @@ fn without_metrics_or_requests_nothing_changes_and_it_is_told() {
         let mut scene = Scene::new(&[Some(milli); 2]);
         scene.autoscaler["spec"]["metrics"].as_array_mut().unwrap().push(other.clone());
         assert_eq!(scene.decide().replicas, expected);
+    }
+}
+
+/// One metric of an autoscaler, and what was answered to its question.
+fn asks(metric: Value, answer: Option<Vec<(&str, i64)>>) -> Scene {
+    let mut scene = Scene::new(&[Some(50), Some(50)]);
+    scene.autoscaler["spec"]["metrics"] = json!([metric]);
+    scene.autoscaler["metadata"]["namespace"] = "shop".into();
+    let reading = |(of, milli): (&str, i64)| Reading {
+        of: of.to_owned(),
+        sample: Sample { milli, taken_at: scene.now, window_seconds: 30 },
+    };
+    if let Some(answer) = answer {
+        let readings = answer.into_iter().map(reading).collect();
+        let question =
+            questions::question("shop", &scene.autoscaler["spec"]["metrics"][0], "app=web").unwrap();
+        scene.answers.insert(question, Ok(readings));
+    }
+    scene
+}
+
+#[test]
+fn metrics_that_others_measure_are_asked_for_and_followed() {
+    let named = |name: &str| json!({"name": name, "selector": {"matchLabels": {"verb": "GET"}}});
+    let target = |field: &str, amount: &str| json!({"type": if field == "value" { "Value" } else { "AverageValue" }, field: amount});
+    let pods = json!({"type": "Pods", "pods": {"metric": named("requests"), "target": target("averageValue", "10")}});
+    let object = |target: Value| {
+        let described = json!({"kind": "Ingress", "name": "front", "apiVersion": "networking.k8s.io/v1"});
+        json!({"type": "Object", "object": {"metric": named("hits"), "describedObject": described, "target": target}})
+    };
+    let external =
+        |target: Value| json!({"type": "External", "external": {"metric": named("queue"), "target": target}});
+
+    let mut scene = asks(pods.clone(), Some(vec![("p0", 30_000), ("p1", 10_000)]));
+    let asked = Question::Pods {
+        namespace: "shop".into(),
+        selector: "app=web".into(),
+        metric: "requests".into(),
+        metric_selector: "verb=GET".into(),
+    };
+    assert_eq!(scene.answers.keys().collect::<Vec<_>>(), [&asked]);
+    let verdict = scene.decide();
+    assert_eq!((verdict.replicas, verdict.reason.as_deref()), (4, Some("pods metric requests above target")));
+    let told = &verdict.status["currentMetrics"][0];
+    assert_eq!(
+        (&told["pods"]["current"]["averageValue"], &told["pods"]["metric"]["name"]),
+        (&json!("20"), &json!("requests"))
+    );
+
+    let rows = [
+        // Three times the target, by two ready pods.
+        (object(target("value", "10")), vec![("front", 30_000)], 6),
+        (object(target("averageValue", "10")), vec![("front", 30_000)], 3),
+        (external(target("value", "100")), vec![("", 100_000), ("", 105_000)], 5),
+        (external(target("averageValue", "20")), vec![("", 41_000)], 2),
+        (external(target("averageValue", "20")), vec![("", 81_000)], 5),
+    ];
+    for (metric, answer, expected) in rows {
+        let verdict = asks(metric, Some(answer)).decide();
+        assert_eq!(verdict.replicas, expected, "{}", verdict.status);
+    }
+    for (metric, expected) in [
+        (pods, "FailedGetPodsMetric"),
+        (object(target("value", "1")), "FailedGetObjectMetric"),
+        (external(target("value", "1")), "FailedGetExternalMetric"),
+    ] {
+        let verdict = asks(metric, None).decide();
+        assert_eq!((verdict.replicas, reason(&verdict, "ScalingActive").as_str()), (2, expected));
+    }
+}
+
+mod acting {
+    use super::super::HorizontalPodAutoscalers;
+    use crate::Controller;
+    use crate::object::condition;
+    use crate::world::{World, deployment};
+    use pilothouse_api::Key;
+    use pilothouse_api::metrics::{ContainerUsage, Measured, NodeUsage, PodUsage, Usage};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    const KIND: &str = "horizontal-pod-autoscaler";
+
+    fn autoscaler(name: &str, reference: Value) -> Value {
+        let target = json!({"type": "Utilization", "averageUtilization": 50});
+        json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name}, "spec": {
+            "minReplicas": 1, "maxReplicas": 10, "scaleTargetRef": reference,
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}})
+    }
+
+    /// Every pod runs and uses so much.
+    fn load(world: &mut World, milli: u64) {
+        world.run_pods();
+        let pods = world.all("pods");
+        for (pod, _) in &pods {
+            world.edit_status(pod, |pod| pod["status"]["startTime"] = "2025-01-01T00:00:00Z".into());
+        }
+        let usage = Usage { cpu_nanoseconds: 0, cpu_nanocores: milli * 1_000_000, memory_bytes: 1 };
+        let containers = vec![ContainerUsage { name: "main".into(), usage }];
+        let pod = |(_, pod): &(Key, Value)| PodUsage {
+            uid: pod["metadata"]["uid"].as_str().unwrap().into(),
+            containers: containers.clone(),
+        };
+        let pods = pods.iter().map(pod).collect();
+        let look = NodeUsage { taken_at: world.now, window_milliseconds: 10_000, node: usage, pods };
+        let nodes: Vec<String> = world.all("nodes").iter().map(|(key, _)| key.name.to_string()).collect();
+        let look = Arc::new(look.sorted());
+        let measured: Measured = nodes.iter().map(|node| (node.as_str().into(), look.clone())).collect();
+        world.cluster.measure(measured);
+    }
+
+    fn round(world: &mut World, milli: u64) -> i64 {
+        load(world, milli);
+        world.pass(400);
+        load(world, milli);
+        world.pass(15);
+        world.settle();
+        world.objects[&Key::new("deployments.apps", "default", "web")]["spec"]["replicas"].as_i64().unwrap()
+    }
+
+    fn web() -> Value {
+        let mut web = deployment("web", 2, "web:1");
+        let requests = json!({"requests": {"cpu": "100m"}});
+        web["spec"]["template"]["spec"]["containers"][0]["resources"] = requests;
+        web
+    }
+
+    #[test]
+    fn a_deployment_grows_under_load_and_shrinks_after_it() {
+        let mut world = World::new();
+        world.alive.insert("n1".into());
+        world.create(web());
+        let reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+        let key = world.create(autoscaler("web", reference));
+        world.settle();
+        assert_eq!(condition(world.get(&key), "ScalingActive").unwrap()["reason"], "FailedGetResourceMetric");
+        assert_eq!(round(&mut world, 50), 2);
+        assert_eq!(condition(world.get(&key), "ScalingActive").unwrap()["reason"], "ValidMetricFound");
+        assert_eq!(round(&mut world, 200), 6, "four more at a time");
+        assert_eq!(round(&mut world, 1), 1);
+        assert!(
+            world.events.iter().any(|event| event.contains("New size: 6; reason: cpu resource utilization"))
+        );
+    }
+
+    #[test]
+    fn custom_kinds_are_scaled_where_their_definition_says() {
+        let mut world = World::new();
+        let scale = json!({"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size", "labelSelectorPath": ".status.selector"});
+        let definition = json!({"spec": {"group": "example.com", "names": {"kind": "Shop", "plural": "shops"},
+            "versions": [{"name": "v1", "subresources": {"scale": scale}}]}});
+        let shop = json!({"apiVersion": "example.com/v1", "kind": "Shop", "metadata": {"name": "one", "namespace": "default", "uid": "s"},
+            "spec": {"size": 20}, "status": {"size": 20, "selector": "app=shop"}});
+        let definitions = Key::new("customresourcedefinitions.apiextensions.k8s.io", "", "shops.example.com");
+        world.store(&definitions, Some(definition));
+        let place = Key::new("shops.example.com", "default", "one");
+        world.store(&place, Some(shop));
+        let reference = json!({"apiVersion": "example.com/v1beta1", "kind": "Shop", "name": "one"});
+        let key = world.create(autoscaler("shop", reference));
+        let plan = world.plan(KIND, &key);
+        let scaled = plan.actions.iter().find(|action| action.key() == Some(&place));
+        let Some(crate::Action::Update { object, part: crate::Part::Scale, .. }) = scaled else {
+            panic!("{plan:?}")
+        };
+        assert_eq!((&object["spec"]["size"], &object["status"]["size"]), (&json!(10), &json!(20)));
+    }
+
+    #[test]
+    fn what_cannot_be_scaled_is_said() {
+        let mut world = World::new();
+        world.create(web());
+        let rows = [
+            (
+                json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "no"}),
+                "AbleToScale",
+                "FailedGetScale",
+            ),
+            (json!({"apiVersion": "x.io/v1", "kind": "Odd", "name": "no"}), "AbleToScale", "FailedGetScale"),
+            (
+                json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "no"}),
+                "AbleToScale",
+                "FailedGetScale",
+            ),
+        ];
+        for (at, (reference, r#type, reason)) in rows.into_iter().enumerate() {
+            let key = world.create(autoscaler(&format!("a{at}"), reference));
+            world.settle();
+            assert_eq!(condition(world.get(&key), r#type).unwrap()["reason"], reason);
+        }
+        let reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+        let first = world.create(autoscaler("first", reference.clone()));
+        world.create(autoscaler("second", reference));
+        world.settle();
+        world.visit_everything();
+        world.settle();
+        assert_eq!(condition(world.get(&first), "ScalingActive").unwrap()["reason"], "AmbiguousSelector");
+    }
+
+    #[test]
+    fn its_own_status_does_not_wake_it() {
+        let mut world = World::new();
+        world.create(web());
+        let key = world
+            .create(autoscaler("web", json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"})));
+        world.settle();
+        let object = Arc::new(world.get(&key).clone());
+        let change = pilothouse_api::Observed {
+            key,
+            revision: 9,
+            previous: Some(object.clone()),
+            object: Some(object),
+            bytes: Default::default(),
+        };
+        assert!(HorizontalPodAutoscalers.keys(&change, &world.cluster).is_empty());
     }
 }

@@ -37,7 +37,7 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
-    fn covers(self, ratio: f64) -> bool {
+    pub fn covers(self, ratio: f64) -> bool {
         ratio >= 1.0 - self.down - f64::EPSILON && ratio <= 1.0 + self.up + f64::EPSILON
     }
 }
@@ -173,6 +173,6 @@ pub fn propose(
 }
 
 /// Rounding errors of the division must not cost a replica.
-fn ceil(value: f64) -> i64 {
+pub fn ceil(value: f64) -> i64 {
     (value - 1e-9).ceil() as i64
 }

@@ -66,6 +66,12 @@ fn judge(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Status
     }
 }
 
+/// Which services lead to a pod is not its node's to say.
+fn relabels(request: &Request<'_>, object: &Value) -> bool {
+    let old = request.old.filter(|_| request.operation == Operation::Update);
+    old.is_some_and(|old| old["metadata"]["labels"] != object["metadata"]["labels"])
+}
+
 impl Rule for NodeRestriction {
     fn name(&self) -> &'static str {
         "NodeRestriction"
@@ -74,6 +80,10 @@ impl Rule for NodeRestriction {
     fn validate<'a>(&'a self, request: &'a Request<'_>, object: &'a Value) -> Outcome<'a> {
         match request.actor.node() {
             Some(node) if &*request.entry.resource == "nodes" => done(judge(request, node, object)),
+            Some(node) if &*request.entry.resource == "pods" && relabels(request, object) => {
+                let why = format!("node {node:?} cannot update labels through pod status");
+                done(Err(Status::forbidden("pods", request.name, why)))
+            }
             _ => done(Ok(())),
         }
     }

@@ -234,6 +234,12 @@ fn user_facing() -> Vec<Role> {
         ),
         part("edit", "system:aggregate-to-edit", edit_rules()),
         part("view", "system:aggregate-to-view", view_rules()),
+        // As metrics-server brings it along.
+        part(
+            "view",
+            "system:aggregated-metrics-reader",
+            vec![rule(&["metrics.k8s.io"], &["nodes", "pods"], READ)],
+        ),
     ]
 }
 

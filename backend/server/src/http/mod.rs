@@ -4,6 +4,7 @@ pub mod discovery;
 pub mod gate;
 mod health;
 mod list_options;
+mod metrics;
 mod read;
 pub mod reply;
 pub mod resources;

@@ -1,7 +1,7 @@
 //! One request about resources: who asks, what for, may they; then the verb's own file.
 use super::accept::Format;
 use super::gate::Passage;
-use super::{read, reply, subresources, watch, write};
+use super::{metrics, read, reply, subresources, watch, write};
 use crate::admission::Notes;
 use crate::auth::{Attributes, Proof};
 use crate::objects::Actor;
@@ -146,6 +146,8 @@ async fn answer(call: Call, verb: &str, parts: &mut Parts, body: Body) -> Result
         return subresources::handle(call, parts, body).await;
     }
     match verb {
+        "get" if metrics::serves(&call.entry) => metrics::get(&call).await,
+        "list" if metrics::serves(&call.entry) => metrics::list(&call).await,
         "get" => read::get(&call).await,
         "list" => read::list(&call).await,
         "watch" => watch::watch(call, parts).await,

@@ -3,9 +3,12 @@
 use super::events::EventRecorder;
 use super::feed::{Feed, Step};
 use super::work_queue::{Task, WorkQueue};
+use crate::metrics::Metrics;
 use crate::objects::{self, Actor, Objects, WriteOptions};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed, Reason, Revision, Status};
+use pilothouse_controllers::cluster::HORIZONTAL_POD_AUTOSCALERS;
+use pilothouse_controllers::horizontal_pod_autoscaler::Memory;
 use pilothouse_controllers::{Action, Cluster, Controller, Part, Plan, Settings};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -18,8 +21,16 @@ use tokio_util::sync::CancellationToken;
 const CONCURRENCY: usize = 64;
 /// Every key is visited at least so often, whatever was missed.
 const RESYNC: Duration = Duration::from_secs(300);
+/// How often autoscalers are shown what is used: several times in their own period.
+const MEASURE: Duration = Duration::from_secs(5);
 
-pub async fn run(objects: Objects, settings: Settings, events: EventRecorder, shutdown: CancellationToken) {
+pub async fn run(
+    objects: Objects,
+    metrics: Metrics,
+    settings: Settings,
+    events: EventRecorder,
+    shutdown: CancellationToken,
+) {
     let mut shell = Shell {
         controllers: pilothouse_controllers::all().into_iter().map(Arc::from).collect(),
         feed: Feed::new(objects.store().clone(), None),
@@ -29,6 +40,7 @@ pub async fn run(objects: Objects, settings: Settings, events: EventRecorder, sh
         tasks: HashMap::new(),
         waiting: Vec::new(),
         objects,
+        metrics,
         events,
     };
     shell.run(shutdown).await;
@@ -42,12 +54,13 @@ struct Outcome {
     failed: bool,
     /// Why something could not be created: a quota, an admission rule, a mistake in a template.
     refusal: Option<String>,
+    memory: Option<Memory>,
     check_again_at: Option<Timestamp>,
 }
 
 impl Outcome {
     fn new(task: Task, check_again_at: Option<Timestamp>) -> Self {
-        Self { task, written: 0, failed: false, refusal: None, check_again_at }
+        Self { task, written: 0, failed: false, refusal: None, memory: None, check_again_at }
     }
 }
 
@@ -62,6 +75,7 @@ struct Shell {
     /// Carried out, but not seen yet: the barrier.
     waiting: Vec<Outcome>,
     objects: Objects,
+    metrics: Metrics,
     events: EventRecorder,
 }
 
@@ -69,6 +83,8 @@ impl Shell {
     async fn run(&mut self, shutdown: CancellationToken) {
         let mut resync = tokio::time::interval(RESYNC);
         resync.tick().await;
+        let mut measure = tokio::time::interval(MEASURE);
+        measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.start_due();
             let timer = sleep_until(self.queue.next_at());
@@ -78,6 +94,7 @@ impl Shell {
                 Some(done) = self.running.join_next_with_id(), if !self.running.is_empty() => self.joined(done),
                 () = timer => {}
                 _ = resync.tick() => self.visit_all(),
+                _ = measure.tick() => self.measure(),
             }
         }
     }
@@ -85,7 +102,7 @@ impl Shell {
     fn observe(&mut self, step: Step) {
         match step {
             Step::Snapshot(state) => {
-                self.cluster = Cluster::new(self.cluster.settings.clone());
+                self.cluster = self.cluster.emptied();
                 let now = Timestamp::now();
                 for change in &state {
                     self.cluster.apply(change, now);
@@ -113,6 +130,13 @@ impl Shell {
         }
     }
 
+    /// What is used is an observation like others; only autoscalers read it.
+    fn measure(&mut self) {
+        if self.cluster.count(HORIZONTAL_POD_AUTOSCALERS) > 0 {
+            self.cluster.measure(self.metrics.all());
+        }
+    }
+
     fn visit_all(&mut self) {
         for (i, controller) in self.controllers.iter().enumerate() {
             for key in controller.all_keys(&self.cluster) {
@@ -128,7 +152,7 @@ impl Shell {
             let controller = &self.controllers[task.0];
             let plan = controller.reconcile(&task.1, &self.cluster, now);
             if plan.is_empty() {
-                self.finish(Outcome::new(task, plan.check_again_at));
+                self.finish(Outcome { memory: plan.memory, ..Outcome::new(task, plan.check_again_at) });
                 continue;
             }
             let actor = Actor::system(&format!("controller:{}", controller.name()));
@@ -171,6 +195,9 @@ impl Shell {
     fn finish(&mut self, outcome: Outcome) {
         let (controller, key) = &outcome.task;
         self.cluster.note_outcome(self.controllers[*controller].name(), key, outcome.refusal.as_deref());
+        if let Some(memory) = outcome.memory.filter(|_| !outcome.failed) {
+            self.cluster.remember(key, memory);
+        }
         self.queue.done(&outcome.task, outcome.failed, Timestamp::now());
         if let Some(at) = outcome.check_again_at {
             self.queue.add_at(outcome.task, at);
@@ -198,7 +225,7 @@ async fn carry_out(
     task: Task,
     plan: Plan,
 ) -> Outcome {
-    let mut outcome = Outcome::new(task, plan.check_again_at);
+    let mut outcome = Outcome { memory: plan.memory, ..Outcome::new(task, plan.check_again_at) };
     let writes: Vec<&Action> =
         plan.actions.iter().filter(|action| !matches!(action, Action::Event { .. })).collect();
     let carried = writes.iter().map(|action| carry_out_one(&objects, &actor, action));
@@ -265,7 +292,10 @@ async fn carry_out_one(objects: &Objects, actor: &Actor, action: &Action) -> Res
             .cloned()
             .ok_or_else(|| Status::not_found(&key.resource, &key.name))
     };
-    let options = WriteOptions::default();
+    let mut options = WriteOptions::default();
+    if let Action::Update { part: Part::Scale, .. } = action {
+        options.subresource = "scale".into();
+    }
     match action {
         Action::Create { key, object } => {
             let written =
@@ -274,7 +304,7 @@ async fn carry_out_one(objects: &Objects, actor: &Actor, action: &Action) -> Res
         }
         Action::Update { key, object, part } => {
             let part = match part {
-                Part::Spec => objects::Part::Spec,
+                Part::Spec | Part::Scale => objects::Part::Spec,
                 Part::Status => objects::Part::Status,
                 Part::Whole => objects::Part::Whole,
             };
@@ -343,6 +373,7 @@ mod tests {
             tasks: HashMap::new(),
             waiting: Vec::new(),
             objects: objects.clone(),
+            metrics: Metrics::default(),
             events: EventRecorder::start(objects.clone(), CancellationToken::new()),
         }
     }

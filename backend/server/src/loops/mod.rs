@@ -10,6 +10,7 @@ mod work_queue;
 pub use certificates::Signing;
 pub use events::EventRecorder;
 
+use crate::metrics::Metrics;
 use crate::objects::Objects;
 use pilothouse_controllers::Settings;
 use std::time::Duration;
@@ -19,13 +20,19 @@ use tokio_util::sync::CancellationToken;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits for the leadership, runs all loops while it lasts, and starts over; ends with `shutdown`.
-pub async fn run(objects: Objects, settings: Settings, signing: Signing, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    objects: Objects,
+    metrics: Metrics,
+    settings: Settings,
+    signing: Signing,
+    shutdown: CancellationToken,
+) {
     let mut lock = objects.store().leader_lock();
     while !shutdown.is_cancelled() {
-        tokio::select! {
+        let term = tokio::select! {
             () = shutdown.cancelled() => return,
-            () = lock.acquire() => {}
-        }
+            term = lock.acquire() => term,
+        };
         // What the leader before wrote last may not be here yet; decided without it, it would be done twice.
         if let Err(error) = objects.store().fresh().await {
             tracing::warn!(%error, "leading, but the newest state is not to be had yet");
@@ -33,24 +40,31 @@ pub async fn run(objects: Objects, settings: Settings, signing: Signing, shutdow
             tokio::time::sleep(RETRY_AFTER).await;
             continue;
         }
+        let objects = objects.under(term);
         tracing::info!("leading: controllers and scheduler run here");
-        let term = shutdown.child_token();
-        let events = EventRecorder::start(objects.clone(), term.clone());
+        let ended = shutdown.child_token();
+        let events = EventRecorder::start(objects.clone(), ended.clone());
         let loops = async {
             tokio::join!(
-                controllers::run(objects.clone(), settings.clone(), events.clone(), term.clone()),
-                scheduler::run(objects.clone(), events.clone(), term.clone()),
-                certificates::run(objects.clone(), signing.clone(), term.clone()),
-                policy_types::run(objects.clone(), term.clone()),
+                controllers::run(
+                    objects.clone(),
+                    metrics.clone(),
+                    settings.clone(),
+                    events.clone(),
+                    ended.clone()
+                ),
+                scheduler::run(objects.clone(), events.clone(), ended.clone()),
+                certificates::run(objects.clone(), signing.clone(), ended.clone()),
+                policy_types::run(objects.clone(), ended.clone()),
             );
         };
         tokio::select! {
             () = loops => {}
             () = async { lock.lost().await } => {
                 tracing::warn!("another server may lead now: the loops stop here");
-                term.cancel();
+                ended.cancel();
             }
         }
-        term.cancel();
+        ended.cancel();
     }
 }

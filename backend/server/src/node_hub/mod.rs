@@ -9,6 +9,7 @@ mod tunnel;
 use crate::auth::{Attributes, Auth};
 use crate::http::reply;
 use crate::loops::EventRecorder;
+use crate::metrics::Metrics;
 use crate::objects::{Actor, Objects};
 use crate::state::AppState;
 use assignments::{Assignments, To};
@@ -44,6 +45,7 @@ struct Inner {
     objects: Objects,
     auth: Auth,
     events: EventRecorder,
+    metrics: Metrics,
     lines: Mutex<HashMap<String, Line>>,
     /// Streams that were asked for, by id: the node, and who waits.
     streams: Mutex<HashMap<String, (String, Waiting)>>,
@@ -63,12 +65,13 @@ struct Line {
 pub struct Hub(Arc<Inner>);
 
 impl Hub {
-    pub fn new(objects: Objects, auth: Auth) -> Self {
+    pub(crate) fn new(objects: Objects, auth: Auth, metrics: Metrics) -> Self {
         let events = EventRecorder::start(objects.clone(), CancellationToken::new());
         Self(Arc::new(Inner {
             objects,
             auth,
             events,
+            metrics,
             lines: Mutex::default(),
             streams: Mutex::default(),
             assignments: Assignments::default(),

@@ -116,6 +116,10 @@ impl Hub {
                 self.event(node, budget, event);
                 Ok(())
             }
+            NodeMessage::Usage(usage) => {
+                self.0.metrics.observe(node, usage);
+                Ok(())
+            }
             NodeMessage::StreamFailed { id, code, message } => {
                 self.stream_failed(node, &id, code, message);
                 Ok(())

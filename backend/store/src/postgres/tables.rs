@@ -1,7 +1,7 @@
 //! The statements: what is read from and written to the tables of `migrations/`.
 use crate::cache::is_transient;
 use crate::retention::{Mark, Marks};
-use crate::{ChangeKind, OpenError};
+use crate::{ChangeKind, OpenError, Term};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use pilothouse_api::{Key, Revision};
@@ -67,10 +67,10 @@ pub async fn revision(connection: &mut PgConnection) -> Result<Revision, sqlx::E
     Ok(row.revision.cast_unsigned())
 }
 
-/// The same, and no other server commits until this transaction ends.
-pub async fn lock_revision(connection: &mut PgConnection) -> Result<Revision, sqlx::Error> {
-    let row = sqlx::query!("SELECT revision FROM counter FOR UPDATE").fetch_one(connection).await?;
-    Ok(row.revision.cast_unsigned())
+/// The same with the leader's term; and no other server commits, and no other leads, until this transaction ends.
+pub async fn lock_revision(connection: &mut PgConnection) -> Result<(Revision, Term), sqlx::Error> {
+    let row = sqlx::query!("SELECT revision, term FROM counter FOR UPDATE").fetch_one(connection).await?;
+    Ok((row.revision.cast_unsigned(), Term(row.term)))
 }
 
 /// Every object as it is.
@@ -141,11 +141,13 @@ pub async fn changes_after(
 }
 
 /// One statement for a whole group, whatever its size: log, state, counter, nudge. It writes nothing unless the counter
-/// is at `reached`, and says whether it was; outside a transaction it is one by itself.
+/// is at `reached` and the leader's term, if one is given, is the current one; and says whether it was so. Outside a
+/// transaction it is one by itself.
 pub async fn write(
     connection: &mut PgConnection,
     rows: &[Row],
     reached: Revision,
+    term: Option<Term>,
 ) -> Result<bool, sqlx::Error> {
     let column =
         |pick: fn(&Row) -> &str| -> Vec<String> { rows.iter().map(|row| pick(row).to_owned()).collect() };
@@ -157,7 +159,8 @@ pub async fn write(
     let states: Vec<Option<i16>> = rows.iter().map(|row| row.state.map(|state| state as i16)).collect();
     let counted = sqlx::query!(
         "WITH counted AS (
-             UPDATE counter SET revision = $11 WHERE revision = $10 RETURNING revision
+             UPDATE counter SET revision = $11
+             WHERE revision = $10 AND ($12::bigint IS NULL OR term = $12) RETURNING revision
          ), written AS MATERIALIZED (
              SELECT t.* FROM counted,
                  unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
@@ -190,6 +193,7 @@ pub async fn write(
         &states as &[Option<i16>],
         reached.cast_signed(),
         rows.last().map_or(0, |row| row.revision),
+        term.map(|term| term.0) as Option<i64>,
     )
     .fetch_optional(connection)
     .await?;

@@ -5,7 +5,7 @@ use super::{Job, Outcome, TIMEOUT};
 use crate::memory::{Batch, Decided, Decider, Logged, Memory, Prepared};
 use crate::retention::{self, Clock, Marks};
 use crate::seal::{self, Seal};
-use crate::{ChangeKind, Object, OpenError, Write, WriteError, body};
+use crate::{ChangeKind, Object, OpenError, Term, Write, WriteError, body};
 use pilothouse_api::{Key, Revision};
 use sqlx::{Connection, PgConnection};
 use std::sync::Arc;
@@ -203,11 +203,16 @@ impl Writer {
         if sealed || last.cast_signed() >= self.partitions_end {
             return Ok(None);
         }
-        let (decided, rows) = self.decide(batches, reached);
+        let mut terms = batches.iter().filter_map(|batch| batch.term);
+        let term = terms.next();
+        if terms.any(|other| Some(other) != term) {
+            return Ok(None);
+        }
+        let (decided, rows) = self.decide(batches, reached, term);
         // A refusal is as good as the state it was decided on.
         let counted = match rows.is_empty() {
             true => tables::revision(connection).await? == reached,
-            false => tables::write(connection, &rows, reached).await?,
+            false => tables::write(connection, &rows, reached, term).await?,
         };
         Ok(counted.then(|| self.publish(decided)))
     }
@@ -218,7 +223,7 @@ impl Writer {
         batches: &[Batch],
     ) -> Result<Vec<Vec<Outcome>>, OpenError> {
         let mut transaction = connection.begin().await?;
-        let locked = tables::lock_revision(&mut transaction).await?;
+        let (locked, term) = tables::lock_revision(&mut transaction).await?;
         // Nothing more can be committed until we are done: after this, memory is the database's state.
         if locked != self.memory.reached() && !self.catch_up(&mut transaction, locked).await? {
             self.load(&mut transaction).await?;
@@ -231,9 +236,9 @@ impl Writer {
         if last.cast_signed() >= self.partitions_end {
             self.partitions_end = tables::add_partitions(&mut transaction, last).await?;
         }
-        let (decided, rows) = self.decide(batches, locked);
+        let (decided, rows) = self.decide(batches, locked, Some(term));
         if !rows.is_empty() {
-            tables::write(&mut transaction, &rows, locked).await?;
+            tables::write(&mut transaction, &rows, locked, None).await?;
         }
         transaction.commit().await?;
         Ok(self.publish(decided))
@@ -252,17 +257,23 @@ impl Writer {
         decided.into_iter().map(|batch| batch.into_iter().map(told).collect()).collect()
     }
 
-    /// Decides every write of a group in order, each seeing those before it.
+    /// Decides every write of a group in order, each seeing those before it. What belongs to another term than `term` is
+    /// refused.
     fn decide(
         &self,
         batches: &[Batch],
         revision: Revision,
+        term: Option<Term>,
     ) -> (Vec<Vec<Result<Decided, WriteError>>>, Vec<Row>) {
         let mut rows = Vec::with_capacity(batches.len());
         let cache = self.memory.cache.read();
         let mut decider = Decider::new(&cache, revision);
         let mut all = Vec::with_capacity(batches.len());
         for batch in batches {
+            if batch.term.is_some() && batch.term != term {
+                all.push(batch.writes.iter().map(|_| Err(WriteError::Superseded)).collect());
+                continue;
+            }
             let before = rows.len();
             let outcomes = decider.decide(batch, |decided| {
                 let key = decided.object.key.clone();
@@ -332,7 +343,8 @@ impl Writer {
             .collect();
         let mut expired = expired.into_iter().peekable();
         while expired.peek().is_some() {
-            let group = Batch { writes: expired.by_ref().take(GROUP).collect(), together: false };
+            let writes = expired.by_ref().take(GROUP).collect();
+            let group = Batch { writes, together: false, term: None };
             match tokio::time::timeout(TIMEOUT, self.commit(&[group])).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return tracing::warn!(%error, "old events cannot be deleted"),
