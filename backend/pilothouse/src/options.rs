@@ -66,9 +66,30 @@ pub struct ControlPlaneOptions {
     /// What to write of requests: a Policy of audit.k8s.io/v1
     #[arg(long, value_name = "FILE", requires = "audit_log_path")]
     pub audit_policy_file: Option<PathBuf>,
-    /// Where the audit log goes, as JSON lines
+    /// Where the audit log goes, as JSON lines; -: to standard output
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
     pub audit_log_path: Option<PathBuf>,
+    /// Megabytes after which the audit log is set aside for a new one
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub audit_log_maxsize: u64,
+    /// How many full audit logs are kept; 0: all
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub audit_log_maxbackup: usize,
+    /// How many days full audit logs are kept; 0: for ever
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxage: u32,
+    /// Whose tokens are taken: an AuthenticationConfiguration of apiserver.config.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
+    /// At which of its issuers people may also sign in to the dashboard
+    #[arg(long, value_name = "URL", requires = "authentication_config")]
+    pub sign_in_issuer: Option<String>,
+    /// The dashboard's client id there [default: the issuer's first audience]
+    #[arg(long, value_name = "ID", requires = "sign_in_issuer")]
+    pub sign_in_client_id: Option<String>,
+    /// The client's secret, where it has one
+    #[arg(long, value_name = "FILE", requires = "sign_in_issuer")]
+    pub sign_in_client_secret_file: Option<PathBuf>,
     /// Requests that run at once, together with those of the next: what levels of priority share among them
     #[arg(long, value_name = "N", default_value_t = 400)]
     pub max_requests_inflight: u32,

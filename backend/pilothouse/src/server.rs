@@ -4,11 +4,11 @@ use crate::options::ControlPlaneOptions;
 use crate::{kubeconfig, pki, postgres::Postgres};
 use anyhow::{Context, Result, anyhow, bail};
 use pilothouse_server::RunningServer;
-use pilothouse_server::audit::Policy;
+use pilothouse_server::audit::{Policy, Rotation};
+use pilothouse_server::auth::oidc::{Configuration, sign_in};
 use rand::RngExt;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,6 +45,9 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
     if !options.dashboard_listen.ip().is_loopback() {
         bail!("--dashboard-listen {}: plain HTTP is served on loopback only", options.dashboard_listen);
     }
+    // What is wrong in a file is told before anything is begun.
+    let (audit, authentication) = (audit(options)?, authentication(options)?);
+    let sign_in = sign_in(options, &authentication)?;
     let dir = DataDir::open(data_dir::locate(options.database.data_dir.clone())?)?;
     let keys = pki::open(&dir, options.listen, &options.tls_san)?;
     // Taken before the database starts: a port in use is the likeliest failure and should cost no time.
@@ -75,7 +78,9 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
         store,
         signing_key_pem: keys.token_key_pem.into_bytes(),
         network: pilothouse_server::ClusterNetwork::default(),
-        audit: audit(options)?,
+        audit,
+        sign_in,
+        authentication,
         seats: options.max_requests_inflight.saturating_add(options.max_mutating_requests_inflight),
     })
     .await?;
@@ -178,13 +183,36 @@ async fn restarted(dir: &DataDir) -> Result<Postgres> {
     }
 }
 
-fn audit(options: &ControlPlaneOptions) -> Result<Option<(Policy, PathBuf)>> {
+fn authentication(options: &ControlPlaneOptions) -> Result<Configuration> {
+    let Some(path) = &options.authentication_config else { return Ok(Configuration::default()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Configuration::parse(&text).with_context(|| path.display().to_string())
+}
+
+fn sign_in(options: &ControlPlaneOptions, configuration: &Configuration) -> Result<Option<sign_in::Client>> {
+    let Some(issuer) = &options.sign_in_issuer else { return Ok(None) };
+    let secret = options.sign_in_client_secret_file.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path);
+        text.map(|text| text.trim().to_owned()).with_context(|| format!("cannot read {}", path.display()))
+    });
+    let id = options.sign_in_client_id.as_deref();
+    sign_in::Client::new(configuration, issuer, id, secret.transpose()?).map(Some)
+}
+
+fn audit(options: &ControlPlaneOptions) -> Result<Option<(Policy, Rotation)>> {
     let (Some(policy), Some(log)) = (&options.audit_policy_file, &options.audit_log_path) else {
         return Ok(None);
     };
     let text =
         std::fs::read_to_string(policy).with_context(|| format!("cannot read {}", policy.display()))?;
-    Ok(Some((Policy::parse(&text)?, log.clone())))
+    let policy = Policy::parse(&text).with_context(|| policy.display().to_string())?;
+    let rotation = Rotation {
+        file_bytes: options.audit_log_maxsize.max(1) * 1024 * 1024,
+        backups: options.audit_log_maxbackup,
+        days: options.audit_log_maxage,
+        ..Rotation::new(log.clone())
+    };
+    Ok(Some((policy, rotation)))
 }
 
 /// Where other machines reach the API: as told, else where it listens, else this machine's first address.

@@ -13,6 +13,7 @@ pub mod loops;
 mod metrics;
 pub mod node_hub;
 pub mod objects;
+mod outbound;
 mod remote;
 mod routes;
 mod service_backends;
@@ -54,7 +55,11 @@ pub struct ServerOptions {
     pub signing_key_pem: Vec<u8>,
     pub network: ClusterNetwork,
     /// What is written of requests, and where; None: nothing.
-    pub audit: Option<(audit::Policy, std::path::PathBuf)>,
+    pub audit: Option<(audit::Policy, audit::Rotation)>,
+    /// Whose tokens are taken beside the cluster's own.
+    pub authentication: auth::oidc::Configuration,
+    /// Where people may sign in to the dashboard beside it.
+    pub sign_in: Option<auth::oidc::sign_in::Client>,
     /// How many requests run at once.
     pub seats: u32,
 }
@@ -138,13 +143,19 @@ pub fn build(
 
 /// Brings the server up: what must exist is made, then requests are taken, then the loops run.
 pub async fn start(options: ServerOptions) -> Result<RunningServer> {
-    let (mut state, followers) =
+    let (mut state, mut followers) =
         build(options.store, &options.signing_key_pem, options.network, &options.ca_pem)?;
-    if let Some((policy, path)) = options.audit {
-        state.audit = audit::Audit::start(policy, path).await?;
+    if let Some((policy, rotation)) = options.audit {
+        state.audit = audit::Audit::start(policy, rotation).await?;
     }
     state.flow_control.set_seats(options.seats);
+    let issuers = auth::oidc::Issuers::new(options.authentication)?;
+    state.auth.trust(issuers.clone());
+    if let Some(client) = options.sign_in {
+        state.auth.offer(client);
+    }
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    followers.push(Box::pin(issuers.run()));
     for follower in followers {
         let stop = shutdown.clone();
         tasks.spawn(async move {
@@ -165,7 +176,11 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
     let board = state.store.note_board(uuid::Uuid::new_v4().to_string());
     tasks.spawn(state.metrics.clone().run(board, shutdown.clone()));
     let settings = pilothouse_controllers::Settings { root_ca: options.ca_pem.into() };
-    let signing = loops::Signing { auth: state.auth.clone(), authority: options.authority };
+    let signing = loops::Signing {
+        auth: state.auth.clone(),
+        authority: options.authority,
+        ca_pem: state.ca_pem.clone(),
+    };
     tasks.spawn(loops::run(
         state.objects.clone(),
         state.metrics.clone(),
@@ -211,5 +226,6 @@ impl RunningServer {
         self.shutdown.cancel();
         self.tasks.close();
         let _ = tokio::time::timeout(DRAIN, self.tasks.wait()).await;
+        let _ = tokio::time::timeout(DRAIN, self.state.audit.flush()).await;
     }
 }

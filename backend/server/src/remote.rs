@@ -150,16 +150,21 @@ fn unverified(identity: &Identity) -> Result<ClientConfig, String> {
 }
 
 fn tls(bundle: Option<&str>, identity: Option<&Identity>) -> Result<ClientConfig, String> {
-    let pem = match bundle {
-        Some(bundle) => STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?,
-        None => SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default(),
-    };
+    let pem = bundle.map(|bundle| STANDARD.decode(bundle)).transpose();
+    let pem = pem.map_err(|error| format!("caBundle: {error}"))?;
+    trusting(pem.as_deref(), identity).map_err(|why| format!("caBundle: {why}"))
+}
+
+/// Trusts the authorities in `pem`, or those of this machine where there is none.
+pub fn trusting(pem: Option<&[u8]>, identity: Option<&Identity>) -> Result<ClientConfig, String> {
+    let system = || SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
+    let pem = pem.map_or_else(system, <[u8]>::to_vec);
     let certificates: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates.iter().cloned());
     if roots.is_empty() {
-        return Err("caBundle holds no certificate".into());
+        return Err("it holds no certificate".into());
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
     let verifier = verifier.map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
 //! The whole URL map.
 use crate::auth::login;
+use crate::auth::oidc::sign_in;
 use crate::http::{self, reply};
 use crate::state::AppState;
 use crate::{console, node_hub};
@@ -19,6 +20,9 @@ pub fn router(state: AppState, shutdown: CancellationToken) -> Router {
         .route("/auth/login", post(login::login))
         .route("/auth/session", get(login::session))
         .route("/auth/logout", post(login::logout))
+        .route("/auth/methods", get(sign_in::methods))
+        .route("/auth/oidc/login", get(sign_in::start))
+        .route("/auth/oidc/callback", get(sign_in::finish))
         .route(pilothouse_protocol::CONNECT_PATH, get(node_hub::connect))
         .route("/node/v1/streams/{id}", get(node_hub::stream))
         // Every resource of every kind: /api/v1/… and /apis/{group}/{version}/…

@@ -71,7 +71,17 @@ impl Api {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        self.raw(request.body(body).unwrap()).await
+    }
+
+    /// The answer to just this request, whose body may stay open.
+    pub async fn open(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// The whole answer to just this request.
+    pub async fn raw(&self, request: Request<Body>) -> Answer {
+        let response = self.open(request).await;
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&bytes)
@@ -100,7 +110,7 @@ impl Api {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let authority = TestAuthority(Issuer::new(params, KeyPair::generate().unwrap()));
-        Signing { auth: self.state.auth.clone(), authority: Arc::new(authority) }
+        Signing { auth: self.state.auth.clone(), authority: Arc::new(authority), ca_pem: "ca".into() }
     }
 
     /// Controllers and scheduler, as a leading server runs them.

@@ -10,9 +10,9 @@ const UID: HeaderName = HeaderName::from_static("impersonate-uid");
 const GROUP: HeaderName = HeaderName::from_static("impersonate-group");
 const EXTRA: &str = "impersonate-extra-";
 
-/// Who the request is to be taken for: the caller, or whom the headers name. Errors: Forbidden for each part that the
+/// Whom the headers name for the caller to be taken for; None where they name nobody. Errors: Forbidden for each part that the
 /// caller may not take on, BadRequest for parts without a user.
-pub fn apply(auth: &Auth, caller: Actor, headers: &HeaderMap) -> Result<Actor, Status> {
+pub fn apply(auth: &Auth, caller: &Actor, headers: &HeaderMap) -> Result<Option<Actor>, Status> {
     let texts = |name: &HeaderName| -> Vec<String> {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok().map(str::to_owned)).collect()
     };
@@ -24,7 +24,7 @@ pub fn apply(auth: &Auth, caller: Actor, headers: &HeaderMap) -> Result<Actor, S
         .collect();
     if user.is_empty() {
         if uid.is_empty() && groups.is_empty() && extra.is_empty() {
-            return Ok(caller);
+            return Ok(None);
         }
         return Err(Status::bad_request("groups, uid or extra cannot be impersonated without a user"));
     }
@@ -39,7 +39,7 @@ pub fn apply(auth: &Auth, caller: Actor, headers: &HeaderMap) -> Result<Actor, S
             name: name.into(),
             ..Attributes::default()
         };
-        auth.authorize(&caller, &wanted)
+        auth.authorize(caller, &wanted)
     };
     let account = user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
     match account {
@@ -68,7 +68,7 @@ pub fn apply(auth: &Auth, caller: Actor, headers: &HeaderMap) -> Result<Actor, S
         groups.push(AUTHENTICATED.into());
     }
     actor.groups = groups;
-    Ok(actor)
+    Ok(Some(actor))
 }
 
 /// Keys may hold what header names may not.
@@ -95,7 +95,7 @@ mod tests {
     async fn masters_become_anybody_and_others_nobody() {
         let (auth, admin) = (auth(), Actor::system("test"));
         let robot = headers(&[("impersonate-user", "system:serviceaccount:a:robot")]);
-        let actor = apply(&auth, admin.clone(), &robot).unwrap();
+        let actor = apply(&auth, &admin, &robot).unwrap().unwrap();
         assert_eq!(actor.user, "system:serviceaccount:a:robot");
         assert_eq!(actor.groups, ["system:serviceaccounts", "system:serviceaccounts:a", AUTHENTICATED]);
         let jane = headers(&[
@@ -103,19 +103,19 @@ mod tests {
             ("impersonate-group", "dev"),
             ("impersonate-extra-a%2fb", "c"),
         ]);
-        let actor = apply(&auth, admin.clone(), &jane).unwrap();
+        let actor = apply(&auth, &admin, &jane).unwrap().unwrap();
         assert_eq!(
             (actor.groups, &actor.extra["a/b"]),
             (vec!["dev".into(), AUTHENTICATED.into()], &vec!["c".to_owned()])
         );
         let nobody = Actor { user: "joe".into(), ..Actor::default() };
-        let refused = apply(&auth, nobody.clone(), &jane).unwrap_err();
+        let refused = apply(&auth, &nobody, &jane).unwrap_err();
         assert!(
             refused.message.contains(r#"User "joe" cannot impersonate resource "users""#),
             "{}",
             refused.message
         );
-        assert!(apply(&auth, admin, &headers(&[("impersonate-group", "dev")])).is_err());
-        assert_eq!(apply(&auth, nobody, &HeaderMap::new()).unwrap().user, "joe");
+        assert!(apply(&auth, &admin, &headers(&[("impersonate-group", "dev")])).is_err());
+        assert_eq!(apply(&auth, &nobody, &HeaderMap::new()).unwrap(), None);
     }
 }

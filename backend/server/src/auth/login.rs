@@ -1,6 +1,7 @@
 //! Signing in: a password becomes a session cookie; guessing is slowed down.
 use super::{Auth, Claims, MASTERS, SESSION_COOKIE, tokens, users};
 use crate::http::reply;
+use crate::objects::Actor;
 use crate::state::AppState;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -89,12 +90,30 @@ fn session_for(
     user: &users::User,
 ) -> Result<(HeaderValue, serde_json::Value), Status> {
     let mut claims = Claims::new(&user.name, &[], SESSION_SECONDS);
-    claims.aud = vec![tokens::SESSION_AUDIENCE.into()];
     claims.uid = user.epoch.clone();
-    let token = auth.issue(&claims).map_err(Status::internal)?;
-    let cookie = set_cookie(&token, SESSION_SECONDS, headers)?;
+    let cookie = session_cookie(auth, headers, &mut claims)?;
     claims.groups = user.groups.clone();
     Ok((cookie, describe(&claims)))
+}
+
+/// The session of somebody whom an issuer vouched for. Groups are those of then: it knows of no changes.
+pub fn session_of(
+    auth: &Auth,
+    headers: &HeaderMap,
+    actor: &Actor,
+    provider: &str,
+) -> Result<HeaderValue, Status> {
+    let mut claims = Claims::new(&actor.user, &[], SESSION_SECONDS);
+    claims.groups = actor.groups.clone();
+    claims.uid = actor.uid.clone();
+    claims.provider = provider.to_owned();
+    session_cookie(auth, headers, &mut claims)
+}
+
+fn session_cookie(auth: &Auth, headers: &HeaderMap, claims: &mut Claims) -> Result<HeaderValue, Status> {
+    claims.aud = vec![tokens::SESSION_AUDIENCE.into()];
+    let token = auth.issue(claims).map_err(Status::internal)?;
+    set_cookie(&token, SESSION_SECONDS, headers)
 }
 
 /// One message for an unknown user and a wrong password.

@@ -7,8 +7,10 @@ mod default_roles;
 mod impersonation;
 pub mod login;
 pub mod node;
+pub mod oidc;
 pub mod rbac;
 pub mod reviews;
+pub mod token_requests;
 pub mod tokens;
 pub mod users;
 
@@ -18,11 +20,13 @@ pub use tokens::Claims;
 use crate::feed;
 use crate::objects::Actor;
 use anyhow::Result;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::{HeaderMap, header};
 use parking_lot::Mutex;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Status};
 use pilothouse_store::{ReadError, Store};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -35,6 +39,9 @@ pub const MASTERS: &str = "system:masters";
 /// Revoked sessions kept at most: each is worth a few bytes until it would have ended anyway.
 const MAX_REVOKED: usize = 100_000;
 
+/// Tokens of what is being deleted hold so long after its time is up, for last words.
+const DELETION_LEEWAY_SECONDS: i64 = 60;
+
 /// How a request proved who it is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -44,6 +51,22 @@ pub enum Proof {
     SessionCookie,
     /// No credential at all: whoever it is may what everybody may.
     Nothing,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// As whom the request acts.
+    pub actor: Actor,
+    pub proof: Proof,
+    /// Who really sent it, if it is to be taken for somebody else's.
+    pub impersonator: Option<Actor>,
+}
+
+impl Caller {
+    pub fn sender(&self) -> &Actor {
+        self.impersonator.as_ref().unwrap_or(&self.actor)
+    }
 }
 
 /// Cheap to clone.
@@ -57,6 +80,10 @@ struct Inner {
     rbac: rbac::Rbac,
     nodes: node::Nodes,
     throttle: login::Throttle,
+    /// Whose tokens are taken beside our own.
+    issuers: ArcSwap<oidc::Issuers>,
+    /// At whose place people may sign in to the dashboard.
+    sign_in: ArcSwapOption<oidc::sign_in::Client>,
     /// Sessions signed out before their end: token id to end.
     revoked: Mutex<HashMap<String, i64>>,
 }
@@ -70,6 +97,8 @@ impl Auth {
             rbac: rbac::Rbac::default(),
             nodes: node::Nodes::default(),
             throttle: login::Throttle::default(),
+            issuers: ArcSwap::default(),
+            sign_in: ArcSwapOption::default(),
             revoked: Mutex::default(),
         })))
     }
@@ -105,15 +134,46 @@ impl Auth {
         &self.0.throttle
     }
 
-    /// Who a request acts as: who sent it, or whom it asks to be taken for. Without a credential nobody in particular;
-    /// one that does not hold is an error.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<(Actor, Proof), Status> {
-        let (actor, proof) = match self.authenticate(headers) {
+    /// Takes tokens of these issuers from now on.
+    pub fn trust(&self, issuers: oidc::Issuers) {
+        self.0.issuers.store(Arc::new(issuers));
+    }
+
+    /// Lets people sign in to the dashboard at an issuer.
+    pub fn offer(&self, client: oidc::sign_in::Client) {
+        self.0.sign_in.store(Some(Arc::new(client)));
+    }
+
+    pub fn sign_in(&self) -> Option<oidc::sign_in::Client> {
+        self.0.sign_in.load().as_deref().cloned()
+    }
+
+    pub fn issuers(&self) -> Arc<oidc::Issuers> {
+        self.0.issuers.load_full()
+    }
+
+    /// Who a request for `path` acts as: who sent it, or whom it asks to be taken for. Without a credential nobody in
+    /// particular; one that does not hold is an error.
+    pub async fn caller(&self, headers: &HeaderMap, path: &str) -> Result<Caller, Status> {
+        let mut known = self.authenticate(headers);
+        // Its issuer may have a new key.
+        if known.is_none()
+            && let Some(token) = bearer_token(headers)
+            && self.issuers().learn(&token).await
+        {
+            known = self.authenticate(headers);
+        }
+        let (actor, proof) = match known {
             Some(known) => known,
-            None if has_credential(headers) => return Err(Status::unauthorized()),
+            None if has_credential(headers) || !self.0.issuers.load().admits_anonymous(path) => {
+                return Err(Status::unauthorized());
+            }
             None => (Actor::anonymous(), Proof::Nothing),
         };
-        Ok((impersonation::apply(self, actor, headers)?, proof))
+        Ok(match impersonation::apply(self, &actor, headers)? {
+            Some(other) => Caller { actor: other, proof, impersonator: Some(actor) },
+            None => Caller { actor, proof, impersonator: None },
+        })
     }
 
     /// Who sent the request; None without a valid credential.
@@ -129,6 +189,19 @@ impl Auth {
         Some((actor_of(&claims), Proof::SessionCookie))
     }
 
+    /// As [`Auth::authenticate_token`], and which of the audiences it is for.
+    pub async fn review_token(&self, token: &str, audiences: &[&str]) -> Option<(Actor, Vec<String>)> {
+        let mut actor = self.authenticate_token(token, audiences);
+        if actor.is_none() && self.issuers().learn(token).await {
+            actor = self.authenticate_token(token, audiences);
+        }
+        let named = match self.0.signer.verify_any(token, audiences) {
+            Some(claims) => claims.aud.into_iter().filter(|own| audiences.contains(&own.as_str())).collect(),
+            None => vec![tokens::ISSUER.to_owned()],
+        };
+        Some((actor?, named))
+    }
+
     /// The user of a bearer token that names one of `audiences`.
     pub fn authenticate_token(&self, token: &str, audiences: &[&str]) -> Option<Actor> {
         if audiences.contains(&tokens::ISSUER)
@@ -136,8 +209,12 @@ impl Auth {
         {
             return Some(actor);
         }
-        let claims = self.0.signer.verify_any(token, audiences)?;
-        if claims.aud.iter().any(|audience| audience == tokens::SESSION_AUDIENCE) {
+        let Some(claims) = self.0.signer.verify_any(token, audiences) else {
+            let for_us = audiences.contains(&tokens::ISSUER);
+            return if for_us { self.0.issuers.load().authenticate(token) } else { None };
+        };
+        // What the browser keeps is no bearer token.
+        if claims.aud.iter().any(|audience| audience.starts_with(tokens::OWN_AUDIENCES)) {
             return None;
         }
         match &claims.bound {
@@ -151,12 +228,13 @@ impl Auth {
         let (namespace, name) = (&*bound.namespace, &*bound.serviceaccount.name);
         let lives = |resource: &str, namespace: &str, object: &tokens::ObjectName| {
             let found = self.0.store.get(&Key::new(resource, namespace, &*object.name));
-            found.is_some_and(|found| *found.uid == *object.uid)
+            found.is_some_and(|found| *found.uid == *object.uid && !has_long_been_deleted(&found.value()))
         };
         let all = lives("serviceaccounts", namespace, &bound.serviceaccount)
             && bound.pod.as_ref().is_none_or(|pod| lives("pods", namespace, pod))
             && bound.secret.as_ref().is_none_or(|secret| lives("secrets", namespace, secret))
-            && bound.node.as_ref().is_none_or(|node| lives("nodes", "", node));
+            // Of a pod's token the node is told, but it is the pod that counts.
+            && (bound.pod.is_some() || bound.node.as_ref().is_none_or(|node| lives("nodes", "", node)));
         all.then(|| Actor {
             user: format!("system:serviceaccount:{namespace}:{name}"),
             uid: bound.serviceaccount.uid.clone(),
@@ -175,6 +253,9 @@ impl Auth {
         let mut claims = self.0.signer.verify(&cookie, tokens::SESSION_AUDIENCE)?;
         if self.0.revoked.lock().contains_key(&claims.jti) {
             return None;
+        }
+        if !claims.provider.is_empty() {
+            return self.issuers().by_url(&claims.provider).is_some().then_some(claims);
         }
         // A user that is gone, or has another password, is signed out everywhere; groups are those of now.
         let user = self.0.users.get(&claims.sub).filter(|user| user.epoch == claims.uid)?;
@@ -214,6 +295,12 @@ impl Auth {
             false => Err(refusal),
         }
     }
+}
+
+/// Marked for deletion, and past the time it was given: something holds it, but its tokens end.
+fn has_long_been_deleted(object: &Value) -> bool {
+    let marked = object["metadata"]["deletionTimestamp"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+    marked.is_some_and(|at| Timestamp::now().as_second() > at.as_second() + DELETION_LEEWAY_SECONDS)
 }
 
 fn actor_of(claims: &Claims) -> Actor {

@@ -12,6 +12,10 @@ use std::sync::Arc;
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// The audience of a browser session: such a token is no bearer token, and no bearer token is a session.
 pub const SESSION_AUDIENCE: &str = "pilothouse/session";
+/// The audience of what a browser keeps while its user signs in elsewhere.
+pub const SIGN_IN_AUDIENCE: &str = "pilothouse/sign-in";
+/// How audiences begin that only this server means something by.
+pub const OWN_AUDIENCES: &str = "pilothouse/";
 /// Clocks of other machines may differ this much.
 const LEEWAY_SECONDS: i64 = 10;
 /// Tokens whose signature is remembered; with more, all are checked anew once.
@@ -33,6 +37,9 @@ pub struct Claims {
     pub groups: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
+    /// Of a session: the issuer that its user signed in with; empty for a password.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub provider: String,
     /// What a service account's token is bound to.
     #[serde(rename = "kubernetes.io", default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Bound>,
@@ -69,6 +76,9 @@ pub struct Bound {
     pub secret: Option<ObjectName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<ObjectName>,
+    /// Unix seconds: when a token that lasts longer should have been renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnafter: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

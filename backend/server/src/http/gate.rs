@@ -4,7 +4,7 @@ use super::reply;
 use super::resources::read_body;
 use crate::admission::Notes;
 use crate::audit;
-use crate::auth::{Attributes, Proof};
+use crate::auth::{Attributes, Caller, Proof};
 use crate::flow_control::{Flow, Permit};
 use crate::objects::Actor;
 use crate::state::AppState;
@@ -31,19 +31,23 @@ pub struct Passage {
     flow: Option<Flow>,
     /// Held until the answer begins: of a watch only the start counts.
     permit: Option<Permit>,
+    /// What the audit log is told of the caller's rights.
+    decision: Option<&'static str>,
     /// A browser without a session is told to sign in, and not what nobody in particular may not do.
     may_sign_in: bool,
 }
 
 impl Passage {
-    pub fn begin(app: &AppState, actor: &Actor, proof: Proof, wanted: &Attributes, parts: &Parts) -> Self {
+    pub fn begin(app: &AppState, caller: &Caller, wanted: &Attributes, parts: &Parts) -> Self {
+        let stays_open = is_long_running(wanted);
         // Streams have no seats, or a few of them would keep everybody else out.
-        let has_turn = wanted.verb == "watch" || !is_long_running(wanted);
+        let has_turn = wanted.verb == "watch" || !stays_open;
         Self {
-            audit: app.audit.begin(actor, wanted, parts),
-            flow: if has_turn { app.flow_control.classify(actor, wanted) } else { None },
+            audit: app.audit.begin(caller, wanted, parts, stays_open),
+            flow: if has_turn { app.flow_control.classify(&caller.actor, wanted) } else { None },
             permit: None,
-            may_sign_in: proof == Proof::Nothing && is_browser(&parts.headers),
+            decision: None,
+            may_sign_in: caller.proof == Proof::Nothing && is_browser(&parts.headers),
         }
     }
 
@@ -58,10 +62,9 @@ impl Passage {
         if let Some(flow) = &self.flow {
             self.permit = Some(flow.enter(width).await?);
         }
-        app.auth.authorize(actor, wanted).map_err(|refusal| match self.may_sign_in {
-            true => Status::unauthorized(),
-            false => refusal,
-        })
+        let allowed = app.auth.authorize(actor, wanted);
+        self.decision = Some(if allowed.is_ok() { "allow" } else { "forbid" });
+        allowed.map_err(|refusal| if self.may_sign_in { Status::unauthorized() } else { refusal })
     }
 
     /// The body, which the audit log may want as well.
@@ -74,15 +77,21 @@ impl Passage {
 
     pub async fn finish(self, answer: Result<Response, Status>, notes: &Notes) -> Response {
         drop(self.permit);
-        let mut response = answer.unwrap_or_else(|status| reply::status(&status));
+        let (mut response, refusal) = match answer {
+            Ok(response) => (response, None),
+            Err(status) => (reply::status(&status), Some(status)),
+        };
         if let Some(flow) = &self.flow {
             flow.mark(response.headers_mut());
         }
         reply::warn(&mut response, &notes.warnings());
-        match self.audit {
-            Some(audit) => audit.finish(response, notes.annotations()).await,
-            None => response,
+        let Some(audit) = self.audit else { return response };
+        let mut annotations = notes.annotations();
+        if let Some(decision) = self.decision {
+            annotations.insert("authorization.k8s.io/decision".into(), decision.into());
+            annotations.insert("authorization.k8s.io/reason".into(), String::new());
         }
+        audit.finish(response, refusal.as_ref(), annotations).await
     }
 }
 
@@ -93,7 +102,7 @@ fn is_browser(headers: &HeaderMap) -> bool {
 /// Stands before every path that is no resource.
 pub async fn paths(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let (actor, proof) = match app.auth.caller(&parts.headers) {
+    let caller = match app.auth.caller(&parts.headers, parts.uri.path()).await {
         Ok(caller) => caller,
         Err(refused) => return reply::status(&refused),
     };
@@ -102,8 +111,8 @@ pub async fn paths(State(app): State<AppState>, request: Request, next: Next) ->
         path: parts.uri.path().to_owned(),
         ..Attributes::default()
     };
-    let mut passage = Passage::begin(&app, &actor, proof, &wanted, &parts);
-    let answer = match passage.enter(&app, &actor, &wanted, 1).await {
+    let mut passage = Passage::begin(&app, &caller, &wanted, &parts);
+    let answer = match passage.enter(&app, &caller.actor, &wanted, 1).await {
         Ok(()) => Ok(next.run(Request::from_parts(parts, body)).await),
         Err(refused) => Err(refused),
     };

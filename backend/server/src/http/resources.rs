@@ -73,7 +73,8 @@ pub async fn handle(State(app): State<AppState>, request: Request) -> Response {
 
 async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
     let (mut parts, body) = request.into_parts();
-    let (actor, proof) = app.auth.caller(&parts.headers)?;
+    let caller = app.auth.caller(&parts.headers, parts.uri.path()).await?;
+    let proof = caller.proof;
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
     if proof == Proof::SessionCookie && !reads && !parts.headers.contains_key(BROWSER_HEADER) {
         return Err(Status::new(
@@ -87,10 +88,10 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
             "a WebSocket with the session's cookie must come from the dashboard itself",
         ));
     }
-    let call = match take_apart(app.clone(), actor.clone(), &parts) {
+    let call = match take_apart(app.clone(), caller.actor.clone(), &parts) {
         // Its definition may have been accepted just now.
         Err(status) if status.reason == Reason::NotFound && app.registry.catch_up(&app.store).await => {
-            take_apart(app, actor, &parts)?
+            take_apart(app, caller.actor.clone(), &parts)?
         }
         outcome => outcome?,
     };
@@ -115,7 +116,7 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
         false => Format::Json,
     };
     let notes = call.notes.clone();
-    let mut passage = Passage::begin(&call.app, &call.actor, proof, &wanted, &parts);
+    let mut passage = Passage::begin(&call.app, &caller, &wanted, &parts);
     let answer = match passage.enter(&call.app, &call.actor, &wanted, width(&call, verb)).await {
         Ok(()) => match passage.body(body).await {
             Ok(body) => answer(call, verb, &mut parts, body).await,

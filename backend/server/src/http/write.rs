@@ -112,7 +112,7 @@ fn said(
 
 pub async fn create(call: &Call, body: Bytes) -> Result<Response, Status> {
     let object = object(call, &body)?;
-    if let Some(answer) = reviews::answer(call, &object)? {
+    if let Some(answer) = reviews::answer(call, &object).await? {
         if Shape::of(call) != Shape::Whole {
             // A review has no metadata that a table could show.
             return Err(not_acceptable());

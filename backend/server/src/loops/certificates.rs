@@ -27,6 +27,8 @@ const UNDECIDED: SignedDuration = SignedDuration::from_hours(24);
 pub struct Signing {
     pub auth: Auth,
     pub authority: Arc<dyn Authority>,
+    /// The authority that signed the server's certificate: what the holder of a token trusts.
+    pub ca_pem: Arc<str>,
 }
 
 pub async fn run(objects: Objects, signing: Signing, shutdown: CancellationToken) {

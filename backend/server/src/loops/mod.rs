@@ -1,4 +1,5 @@
 //! The loops that move the state towards what is desired: controllers and scheduler, run by whichever server leads.
+mod account_tokens;
 mod certificates;
 mod controllers;
 mod events;
@@ -56,6 +57,7 @@ pub(crate) async fn run(
                 scheduler::run(objects.clone(), events.clone(), ended.clone()),
                 certificates::run(objects.clone(), signing.clone(), ended.clone()),
                 policy_types::run(objects.clone(), ended.clone()),
+                account_tokens::run(objects.clone(), signing.clone(), ended.clone()),
             );
         };
         tokio::select! {

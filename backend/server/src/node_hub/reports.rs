@@ -1,7 +1,7 @@
 //! What nodes tell, written as theirs: the Node and its Lease, the status and end of pods, events, tokens for pods.
 use super::Hub;
 use super::event_budget::EventBudget;
-use crate::auth::{Claims, tokens};
+use crate::auth::token_requests;
 use crate::objects::{Actor, Part, WriteOptions};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::k8s_openapi::api::core::v1 as core;
@@ -16,9 +16,6 @@ use std::time::Instant;
 const LEASES: &str = "leases.coordination.k8s.io";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i64 = 40;
-/// The shortest and longest life of a token, in seconds, as in Kubernetes.
-const SHORTEST_TOKEN: i64 = 600;
-const LONGEST_TOKEN: i64 = 86_400 * 365;
 
 /// Holds what a node sent to the shape it must have: code that reads it later need not fear it.
 fn check<T: DeserializeOwned>(what: &str, value: &Value) -> Result<(), Status> {
@@ -244,21 +241,16 @@ impl Hub {
         let name = found["spec"]["serviceAccountName"].as_str().unwrap_or("default");
         let account = store.get(&Key::new("serviceaccounts", pod.namespace.clone(), name));
         let account = account.ok_or_else(|| Status::not_found("serviceaccounts", name))?;
-        let named = |name: &str, uid: &str| tokens::ObjectName { name: name.into(), uid: uid.into() };
-        let user = format!("system:serviceaccount:{}:{name}", pod.namespace);
-        let mut claims = Claims::new(&user, &[], seconds.clamp(SHORTEST_TOKEN, LONGEST_TOKEN));
-        if !audiences.is_empty() {
-            claims.aud = audiences;
-        }
-        claims.bound = Some(tokens::Bound {
-            namespace: pod.namespace.to_string(),
-            serviceaccount: named(name, &account.uid),
-            pod: Some(named(&pod.name, &pod.uid)),
-            secret: None,
-            node: store.get(&Key::new("nodes", "", node)).map(|object| named(node, &object.uid)),
+        let bound_to = Some(token_requests::Reference {
+            kind: "Pod".into(),
+            api_version: "v1".into(),
+            name: pod.name.to_string(),
+            uid: pod.uid.to_string(),
         });
-        let token = self.0.auth.issue(&claims).map_err(Status::internal)?;
-        let until = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
+        let request = token_requests::Request { audiences, seconds: Some(seconds), bound_to };
+        let granted = token_requests::grant(store, &account, &request)?;
+        let token = self.0.auth.issue(&granted.claims).map_err(Status::internal)?;
+        let until = Timestamp::from_second(granted.renew_before).unwrap_or(Timestamp::MAX);
         Ok(IssuedToken { token, expires_at: lifecycle::seconds(until) })
     }
 }

@@ -12,7 +12,7 @@ pub use streams::upgrade;
 
 use super::resources::{Call, read_body};
 use super::{read, reply, write};
-use crate::auth::{Claims, tokens};
+use crate::auth::token_requests;
 use crate::objects::{Part, read_failed};
 use crate::routes;
 use axum::body::Body;
@@ -164,53 +164,24 @@ async fn finalize(call: &Call, body: Body) -> Result<Response, Status> {
     Ok(read::one(call, StatusCode::OK, &written))
 }
 
-/// The shortest and longest life of a service account's token, in seconds, as in Kubernetes.
-const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=86_400 * 365;
-
-/// `TokenRequest`: a token of a service account, bound to it and, if asked, to a pod or secret.
+/// `TokenRequest`: a token of a service account, bound to it and, if asked, to a pod, secret or node.
 async fn token(call: &Call, body: Body) -> Result<Response, Status> {
     let request = decode::decode(&read_body(body).await?, call.content_type())?.value;
     let account = parent(call).await?;
-    let spec = &request["spec"];
-    let seconds = spec["expirationSeconds"].as_i64().unwrap_or(3600);
-    if !TOKEN_SECONDS.contains(&seconds) {
-        return Err(Status::bad_request(
-            "spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes",
-        ));
+    let granted =
+        token_requests::grant(&call.app.store, &account, &token_requests::Request::read(&request["spec"]))?;
+    if granted.is_shortened {
+        call.notes.warn(format!("requested expiration shortened to {} seconds", granted.seconds));
     }
-    let user = format!("system:serviceaccount:{}:{}", call.namespace, call.name);
-    let mut claims = Claims::new(&user, &[], seconds);
-    let audiences: Vec<String> = spec["audiences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|a| a.as_str().map(str::to_owned))
-        .collect();
-    if !audiences.is_empty() {
-        claims.aud = audiences;
-    }
-    let reference = &spec["boundObjectRef"];
-    let named = |kind: &str| {
-        let wanted = reference["kind"] == kind;
-        wanted.then(|| tokens::ObjectName {
-            name: reference["name"].as_str().unwrap_or_default().into(),
-            uid: reference["uid"].as_str().unwrap_or_default().into(),
-        })
-    };
-    claims.bound = Some(tokens::Bound {
-        namespace: call.namespace.clone(),
-        serviceaccount: tokens::ObjectName { name: call.name.clone(), uid: account.uid.to_string() },
-        pod: named("Pod"),
-        secret: named("Secret"),
-        node: named("Node"),
-    });
-    let token = call.app.auth.issue(&claims).map_err(Status::internal)?;
-    let until = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
+    let token = call.app.auth.issue(&granted.claims).map_err(Status::internal)?;
+    let until = Timestamp::from_second(granted.renew_before).unwrap_or(Timestamp::MAX);
     let mut answer = request;
     answer["apiVersion"] = "authentication.k8s.io/v1".into();
     answer["kind"] = "TokenRequest".into();
-    answer["spec"]["audiences"] = json!(claims.aud);
-    answer["spec"]["expirationSeconds"] = seconds.into();
+    answer["metadata"]["name"] = call.name.as_str().into();
+    answer["metadata"]["namespace"] = call.namespace.as_str().into();
+    answer["spec"]["audiences"] = json!(granted.claims.aud);
+    answer["spec"]["expirationSeconds"] = granted.seconds.into();
     answer["status"] = json!({"token": token, "expirationTimestamp": lifecycle::seconds(until)});
     Ok(reply::json(StatusCode::CREATED, &answer))
 }
