@@ -1,4 +1,5 @@
 //! How what a node tells of a pod or of itself becomes the status that the API shows.
+use pilothouse_api::resize;
 use serde_json::Value;
 
 fn conditions(status: &Value) -> &[Value] {
@@ -11,7 +12,11 @@ pub fn of_pod(old: &Value, mut fresh: Value) -> Value {
     fresh["qosClass"] = old["qosClass"].clone();
     let told: Vec<Value> = fresh["conditions"].as_array().cloned().unwrap_or_default();
     let mut all: Vec<Value> = conditions(old).to_vec();
-    all.retain(|c| !told.iter().any(|t| t["type"] == c["type"]) || c["type"] == "PodScheduled");
+    // Those of a resize are gone when the node tells them no more.
+    let of_resize = |c: &Value| c["type"] == resize::PENDING || c["type"] == resize::IN_PROGRESS;
+    all.retain(|c| {
+        c["type"] == "PodScheduled" || !(of_resize(c) || told.iter().any(|t| t["type"] == c["type"]))
+    });
     let scheduled = all.iter().any(|c| c["type"] == "PodScheduled");
     all.extend(told.into_iter().filter(|t| t["type"] != "PodScheduled" || !scheduled));
     fresh["conditions"] = all.into();
@@ -38,7 +43,7 @@ mod tests {
     fn conditions_of_others_stay_and_the_class_is_not_the_nodes_to_tell() {
         let old = json!({"qosClass": "Burstable", "conditions": [
             {"type": "PodScheduled", "status": "True", "lastTransitionTime": "then"}, {"type": "gate", "status": "True"},
-            {"type": "Ready", "status": "False"}]});
+            {"type": "PodResizePending", "status": "True"}, {"type": "Ready", "status": "False"}]});
         let told = json!({"phase": "Running", "qosClass": "Guaranteed", "conditions": [
             {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True", "lastTransitionTime": "now"}]});
         let new = of_pod(&old, told);

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod protobuf;
 pub mod quantity;
 pub mod registry;
+pub mod resize;
 pub mod scale;
 #[cfg(feature = "schema")]
 pub mod schema;

@@ -3,6 +3,7 @@ use pilothouse_api::Key;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::placement::{Labels, NodeTerm, RequiredNodes, Toleration};
 use pilothouse_api::quantity::Quantity;
+use pilothouse_api::resize;
 use pilothouse_api::selector::LabelSelector;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -255,7 +256,7 @@ impl PodInfo {
             node,
             priority: spec["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
             created: metadata["creationTimestamp"].as_str().and_then(|t| t.parse().ok()),
-            requests: Resources::of_pod(spec),
+            requests: Resources::of_pod(resize::counted_spec(pod).as_ref().unwrap_or(spec)),
             host_ports: HostPort::of_pod(spec),
             owner: owners.filter(|o| o["controller"] == true).find_map(|o| text(&o["uid"])),
             is_deleting: metadata["deletionTimestamp"].is_string(),

@@ -67,6 +67,8 @@ pub enum Part {
     Status,
     /// Both, without the rules for updates: for what the server itself computes (a binding, a finalized namespace).
     Whole,
+    /// What a subresource changes of the spec by rules of its own (a resize, an ephemeral container).
+    Amended,
 }
 
 /// How `metadata.managedFields` follows a write.
@@ -295,6 +297,13 @@ impl Objects {
             Part::Spec => lifecycle::before_update(entry, &mut new, old, now)?,
             Part::Status => lifecycle::before_update_status(entry, &mut new, old, now)?,
             Part::Whole => keep_system_fields(&mut new, old),
+            Part::Amended => {
+                keep_system_fields(&mut new, old);
+                if entry.has_generation && new["spec"] != old["spec"] {
+                    let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+                    new["metadata"]["generation"] = generation.into();
+                }
+            }
         }
         self.admission.validate(&request, &new).await?;
         set_revision(&mut new, live.revision);

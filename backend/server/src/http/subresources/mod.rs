@@ -1,10 +1,12 @@
 //! Subresources: parts of objects with doors of their own.
+mod amend;
 mod approval;
 mod ephemeral;
 mod eviction;
 mod log_options;
 mod portforward;
 mod proxy;
+mod resize;
 mod spdy;
 mod streams;
 
@@ -45,8 +47,11 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
         ("finalize", &Method::PUT) => finalize(&call, body).await,
         ("token", &Method::POST) => token(&call, body).await,
         ("ephemeralcontainers" | "resize", &Method::GET) => read::get(&call).await,
-        ("ephemeralcontainers", method @ &(Method::PUT | Method::PATCH)) => {
-            ephemeral::handle(&call, &method.clone(), read_body(body).await?).await
+        ("ephemeralcontainers", &(Method::PUT | Method::PATCH)) => {
+            amend::handle(&call, &parts.method, read_body(body).await?, ephemeral::added).await
+        }
+        ("resize", &(Method::PUT | Method::PATCH)) => {
+            amend::handle(&call, &parts.method, read_body(body).await?, resize::resized).await
         }
         ("log", &Method::GET) => streams::log(&call, parts).await,
         ("exec" | "attach", _) => streams::exec(call, parts).await,
