@@ -6,6 +6,7 @@ use crate::network::{Addresses, Network};
 use crate::node_status;
 use crate::pod_sync;
 use crate::pod_worker::{self, Worker};
+use crate::resize::{self, Allocation};
 use crate::runtime::ObservedPod;
 use crate::runtime::docker::Docker;
 use crate::tokens::Tokens;
@@ -42,6 +43,8 @@ pub struct Agent {
     pub assigned: Mutex<Assigned>,
     pub network: Network,
     pub tokens: Tokens,
+    /// What the node promised to each pod.
+    pub promises: Mutex<resize::Book>,
     /// Turns to pull an image.
     pub pulls: Semaphore,
     /// The Node as it was found last.
@@ -68,6 +71,7 @@ impl Agent {
             assigned: Mutex::default(),
             network: Network::default(),
             tokens: Tokens::default(),
+            promises: Mutex::default(),
             pulls: Semaphore::new(PULLS),
             node_object: Mutex::default(),
             shutdown,
@@ -144,6 +148,50 @@ impl Agent {
         self.release_address(uid);
         self.tokens.forget(uid);
         self.workers.lock().remove(uid);
+        let waiting = {
+            let mut promises = self.promises.lock();
+            promises.forget(uid);
+            promises.has_deferred()
+        };
+        if waiting {
+            self.settle_resizes();
+        }
+    }
+
+    /// The pod with the resources that it was promised, which are not yet those that it asks for.
+    pub fn promised(&self, uid: &str, pod: &Arc<Value>) -> Arc<Value> {
+        let asks_for_more = {
+            let mut promises = self.promises.lock();
+            if !promises.knows(uid) {
+                let earlier = Allocation::load(&self.pod_dir(uid));
+                promises.enter(uid, earlier.unwrap_or_else(|| Allocation::of(pod)));
+            }
+            let same = promises.allocation(uid).is_none_or(|promise| *promise == Allocation::of(pod));
+            !same || promises.pending(uid).is_some()
+        };
+        if asks_for_more {
+            self.settle_resizes();
+        }
+        self.promises.lock().allocation(uid).map_or_else(|| pod.clone(), |promise| promise.apply(pod))
+    }
+
+    /// Judges every resize that waits. Whose answer changed is woken.
+    fn settle_resizes(&self) {
+        let pods = self.assigned.lock().all("pods");
+        let allocatable = self.node_object.lock()["status"]["allocatable"].clone();
+        let changed = {
+            let mut promises = self.promises.lock();
+            let (changed, promised) = promises.settle(&pods, &allocatable, Timestamp::now());
+            for uid in promised {
+                let saved = promises.allocation(&uid).map(|promise| promise.save(&self.pod_dir(&uid)));
+                if let Some(Err(error)) = saved {
+                    tracing::warn!(pod = uid, %error, "what a pod was promised could not be written down");
+                }
+            }
+            changed
+        };
+        let workers = self.workers.lock();
+        changed.iter().filter_map(|uid| workers.get(uid)).for_each(|worker| worker.wake.notify_one());
     }
 
     pub fn release_address(&self, uid: &str) {

@@ -7,6 +7,7 @@ use crate::agent::Agent;
 use crate::environment;
 use crate::pod_sync::{Unhealthy, spec_of};
 use crate::pod_worker::Worker;
+use crate::resize::Allocation;
 use crate::runtime::docker::Sandbox;
 use crate::runtime::{ObservedPod, label};
 use crate::{hooks, network, termination, volumes};
@@ -51,12 +52,21 @@ pub async fn create_sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
         agent.event(pod, None, "Warning", "FailedMount", failed.to_string());
         return Err(failed.into());
     }
+    write_promise(agent, pod);
     let outcome = sandbox(agent, pod).await;
     if let Err(error) = &outcome {
         let message = format!("Failed to create pod sandbox: {error:#}");
         agent.event(pod, None, "Warning", "FailedCreatePodSandBox", message);
     }
     outcome
+}
+
+/// What the pod gets, for the next agent: by then the spec may ask for something else.
+fn write_promise(agent: &Agent, pod: &Value) {
+    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+    if let Err(error) = Allocation::of(pod).save(&agent.pod_dir(uid)) {
+        tracing::warn!(pod = uid, %error, "what a pod was promised could not be written down");
+    }
 }
 
 async fn sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {

@@ -11,12 +11,14 @@ mod node_status;
 pub mod pod_sync;
 mod pod_worker;
 mod probes;
+pub mod resize;
 pub mod runtime;
 mod streams;
 mod termination;
 mod tokens;
 mod usage;
 mod volumes;
+mod working_set;
 
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;

@@ -6,7 +6,8 @@ mod tests;
 
 pub use status::{is_shown, status};
 
-use crate::runtime::{Container, ObservedPod, State};
+use crate::resize::{self, Pending};
+use crate::runtime::{Container, Limits, ObservedPod, State};
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -66,6 +67,10 @@ pub struct Memory {
     pub verdict: Option<Verdict>,
     /// What ended containers left as their message, by container id.
     pub last_words: HashMap<String, String>,
+    /// What the spec asks for and the node has not promised.
+    pub resize: Option<Pending>,
+    /// Limits that a container did not take, by its id.
+    pub resize_failures: HashMap<String, ResizeFailure>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -78,9 +83,19 @@ pub struct Failure {
     pub again_at: Timestamp,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResizeFailure {
+    pub wanted: Limits,
+    /// Empty: the runtime took them, and yet they are not in force.
+    pub message: String,
+    pub again_at: Timestamp,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stopping {
     pub asked_at: Timestamp,
+    /// The node ends it to start it anew, whatever it makes of its end.
+    pub to_restart: bool,
     /// When it got its signal; None while its preStop hook runs.
     pub signalled_at: Option<Timestamp>,
 }
@@ -106,6 +121,12 @@ pub enum Step {
         container: String,
         why: String,
         grace_seconds: i64,
+    },
+    /// Give a running container other limits.
+    Resize {
+        id: String,
+        container: String,
+        limits: Limits,
     },
     Kill {
         id: String,
@@ -196,7 +217,8 @@ pub fn ending(pod: &Value, observed: &ObservedPod, memory: &Memory, now: Timesta
     {
         return Some(Ending::Failed(None));
     }
-    let mut mains = list(pod, "containers").map(|c| ended(c).filter(|latest| !restarts(policy, latest)));
+    let stays_ended = |latest: &&Container| !restarts(policy, latest) && !restarted(policy, latest, memory);
+    let mut mains = list(pod, "containers").map(|c| ended(c).filter(stays_ended));
     let mut succeeded = true;
     let over = policy != "Always"
         && mains.all(|main| {
@@ -332,6 +354,11 @@ fn restarts(policy: &str, ended: &Container) -> bool {
     }
 }
 
+/// Whether the node itself ended a container to start it anew.
+fn restarted(policy: &str, ended: &Container, memory: &Memory) -> bool {
+    policy != "Never" && memory.stopping.get(&ended.id).is_some_and(|stopping| stopping.to_restart)
+}
+
 /// Keeps the newest attempt and, for its logs and exit code, the one before.
 fn remove_old_attempts(observed: &ObservedPod, decision: &mut Decision) {
     for container in &observed.containers {
@@ -346,7 +373,8 @@ fn remove_old_attempts(observed: &ObservedPod, decision: &mut Decision) {
     }
 }
 
-/// Ends containers whose probes failed for good, and those that run another image than they should.
+/// Ends containers whose probes failed for good, and those that run another image than they should; gives the others the
+/// limits they were promised.
 fn end_unwanted(
     pod: &Value,
     observed: &ObservedPod,
@@ -360,13 +388,42 @@ fn end_unwanted(
             end(container, own.unwrap_or_else(|| grace_seconds(pod)), None, memory, now, why, decision);
             continue;
         }
-        let wanted = list(pod, "containers").chain(list(pod, "initContainers").filter(|c| is_sidecar(c)));
-        let mut wanted = wanted.filter(|c| name(c) == container.name);
-        if !container.image.is_empty() && wanted.any(|c| c["image"] != container.image.as_str()) {
+        let wanted = resizable_spec(pod, container);
+        if !container.image.is_empty() && wanted.is_some_and(|c| c["image"] != container.image.as_str()) {
             let why = format!("Container {} definition changed, will be restarted", container.name);
             end(container, grace_seconds(pod), None, memory, now, &why, decision);
+            continue;
         }
+        fit_limits(pod, container, memory, now, decision);
     }
+}
+
+/// What differs from what a running container was promised is changed, where it must by a restart.
+fn fit_limits(pod: &Value, container: &Container, memory: &Memory, now: Timestamp, decision: &mut Decision) {
+    let Some(spec) = resizable_spec(pod, container) else { return };
+    let wanted = resize::limits_of(spec);
+    let changes = resize::differing(&container.limits, &wanted);
+    if changes.is_empty() {
+        return;
+    }
+    if resize::needs_restart(spec, &changes) {
+        let why = format!("Container {} resize requires restart", container.name);
+        return end(container, grace_seconds(pod), None, memory, now, &why, decision);
+    }
+    match memory.resize_failures.get(&container.id).filter(|f| f.wanted == wanted && f.again_at > now) {
+        Some(failure) => decision.check_again(failure.again_at),
+        None => decision.steps.push(Step::Resize {
+            id: container.id.clone(),
+            container: container.name.clone(),
+            limits: wanted,
+        }),
+    }
+}
+
+/// The spec of a container that can be resized.
+fn resizable_spec<'a>(pod: &'a Value, container: &Container) -> Option<&'a Value> {
+    let wanted = list(pod, "containers").chain(list(pod, "initContainers").filter(|c| is_sidecar(c)));
+    wanted.into_iter().find(|c| name(c) == container.name)
 }
 
 /// Asks a running container to end, then makes it. Its grace begins with the asking, or with `begun`.
@@ -454,7 +511,7 @@ fn start(
             let again = match (is_sidecar(container), init) {
                 (true, _) => true,
                 (false, true) => policy != "Never" || latest.exit_code == 0,
-                (false, false) => restarts(policy, latest),
+                (false, false) => restarts(policy, latest) || restarted(policy, latest, memory),
             };
             if !again {
                 return;

@@ -2,9 +2,9 @@
 pub use crate::agent::Agent;
 
 use crate::health;
-use crate::pod_sync::{self, Decision, Failure, Memory, Step, Stopping};
-use crate::runtime::{ObservedPod, State};
-use crate::{containers, hooks, network, termination, volumes};
+use crate::pod_sync::{self, Decision, Failure, Memory, ResizeFailure, Step, Stopping};
+use crate::runtime::{Limits, ObservedPod, State};
+use crate::{containers, hooks, network, termination, volumes, working_set};
 use anyhow::Result;
 use parking_lot::Mutex;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
@@ -23,6 +23,8 @@ const STILL_AT_IT: i64 = 200;
 /// Seconds between two tries to make a container: ten, doubling for pulls, five minutes at most.
 const FIRST_FAILURE_PAUSE: i64 = 10;
 const LONGEST_FAILURE_PAUSE: i64 = 300;
+/// Seconds between two tries to give a container limits that it did not take.
+const RESIZE_PAUSE_SECONDS: i64 = 10;
 
 pub struct Worker {
     pub uid: String,
@@ -170,7 +172,7 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
             sandbox.address.clear();
         }
         let pod = worker.pod.borrow().clone();
-        let Some(pod) = pod else {
+        let Some(assigned) = pod else {
             // Before the first full set nothing may be taken for unassigned.
             if !agent.assigned.lock().complete {
                 return Ok(Turn::Until(None));
@@ -181,6 +183,8 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
             volumes::tear_down(&agent.pod_dir(&worker.uid), &agent.data_dir).await?;
             return Ok(Turn::Over);
         };
+        let pod = agent.promised(&worker.uid, &assigned);
+        worker.memory.lock().resize = agent.promises.lock().pending(&worker.uid).cloned();
         health::watch(agent, worker, &pod, &observed, &mut beside.probes);
         termination::collect(agent, worker, &pod, &observed).await;
         let memory = worker.memory.lock().clone();
@@ -303,9 +307,10 @@ async fn carry_out(
             Ok(())
         }
         Step::Stop { id, container, why, grace_seconds } => {
+            let stopping =
+                Stopping { asked_at: Timestamp::now(), to_restart: !why.is_empty(), signalled_at: None };
             let message = if why.is_empty() { format!("Stopping container {container}") } else { why };
             agent.event(pod, Some(&container), "Normal", "Killing", message);
-            let stopping = Stopping { asked_at: Timestamp::now(), signalled_at: None };
             worker.memory.lock().stopping.insert(id.clone(), stopping);
             let signal = observed.containers.iter().find(|c| c.id == id).map(|c| c.stop_signal.as_str());
             let signal = signal.filter(|s| !s.is_empty()).unwrap_or("SIGTERM").to_owned();
@@ -325,12 +330,18 @@ async fn carry_out(
             });
             Ok(())
         }
+        Step::Resize { id, container, limits } => {
+            let outcome = resize(agent, observed, &id, &limits).await;
+            note_resize(agent, worker, pod, &container, id, limits, outcome.err());
+            Ok(())
+        }
         Step::Kill { id } => agent.runtime.signal(&id, "SIGKILL").await,
         Step::Remove { id } => {
             agent.runtime.remove(&id).await?;
             let mut memory = worker.memory.lock();
             memory.last_words.remove(&id);
             memory.stopping.remove(&id);
+            memory.resize_failures.remove(&id);
             Ok(())
         }
         Step::RemoveSandbox { id } => {
@@ -340,6 +351,50 @@ async fn carry_out(
             volumes::release(&agent.pod_dir(&worker.uid), &agent.data_dir).await
         }
         Step::Finished => Ok(()),
+    }
+}
+
+/// A limit below what a container uses would have the kernel end it.
+async fn resize(agent: &Agent, observed: &ObservedPod, id: &str, limits: &Limits) -> Result<()> {
+    let container = observed.containers.iter().find(|c| c.id == *id);
+    let shrinks = container.is_some_and(|c| {
+        limits.memory_bytes > 0 && (c.limits.memory_bytes == 0 || limits.memory_bytes < c.limits.memory_bytes)
+    });
+    if shrinks && let Some(used) = container.and_then(|c| working_set::bytes(c.pid)) {
+        let wanted = limits.memory_bytes.unsigned_abs();
+        anyhow::ensure!(
+            used < wanted,
+            "attempting to set container memory limit ({wanted}) below current usage ({used})"
+        );
+    }
+    agent.runtime.limit(id, limits).await
+}
+
+/// What did not work is tried again later; so is what shows no effect.
+fn note_resize(
+    agent: &Agent,
+    worker: &Worker,
+    pod: &Value,
+    container: &str,
+    id: String,
+    limits: Limits,
+    error: Option<anyhow::Error>,
+) {
+    let message = error.map(|error| format!("{error:#}")).unwrap_or_default();
+    let again_at = Timestamp::now().checked_add(RESIZE_PAUSE_SECONDS.seconds()).unwrap_or(Timestamp::MAX);
+    let failure = ResizeFailure { wanted: limits, message: message.clone(), again_at };
+    let old = worker.memory.lock().resize_failures.insert(id, failure);
+    let told = old.is_some_and(|old| old.wanted == limits && old.message == message);
+    match (told, message.as_str()) {
+        (true, _) => {}
+        (false, "") => {
+            let message = format!("Container {container} was given other resources");
+            agent.event(pod, Some(container), "Normal", "ResizeCompleted", message);
+        }
+        (false, why) => {
+            let message = format!("Container {container} could not be resized: {why}");
+            agent.event(pod, Some(container), "Warning", "ResizeError", message);
+        }
     }
 }
 

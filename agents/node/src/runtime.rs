@@ -31,6 +31,15 @@ pub enum State {
     Exited,
 }
 
+/// What a container may use at most, as the kernel holds it; 0: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    pub cpu_shares: i64,
+    /// Microseconds in each period of 100 ms.
+    pub cpu_quota: i64,
+    pub memory_bytes: i64,
+}
+
 /// One container as the runtime tells it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Container {
@@ -54,6 +63,7 @@ pub struct Container {
     pub pid: i64,
     /// What asks it to end, where that is not SIGTERM.
     pub stop_signal: String,
+    pub limits: Limits,
     /// Of sandboxes: the pod's address, as it was given at creation.
     pub address: String,
 }

@@ -1,8 +1,10 @@
 //! A container as Docker is told it: command, environment, mounts, limits and what it may do.
 use crate::environment;
+use crate::resize;
 use crate::runtime::{Container, ObservedPod, State};
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount};
 use pilothouse_api::quantity::Quantity;
+use pilothouse_api::usage::quantity;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -98,7 +100,8 @@ pub fn render(made: Made<'_>) -> Result<ContainerCreateBody, String> {
 fn host_config(made: &Made<'_>) -> Result<HostConfig, String> {
     let Made { pod, spec, sandbox, mounts, .. } = made;
     let own = &spec["securityContext"];
-    let amount = |section: &str, resource: &str| quantity(&spec["resources"][section][resource]);
+    let limits = resize::limits_of(spec);
+    let set = |value: i64| (value > 0).then_some(value);
     let shared = || Some(format!("container:{}", sandbox.id));
     let host = |field: &str| pod["spec"][field] == true;
     let privileged = own["privileged"] == true;
@@ -115,11 +118,11 @@ fn host_config(made: &Made<'_>) -> Result<HostConfig, String> {
         ipc_mode: if host("hostIPC") { Some("host".into()) } else { shared() },
         pid_mode: pid_mode(made),
         mounts: Some(mounts.clone()),
-        cpu_shares: amount("requests", "cpu").map(|q| (q.milli() * 1024 / 1000).clamp(2, 262_144)),
-        cpu_period: amount("limits", "cpu").map(|_| 100_000),
-        cpu_quota: amount("limits", "cpu").map(|q| (q.milli() * 100).max(1000)),
-        memory: amount("limits", "memory").map(Quantity::value),
-        memory_swap: amount("limits", "memory").map(Quantity::value), // no swap on top
+        cpu_shares: set(limits.cpu_shares),
+        cpu_period: set(limits.cpu_quota).map(|_| resize::PERIOD_MICROSECONDS),
+        cpu_quota: set(limits.cpu_quota),
+        memory: set(limits.memory_bytes),
+        memory_swap: set(limits.memory_bytes), // no swap on top
         oom_score_adj: Some(oom_score_adjust(made).max(own_oom_score_adjust())),
         privileged: Some(privileged),
         readonly_rootfs: Some(own["readOnlyRootFilesystem"] == true),
@@ -135,11 +138,6 @@ fn host_config(made: &Made<'_>) -> Result<HostConfig, String> {
         }),
         ..HostConfig::default()
     })
-}
-
-fn quantity(value: &Value) -> Option<Quantity> {
-    let text = value.as_str().map(str::to_owned).or_else(|| value.as_number().map(ToString::to_string))?;
-    Quantity::parse(&text)
 }
 
 /// Whose processes a container sees.

@@ -1,10 +1,13 @@
 //! The pod's status as the API shows it.
 use super::{
     Ending, FIRST_PAUSE_SECONDS, Failure, Memory, PULL_ERROR_SHOWN_SECONDS, back_off_until, ending,
-    is_deleting, is_sidecar, later, list, name, pause_seconds, restart_policy, restarts,
+    is_deleting, is_sidecar, later, list, name, pause_seconds, resizable_spec, restart_policy, restarted,
+    restarts,
 };
+use crate::resize::{self, Pending};
 use crate::runtime::{Container, ObservedPod, State};
 use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::resize::{IN_PROGRESS, INFEASIBLE, PENDING};
 use serde_json::{Value, json};
 
 /// `old` is the last one, for the times of conditions and for what the runtime has forgotten.
@@ -162,7 +165,42 @@ impl Look<'_> {
         set("Ready", ready && gate.is_none(), not_ready);
         set("ContainersReady", ready, Some(why_not));
         set("PodScheduled", true, None);
+        self.resize_conditions(&mut conditions);
         conditions.into()
+    }
+
+    /// How far a resize has come. Without one the conditions are not there at all.
+    fn resize_conditions(&self, conditions: &mut Vec<Value>) {
+        let pending = self.memory.resize.as_ref().filter(|_| !self.ended).map(|pending| match pending {
+            Pending::Deferred(why) => ("Deferred", why.clone()),
+            Pending::Infeasible(why) => (INFEASIBLE, why.clone()),
+        });
+        let running = self.observed.containers.iter().filter(|c| c.state == State::Running && !self.ended);
+        let changing: Vec<&Container> = running
+            .filter(|c| {
+                let promised = resizable_spec(self.pod, c).map(resize::limits_of);
+                promised.is_some_and(|to| !resize::differing(&c.limits, &to).is_empty())
+            })
+            .collect();
+        let failure = changing.iter().find_map(|c| self.memory.resize_failures.get(&c.id));
+        let in_progress = (!changing.is_empty()).then(|| match failure.filter(|f| !f.message.is_empty()) {
+            Some(failure) => ("Error", failure.message.clone()),
+            None => ("", String::new()),
+        });
+        for (kind, why) in [(PENDING, pending), (IN_PROGRESS, in_progress)] {
+            match why {
+                Some((reason, message)) => {
+                    condition(conditions, kind, true, None, self.pod, self.now);
+                    let Some(told) = conditions.iter_mut().find(|c| c["type"] == kind) else { continue };
+                    for (field, text) in [("reason", reason), ("message", message.as_str())] {
+                        if !text.is_empty() {
+                            told[field] = text.into();
+                        }
+                    }
+                }
+                None => conditions.retain(|c| c["type"] != kind),
+            }
+        }
     }
 
     /// What a readiness gate still waits for. Others set its condition, on the server.
@@ -193,6 +231,7 @@ impl Look<'_> {
             "name": container_name, "image": spec["image"], "imageID": "", "ready": false, "restartCount": 0, "started": false,
             "state": {}, "lastState": {},
         });
+        self.resources(spec, latest, &mut status);
         let failure = self
             .memory
             .failures
@@ -231,6 +270,18 @@ impl Look<'_> {
         status
     }
 
+    /// What the container was promised, and what of it is in force.
+    fn resources(&self, spec: &Value, latest: Option<&Container>, status: &mut Value) {
+        if list(self.pod, "ephemeralContainers").any(|c| c["name"] == spec["name"]) {
+            return;
+        }
+        let running = latest.filter(|c| c.state == State::Running);
+        status["resources"] = resize::in_force(spec, running.map(|c| &c.limits));
+        if spec["resources"]["requests"].as_object().is_some_and(|requests| !requests.is_empty()) {
+            status["allocatedResources"] = spec["resources"]["requests"].clone();
+        }
+    }
+
     fn first_reason(&self) -> &'static str {
         if list(self.pod, "initContainers").next().is_some() {
             "PodInitializing"
@@ -246,7 +297,11 @@ impl Look<'_> {
         let again = !self.ended
             && !ephemeral
             && (is_sidecar(spec)
-                || if init { policy != "Never" && latest.exit_code != 0 } else { restarts(policy, latest) });
+                || if init {
+                    policy != "Never" && latest.exit_code != 0
+                } else {
+                    restarts(policy, latest) || restarted(policy, latest, self.memory)
+                });
         let waits = back_off_until(latest).is_some_and(|at| at > self.now);
         if let Some(failure) = failure {
             status["state"] = self.failed(spec, failure);

@@ -21,6 +21,7 @@ fn container(name: &str, state: State, attempt: u32, exit_code: i64) -> Containe
         started_at: Some(at(100)),
         finished_at: (state == State::Exited).then(|| at(101)),
         pid: 1,
+        limits: resize::limits_of(&Value::Null),
         ..Container::default()
     }
 }
@@ -112,6 +113,7 @@ fn words(step: &Step) -> String {
     match step {
         Step::Start { container, attempt, .. } => format!("start {container} {attempt}"),
         Step::Stop { container, grace_seconds, .. } => format!("stop {container} in {grace_seconds}"),
+        Step::Resize { container, .. } => format!("resize {container}"),
         Step::Kill { id } => format!("kill {id}"),
         Step::Remove { id } => format!("remove {id}"),
         Step::CreateSandbox => "sandbox".into(),
@@ -225,7 +227,7 @@ fn a_pre_stop_hook_takes_from_the_grace_but_leaves_something() {
     pod["metadata"]["deletionGracePeriodSeconds"] = 10.into();
     let running = observed(vec![container("a", State::Running, 0, 0)]);
     let decision = |signalled: Option<i64>, now: i64| {
-        let stopping = Stopping { asked_at: at(100), signalled_at: signalled.map(at) };
+        let stopping = Stopping { asked_at: at(100), to_restart: false, signalled_at: signalled.map(at) };
         let memory = Memory { stopping: HashMap::from([("a-0".to_owned(), stopping)]), ..Memory::default() };
         decide(&pod, &running, &memory, at(now))
     };
@@ -403,4 +405,52 @@ fn what_the_server_says_of_the_node_on_its_own_is_told_from_what_it_was_told() {
     assert!(!is_shown(&status("True"), &json!({"phase": "Pending"})));
     let gated = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}, {"type": "gate", "status": "False"}]});
     assert!(is_shown(&status("True"), &gated), "conditions of others are theirs");
+}
+
+#[test]
+fn a_resized_container_gets_its_limits_where_it_can_and_starts_anew_where_it_must() {
+    let mut pod = pod("OnFailure");
+    pod["spec"]["containers"][0]["resources"] =
+        json!({"requests": {"cpu": "500m"}, "limits": {"memory": "64Mi"}});
+    pod["spec"]["containers"][0]["resizePolicy"] =
+        json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let promised = resize::limits_of(&pod["spec"]["containers"][0]);
+    let running =
+        |limits: Limits| observed(vec![Container { limits, ..container("a", State::Running, 0, 0) }]);
+    assert_eq!(steps(&pod, &running(promised), 0), []);
+    let slower = running(Limits { cpu_shares: 102, ..promised });
+    let resize = Step::Resize { id: "a-0".into(), container: "a".into(), limits: promised };
+    assert_eq!(steps(&pod, &slower, 0), [resize]);
+    let status = told(&pod, &slower, &Memory::default(), 0);
+    assert_eq!(status["containerStatuses"][0]["resources"]["requests"]["cpu"], "100m");
+    assert_eq!(status["containerStatuses"][0]["allocatedResources"]["cpu"], "500m");
+    let conditions = |status: &Value| -> Vec<String> {
+        let all = status["conditions"].as_array().unwrap().iter();
+        let of_resize = all.filter(|c| c["type"].as_str().unwrap().starts_with("PodResize"));
+        of_resize.map(|c| format!("{} {}", c["type"].as_str().unwrap(), c["reason"])).collect()
+    };
+    assert_eq!(conditions(&status), ["PodResizeInProgress null"]);
+    // What it did not take is not asked of it again and again.
+    let failure = ResizeFailure { wanted: promised, message: "no".into(), again_at: at(50) };
+    let mut memory =
+        Memory { resize_failures: HashMap::from([("a-0".to_owned(), failure)]), ..Memory::default() };
+    let decision = decide(&pod, &slower, &memory, at(40));
+    assert_eq!((decision.steps.len(), decision.check_again_at), (0, Some(at(50))));
+    memory.resize = Some(Pending::Infeasible("too much".into()));
+    let told_pending = conditions(&told(&pod, &slower, &memory, 40));
+    assert_eq!(told_pending, ["PodResizeInProgress \"Error\"", "PodResizePending \"Infeasible\""]);
+
+    let smaller = running(Limits { memory_bytes: 1 << 20, ..promised });
+    let stop = &steps(&pod, &smaller, 0)[0];
+    assert!(
+        matches!(stop, Step::Stop { why, .. } if why == "Container a resize requires restart"),
+        "{stop:?}"
+    );
+    // It may end well when asked to: it starts anew all the same.
+    let stopping = Stopping { asked_at: at(0), to_restart: true, signalled_at: Some(at(0)) };
+    let memory = Memory { stopping: HashMap::from([("a-0".to_owned(), stopping)]), ..Memory::default() };
+    let ended = observed(vec![container("a", State::Exited, 0, 0)]);
+    assert_eq!(ending(&pod, &ended, &memory, at(102)), None);
+    let again = Step::Start { container: "a".into(), attempt: 1, crashes: 1 };
+    assert_eq!(decide(&pod, &ended, &memory, at(102)).steps, [again]);
 }

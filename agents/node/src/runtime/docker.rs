@@ -1,11 +1,14 @@
 //! Docker Engine (20.10 and newer) and Podman's Docker-compatible socket.
-use super::{Container, ObservedPod, State, label, pause};
+use super::{Container, Limits, ObservedPod, State, label, pause};
+use crate::resize::PERIOD_MICROSECONDS;
 use crate::usage::Reading;
 use anyhow::{Context, Result, bail};
 use bollard::API_DEFAULT_VERSION;
 use bollard::auth::DockerCredentials;
 use bollard::exec::{CreateExecOptions, StartExecResults};
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerUpdateBody, HostConfig,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder,
@@ -288,6 +291,20 @@ impl Docker {
         self.client.start_container(id, None).await.map_err(said)
     }
 
+    /// Changes what a running container may use.
+    pub async fn limit(&self, id: &str, limits: &Limits) -> Result<()> {
+        let set = |value: i64| (value > 0).then_some(value);
+        let update = ContainerUpdateBody {
+            cpu_shares: set(limits.cpu_shares),
+            cpu_period: set(limits.cpu_quota).map(|_| PERIOD_MICROSECONDS),
+            cpu_quota: set(limits.cpu_quota),
+            memory: set(limits.memory_bytes),
+            memory_swap: set(limits.memory_bytes),
+            ..ContainerUpdateBody::default()
+        };
+        self.client.update_container(id, update).await.map_err(said)
+    }
+
     pub async fn signal(&self, id: &str, signal: &str) -> Result<()> {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         match self.client.kill_container(id, Some(options)).await {
@@ -326,6 +343,7 @@ impl Docker {
 fn container(inspected: ContainerInspectResponse) -> Container {
     let state = inspected.state.unwrap_or_default();
     let config = inspected.config.unwrap_or_default();
+    let host = inspected.host_config.unwrap_or_default();
     let labels = config.labels.unwrap_or_default();
     let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
     // Docker writes year 1 for "never".
@@ -360,5 +378,10 @@ fn container(inspected: ContainerInspectResponse) -> Container {
         pid: state.pid.unwrap_or(0),
         address: label(super::label::ADDRESS),
         stop_signal: config.stop_signal.unwrap_or_default(),
+        limits: Limits {
+            cpu_shares: host.cpu_shares.unwrap_or(0),
+            cpu_quota: host.cpu_quota.unwrap_or(0),
+            memory_bytes: host.memory.unwrap_or(0),
+        },
     }
 }

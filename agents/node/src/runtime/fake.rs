@@ -2,6 +2,7 @@
 //! argument. For tests of whole lives of pods, and for simulated nodes.
 use super::{Container, ObservedPod, State};
 use crate::pod_sync::{Health, Memory, Step, Stopping};
+use crate::resize;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 
 /// How one attempt of a container goes.
@@ -139,15 +140,24 @@ impl FakePod {
                     state: State::Running,
                     created_at: Some(now),
                     started_at: Some(now),
+                    limits: resize::limits_of(&serde_json::Value::Null),
                     ..Container::default()
                 });
                 self.probe(memory, now);
             }
             Step::Stop { id, container, .. } => {
-                memory.stopping.insert(id.clone(), Stopping { asked_at: now, signalled_at: Some(now) });
+                memory.stopping.insert(
+                    id.clone(),
+                    Stopping { asked_at: now, to_restart: false, signalled_at: Some(now) },
+                );
                 let attempt = self.observed.containers.iter().find(|c| c.id == *id).map_or(0, |c| c.attempt);
                 if let Some(seconds) = (self.plan)(container, attempt).stops_in {
                     self.ends.push((id.clone(), later(now, seconds), 143));
+                }
+            }
+            Step::Resize { id, limits, .. } => {
+                if let Some(container) = self.observed.containers.iter_mut().find(|c| c.id == *id) {
+                    container.limits = *limits;
                 }
             }
             Step::Kill { id } => self.ends.push((id.clone(), now, 137)),

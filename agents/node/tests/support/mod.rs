@@ -214,7 +214,7 @@ impl FakeServer {
             credential: "secret".into(),
             node_name: self.name.clone(),
             data_dir: std::env::temp_dir().join(&self.name),
-            docker_host: "unix:///var/run/docker.sock".into(),
+            docker_host: std::env::var("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock".into()),
         };
         let shutdown = CancellationToken::new();
         let running = tokio::spawn({
