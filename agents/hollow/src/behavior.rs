@@ -49,7 +49,7 @@ impl Behavior {
             Step::Start { container, .. } => (&self.start_millis, container.as_str()),
             Step::Stop { .. } | Step::Kill { .. } => (&self.stop_millis, "stop"),
             Step::Remove { .. } | Step::RemoveSandbox { .. } => (&self.remove_millis, "remove"),
-            Step::Finished => return 0,
+            Step::Resize { .. } | Step::Finished => return 0,
         };
         drawn(span, hash(self.seed, &[uid, what]))
     }

@@ -2,14 +2,17 @@
 use crate::assigned::Assigned;
 use crate::connection::Outbox;
 use crate::environment::Sources;
+use crate::eviction::{Pressure, Readings};
+use crate::image_disposal::Ledger;
 use crate::network::{Addresses, Network};
-use crate::node_status;
 use crate::pod_sync;
 use crate::pod_worker::{self, Worker};
 use crate::resize::{self, Allocation};
 use crate::runtime::ObservedPod;
 use crate::runtime::docker::Docker;
+use crate::settings::Settings;
 use crate::tokens::Tokens;
+use crate::{node_status, readings};
 use anyhow::Result;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -20,7 +23,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub const NODES: &str = "nodes";
@@ -37,6 +40,7 @@ const PULLS: usize = 4;
 pub struct Agent {
     pub node: String,
     pub data_dir: PathBuf,
+    pub settings: Settings,
     pub runtime: Docker,
     pub outbox: Outbox,
     pub host_ip: String,
@@ -47,6 +51,14 @@ pub struct Agent {
     pub promises: Mutex<resize::Book>,
     /// Turns to pull an image.
     pub pulls: Semaphore,
+    /// Which images came by this node.
+    pub images: Mutex<Ledger>,
+    /// What the node is short of.
+    pub pressure: Mutex<Pressure>,
+    /// The node has something to tell of itself before its next look.
+    pub node_changed: Notify,
+    /// Where the runtime keeps images and containers, if that is on this machine.
+    image_dir: OnceCell<PathBuf>,
     /// The Node as it was found last.
     pub node_object: Mutex<Value>,
     /// Ends the workers with the agent.
@@ -59,12 +71,15 @@ impl Agent {
         node: String,
         data_dir: PathBuf,
         runtime: Docker,
+        settings: Settings,
         outbox: Outbox,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             node,
+            images: Mutex::new(Ledger::load(&data_dir)),
             data_dir,
+            settings,
             runtime,
             outbox,
             host_ip: node_status::host_address(),
@@ -73,6 +88,9 @@ impl Agent {
             tokens: Tokens::default(),
             promises: Mutex::default(),
             pulls: Semaphore::new(PULLS),
+            pressure: Mutex::default(),
+            node_changed: Notify::new(),
+            image_dir: OnceCell::new(),
             node_object: Mutex::default(),
             shutdown,
             workers: Mutex::default(),
@@ -141,6 +159,21 @@ impl Agent {
 
     pub fn wake_all(&self) {
         self.workers.lock().values().for_each(|worker| worker.wake.notify_one());
+    }
+
+    pub fn workers(&self) -> Vec<Arc<Worker>> {
+        self.workers.lock().values().cloned().collect()
+    }
+
+    /// What the machine has left.
+    pub async fn readings(&self) -> Readings {
+        let asked = self.image_dir.get_or_try_init(async || {
+            let info = self.runtime.info().await?;
+            info.docker_root_dir
+                .map(PathBuf::from)
+                .ok_or_else(|| anyhow::anyhow!("the runtime keeps it to itself"))
+        });
+        readings::read(&self.data_dir, asked.await.ok().map(PathBuf::as_path))
     }
 
     /// Nothing is left of a pod.
@@ -291,6 +324,16 @@ impl Agent {
         });
         let namespace = meta["namespace"].as_str().unwrap_or_default().into();
         self.outbox.send(NodeMessage::Event { namespace, event });
+    }
+
+    /// An event about the node itself.
+    pub fn node_event(&self, r#type: &str, reason: &str, message: String) {
+        let about = json!({"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": self.node});
+        let event = json!({
+            "involvedObject": about, "type": r#type, "reason": reason, "message": message,
+            "source": {"component": "kubelet", "host": self.node}, "reportingComponent": "kubelet", "reportingInstance": self.node,
+        });
+        self.outbox.send(NodeMessage::Event { namespace: "default".into(), event });
     }
 
     /// What a pod's fields may refer to.

@@ -5,6 +5,7 @@ mod images;
 
 use crate::agent::Agent;
 use crate::environment;
+use crate::fault::{self, Point};
 use crate::pod_sync::{Unhealthy, spec_of};
 use crate::pod_worker::Worker;
 use crate::resize::Allocation;
@@ -52,7 +53,9 @@ pub async fn create_sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
         agent.event(pod, None, "Warning", "FailedMount", failed.to_string());
         return Err(failed.into());
     }
+    fault::pass(Point::VolumesPrepared);
     write_promise(agent, pod);
+    fault::pass(Point::PromiseWritten);
     let outcome = sandbox(agent, pod).await;
     if let Err(error) = &outcome {
         let message = format!("Failed to create pod sandbox: {error:#}");
@@ -94,6 +97,7 @@ async fn sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
     let pid = agent.runtime.create_sandbox(sandbox).await.context("the pod's sandbox could not be made")?;
     if let Some((address, gateway)) = given {
         network::connect(pid, address, gateway).await?;
+        fault::pass(Point::SandboxConnected);
         agent.network.changed.notify_one(); // ports of the node may lead here
     }
     Ok(())
@@ -126,6 +130,7 @@ pub async fn start(
         user = images::ensure(agent, pod, spec) => user?,
         () = worker.is_to_end() => return Ok(()),
     };
+    fault::pass(Point::ImagePresent);
     body::check_user(pod, spec, &user).map_err(StartFailure::config)?;
     let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
     let sandbox = observed.sandbox.as_ref().ok_or_else(|| StartFailure::config("the sandbox is gone"))?;
@@ -148,8 +153,10 @@ pub async fn start(
     let failure = |reason| move |error: anyhow::Error| StartFailure { reason, message: format!("{error:#}") };
     let id = agent.runtime.create(&container_name(pod, container, attempt), body).await;
     let id = id.map_err(failure("CreateContainerError"))?;
+    fault::pass(Point::ContainerCreated);
     agent.event(pod, Some(container), "Normal", "Created", format!("Container created: {container}"));
     agent.runtime.start(&id).await.map_err(failure("RunContainerError"))?;
+    fault::pass(Point::ContainerStarted);
     agent.event(pod, Some(container), "Normal", "Started", format!("Container started: {container}"));
     let address = agent.pod_ip(pod, observed);
     let hook = tokio::select! {

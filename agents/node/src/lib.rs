@@ -4,21 +4,27 @@ mod assigned;
 mod connection;
 mod containers;
 mod environment;
+mod eviction;
+#[doc(hidden)]
+pub mod fault;
 mod health;
 mod hooks;
+mod image_disposal;
 mod network;
 mod node_status;
 pub mod pod_sync;
 mod pod_worker;
 mod probes;
+mod readings;
+mod reclaim;
 pub mod resize;
 pub mod runtime;
+pub mod settings;
 mod streams;
 mod termination;
 mod tokens;
 mod usage;
 mod volumes;
-mod working_set;
 
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
@@ -37,6 +43,7 @@ pub struct AgentOptions {
     pub data_dir: PathBuf,
     /// `unix:///var/run/docker.sock`.
     pub docker_host: String,
+    pub settings: settings::Settings,
 }
 
 /// Runs until `shutdown`; containers go on without the agent and are found again by the next one.
@@ -54,6 +61,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         options.node_name.clone(),
         options.data_dir,
         runtime,
+        options.settings,
         connection.outbox(),
         shutdown.clone(),
     ));
@@ -66,6 +74,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         () = network::api_proxy::serve(server) => {}
         () = node_status::follow(agent.clone()) => {}
         () = usage::follow(agent.clone()) => {}
+        () = reclaim::follow(agent.clone()) => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

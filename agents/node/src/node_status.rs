@@ -1,16 +1,18 @@
 //! The node as it tells itself: what it has, what it runs, how it is.
 use crate::agent::{Agent, NODES};
-use anyhow::Result;
+use crate::eviction::Readings;
+use crate::eviction::thresholds::Signal;
+use crate::image_disposal::Image;
+use crate::settings::Settings;
 use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::quantity::Quantity;
+use pilothouse_api::usage;
 use pilothouse_protocol::NodeMessage;
 use serde_json::{Value, json};
 use std::net::UdpSocket;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Kubernetes' default for pods on a node.
-const MAX_PODS: u32 = 110;
 const KUBELET_VERSION: &str = concat!("v1.36.0+pilothouse-", env!("CARGO_PKG_VERSION"));
 /// How often the node looks at itself; a change is told at once.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -20,27 +22,6 @@ const TELL_EVERY: Duration = Duration::from_secs(300);
 const NETWORK_PATIENCE: Duration = Duration::from_secs(10);
 /// Images told at most, the largest first (kubelet's `nodeStatusMaxImages`).
 const MOST_IMAGES: usize = 50;
-
-/// Kubelet's threshold: less available memory is pressure. The same is kept from pods.
-const LEAST_MEMORY_BYTES: u64 = 100 << 20;
-/// Less free disk is pressure. Kubernetes' own default, a tenth, is a lot of today's disks and taints most
-/// laptops; k3s has this too.
-const LEAST_DISK_PERCENT: u64 = 5;
-const LEAST_INODES_PERCENT: u64 = 5;
-const LEAST_PIDS_PERCENT: u64 = 10;
-
-/// What the machine has left.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Readings {
-    memory_bytes: u64,
-    memory_available_bytes: u64,
-    disk_bytes: u64,
-    disk_available_bytes: u64,
-    inodes: u64,
-    inodes_free: u64,
-    pids: u64,
-    pids_free: u64,
-}
 
 /// Looks at the node and keeps what is found.
 pub async fn take(agent: &Agent) {
@@ -54,7 +35,10 @@ pub async fn follow(agent: Arc<Agent>) {
     let mut told_at = Instant::now();
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
-        look.tick().await;
+        tokio::select! {
+            _ = look.tick() => {}
+            () = agent.node_changed.notified() => {}
+        }
         let node = collect(&agent, begun.elapsed() > NETWORK_PATIENCE).await;
         let before = std::mem::replace(&mut *agent.node_object.lock(), node.clone());
         let changed = !same(&before["status"], &node["status"]);
@@ -93,10 +77,10 @@ fn same(before: &Value, after: &Value) -> bool {
 /// The Node object as it would be created now. `patient_no_more`: a network that is not there yet counts as
 /// missing.
 async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
-    let (name, data_dir) = (&agent.node, &agent.data_dir);
+    let (name, settings) = (&agent.node, &agent.settings);
     let info = agent.runtime.info().await;
     let images = agent.runtime.images().await.unwrap_or_default();
-    let readings = read(data_dir).unwrap_or_default();
+    let readings = agent.readings().await;
     let runtime = info.as_ref().map(drop).map_err(|error| format!("container runtime is down: {error:#}"));
     let network = match agent.network.trouble.lock().clone() {
         Some(why) => Err(why),
@@ -114,24 +98,31 @@ async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
     };
     let cpus =
         info.ncpu.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as i64));
-    let kilobytes = |bytes: u64| format!("{}Ki", bytes / 1024);
-    let resources = |memory: u64, disk: u64| {
-        json!({"cpu": cpus.to_string(), "memory": kilobytes(memory), "ephemeral-storage": kilobytes(disk),
-            "pods": MAX_PODS.to_string()})
+    let size = |signal| kilobytes(readings.get(&signal).map_or(0, |reading| reading.capacity));
+    let capacity = json!({"cpu": cpus.to_string(), "memory": size(Signal::MemoryAvailable),
+        "ephemeral-storage": size(Signal::NodefsAvailable), "pods": settings.max_pods.to_string()});
+    let now = Timestamp::now();
+    let short_of = |kind: &str| agent.pressure.lock().holds(&settings.eviction, kind, now);
+    let mut labels = json!({
+        "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
+        "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": arch,
+    });
+    for (key, value) in &settings.labels {
+        labels[key] = value.as_str().into();
+    }
+    let spec = match settings.taints.as_slice() {
+        [] => json!({}),
+        taints => json!({"taints": taints}),
     };
-    let kept_disk = readings.disk_bytes / 100 * LEAST_DISK_PERCENT;
     let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name, "labels": {
-            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
-            "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": arch,
-        }},
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
         "status": {
-            "capacity": resources(readings.memory_bytes, readings.disk_bytes),
-            "allocatable": resources(readings.memory_bytes.saturating_sub(LEAST_MEMORY_BYTES), readings.disk_bytes - kept_disk),
+            "allocatable": allocatable(&capacity, settings, &readings), "capacity": capacity,
             "addresses": [{"type": "InternalIP", "address": agent.host_ip}, {"type": "Hostname", "address": name}],
-            "conditions": conditions(&readings, runtime.and(network), Timestamp::now()),
+            "conditions": conditions(short_of, runtime.and(network), now),
             "nodeInfo": {
                 "machineID": text("/etc/machine-id"), "systemUUID": text("/sys/class/dmi/id/product_uuid"),
                 "bootID": text("/proc/sys/kernel/random/boot_id"), "kernelVersion": text("/proc/sys/kernel/osrelease"),
@@ -145,91 +136,78 @@ async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
     })
 }
 
-fn largest(mut images: Vec<(Vec<String>, i64)>) -> Value {
-    images.sort_by(|(a, a_bytes), (b, b_bytes)| b_bytes.cmp(a_bytes).then_with(|| a.cmp(b)));
-    images
-        .iter()
-        .take(MOST_IMAGES)
-        .map(|(names, bytes)| json!({"names": names, "sizeBytes": bytes}))
-        .collect()
+fn largest(mut images: Vec<Image>) -> Value {
+    images.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.names.cmp(&b.names)));
+    let told = images.iter().take(MOST_IMAGES);
+    told.map(|image| json!({"names": image.names, "sizeBytes": image.bytes})).collect()
 }
 
-fn read(data_dir: &Path) -> Result<Readings> {
-    let memory = std::fs::read_to_string("/proc/meminfo")?;
-    let kilobytes = |name: &str| -> u64 {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+/// What pods may be promised: all there is, less what is kept for the machine's own programs and for a shortage.
+fn allocatable(capacity: &Value, settings: &Settings, readings: &Readings) -> Value {
+    let mut left = capacity.clone();
+    let kept_for_shortage = |resource: &str| {
+        let signal = match resource {
+            "memory" => Signal::MemoryAvailable,
+            "ephemeral-storage" => Signal::NodefsAvailable,
+            _ => return 0,
+        };
+        readings.get(&signal).map_or(0, |reading| settings.eviction.kept(signal, reading.capacity))
     };
-    let disk = nix::sys::statvfs::statvfs(data_dir)?;
-    let number = |path: &str| -> Result<u64> { Ok(std::fs::read_to_string(path)?.trim().parse()?) };
-    let most = number("/proc/sys/kernel/pid_max")?.min(number("/proc/sys/kernel/threads-max")?);
-    // `0.10 0.20 0.30 2/480 12345`: running and all tasks.
-    let load = std::fs::read_to_string("/proc/loadavg")?;
-    let tasks = load.split_whitespace().nth(3).and_then(|tasks| tasks.split_once('/')?.1.parse().ok());
-    Ok(Readings {
-        memory_bytes: kilobytes("MemTotal") * 1024,
-        memory_available_bytes: kilobytes("MemAvailable") * 1024,
-        disk_bytes: disk.blocks() * disk.fragment_size(),
-        disk_available_bytes: disk.blocks_available() * disk.fragment_size(),
-        inodes: disk.files(),
-        inodes_free: disk.files_available(),
-        pids: most,
-        pids_free: most.saturating_sub(tasks.unwrap_or(0)),
-    })
+    for (resource, amount) in usage::amounts(capacity) {
+        let reserved = settings.reserved.get(&resource).copied().unwrap_or(Quantity::ZERO);
+        left[&resource] = match resource.as_str() {
+            "cpu" => Quantity::from_milli((amount.milli() - reserved.milli()).max(0)).to_string().into(),
+            "memory" | "ephemeral-storage" => {
+                let kept = i64::try_from(kept_for_shortage(&resource)).unwrap_or(i64::MAX);
+                let bytes = amount.value().saturating_sub(reserved.value()).saturating_sub(kept).max(0);
+                kilobytes(bytes.unsigned_abs()).into()
+            }
+            _ => continue,
+        };
+    }
+    left
 }
 
-fn conditions(readings: &Readings, ready: Result<(), String>, now: Timestamp) -> Value {
+fn kilobytes(bytes: u64) -> String {
+    format!("{}Ki", bytes / 1024)
+}
+
+/// The conditions of pressure: type, reason and message where it holds, reason and message where it does not.
+const PRESSURES: [(&str, [&str; 2], [&str; 2]); 3] = [
+    (
+        "MemoryPressure",
+        ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
+        ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
+    ),
+    (
+        "DiskPressure",
+        ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+        ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+    ),
+    (
+        "PIDPressure",
+        ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
+        ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
+    ),
+];
+
+fn conditions(short_of: impl Fn(&str) -> bool, ready: Result<(), String>, now: Timestamp) -> Value {
     let stamp = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
     let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
         json!({"type": kind, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message,
             "lastHeartbeatTime": stamp, "lastTransitionTime": stamp})
     };
-    // File systems without a number of inodes say 0.
-    let short = |left: u64, all: u64, percent: u64| all > 0 && left < all / 100 * percent;
-    let r = readings;
-    let memory = r.memory_bytes > 0 && r.memory_available_bytes < LEAST_MEMORY_BYTES;
-    let disk = short(r.disk_available_bytes, r.disk_bytes, LEAST_DISK_PERCENT)
-        || short(r.inodes_free, r.inodes, LEAST_INODES_PERCENT);
-    let pids = short(r.pids_free, r.pids, LEAST_PIDS_PERCENT);
-    json!([
-        match memory {
-            true => condition(
-                "MemoryPressure",
-                true,
-                "KubeletHasInsufficientMemory",
-                "kubelet has insufficient memory available"
-            ),
-            false => condition(
-                "MemoryPressure",
-                false,
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available"
-            ),
-        },
-        match disk {
-            true => condition("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure"),
-            false =>
-                condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        },
-        match pids {
-            true => condition(
-                "PIDPressure",
-                true,
-                "KubeletHasInsufficientPID",
-                "kubelet has insufficient PID available"
-            ),
-            false => condition(
-                "PIDPressure",
-                false,
-                "KubeletHasSufficientPID",
-                "kubelet has sufficient PID available"
-            ),
-        },
-        match ready {
-            Ok(()) => condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
-            Err(why) => condition("Ready", false, "KubeletNotReady", &why),
-        },
-    ])
+    let mut all: Vec<Value> = Vec::new();
+    for (kind, if_so, if_not) in PRESSURES {
+        let holds = short_of(kind);
+        let [reason, message] = if holds { if_so } else { if_not };
+        all.push(condition(kind, holds, reason, message));
+    }
+    all.push(match ready {
+        Ok(()) => condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+        Err(why) => condition("Ready", false, "KubeletNotReady", &why),
+    });
+    all.into()
 }
 
 /// The address that leads out of this machine. Nothing is sent: connecting a datagram socket only asks for
@@ -248,36 +226,39 @@ pub fn host_address() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn statuses(readings: Readings, ready: Result<(), String>) -> String {
-        let all = conditions(&readings, ready, Timestamp::UNIX_EPOCH);
-        all.as_array().unwrap().iter().map(|c| &c["status"].as_str().unwrap()[..1]).collect()
-    }
+    use crate::eviction::Reading;
 
     #[test]
-    fn pressure_is_told_by_what_is_left() {
-        let fine = Readings {
-            memory_bytes: 8 << 30,
-            memory_available_bytes: 1 << 30,
-            disk_bytes: 1000,
-            disk_available_bytes: 500,
-            inodes: 0,
-            inodes_free: 0,
-            pids: 1000,
-            pids_free: 900,
+    fn pressure_and_readiness_are_told_apart() {
+        let statuses = |short: &'static str, ready| -> String {
+            let all = conditions(|kind| kind == short, ready, Timestamp::UNIX_EPOCH);
+            all.as_array().unwrap().iter().map(|c| &c["status"].as_str().unwrap()[..1]).collect()
         };
-        assert_eq!(statuses(fine, Ok(())), "FFFT");
-        assert_eq!(statuses(Readings { memory_available_bytes: 1 << 20, ..fine }, Ok(())), "TFFT");
-        assert_eq!(statuses(Readings { disk_available_bytes: 40, ..fine }, Ok(())), "FTFT");
-        assert_eq!(statuses(Readings { inodes: 1000, inodes_free: 10, ..fine }, Ok(())), "FTFT");
-        assert_eq!(statuses(Readings { pids_free: 90, ..fine }, Ok(())), "FFTT");
-        assert_eq!(statuses(Readings::default(), Err("no".into())), "FFFF", "not to know is no pressure");
+        assert_eq!(statuses("", Ok(())), "FFFT");
+        assert_eq!(statuses("MemoryPressure", Ok(())), "TFFT");
+        assert_eq!(statuses("DiskPressure", Err("no".into())), "FTFF");
     }
 
     #[test]
     fn a_heartbeat_is_no_change() {
-        let at = |second: i64, ready: Result<(), String>| json!({"conditions": conditions(&Readings::default(), ready, Timestamp::from_second(second).unwrap())});
+        let at = |second: i64, ready: Result<(), String>| json!({"conditions": conditions(|_| false, ready, Timestamp::from_second(second).unwrap())});
         assert!(same(&at(1, Ok(())), &at(2, Ok(()))));
         assert!(!same(&at(1, Ok(())), &at(2, Err("down".into()))));
+    }
+
+    #[test]
+    fn pods_are_promised_what_is_left_of_reserves_and_thresholds() {
+        let reserved = crate::settings::reserved("cpu=500m,memory=1Gi").unwrap();
+        let settings = Settings { reserved, ..Settings::default() };
+        let disk = Reading { capacity: 1000 << 10, available: 500 << 10 };
+        let readings = Readings::from([
+            (Signal::MemoryAvailable, Reading { capacity: 4 << 30, available: 1 << 30 }),
+            (Signal::NodefsAvailable, disk),
+        ]);
+        let capacity =
+            json!({"cpu": "2", "memory": "4194304Ki", "ephemeral-storage": "1000Ki", "pods": "110"});
+        let expected =
+            json!({"cpu": "1500m", "memory": "3043328Ki", "ephemeral-storage": "900Ki", "pods": "110"});
+        assert_eq!(allocatable(&capacity, &settings, &readings), expected);
     }
 }

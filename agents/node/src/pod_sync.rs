@@ -18,6 +18,8 @@ const LONGEST_PAUSE_SECONDS: i64 = 300;
 /// A container that ran this long is taken for healthy again.
 const HEALTHY_AFTER_SECONDS: i64 = 600;
 const DEFAULT_GRACE_SECONDS: i64 = 30;
+/// The reason of a pod that the node itself ended for want of resources.
+pub const EVICTED: &str = "Evicted";
 /// What a process has to end at least, once it was asked to.
 const LEAST_GRACE_SECONDS: i64 = 2;
 /// How long a failed pull is told as such, before it is told as a wait for the next one.
@@ -105,6 +107,8 @@ pub struct Stopping {
 pub struct Verdict {
     pub reason: String,
     pub message: String,
+    /// Seconds to end in, where they are not the pod's own.
+    pub grace_seconds: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -241,6 +245,7 @@ fn refusal(pod: &Value, observed: &ObservedPod) -> Option<Verdict> {
     Some(Verdict {
         reason: "SysctlForbidden".into(),
         message: format!("forbidden sysctl: {} not allowlisted", unsafe_one["name"]),
+        grace_seconds: None,
     })
 }
 
@@ -254,7 +259,15 @@ fn overdue(pod: &Value, now: Timestamp) -> Option<Verdict> {
     deadline(pod).filter(|deadline| *deadline <= now).map(|_| Verdict {
         reason: "DeadlineExceeded".into(),
         message: "Pod was active on the node longer than the specified deadline".into(),
+        grace_seconds: None,
     })
+}
+
+impl Verdict {
+    /// The node takes its resources back, at once.
+    pub fn evicted(message: String) -> Self {
+        Self { reason: EVICTED.into(), message, grace_seconds: Some(0) }
+    }
 }
 
 /// The next steps for an assigned pod.
@@ -531,7 +544,8 @@ fn start(
 fn wind_down(pod: &Value, observed: &ObservedPod, memory: &Memory, now: Timestamp, decision: &mut Decision) {
     let running: Vec<_> = observed.containers.iter().filter(|c| c.state == State::Running).collect();
     if !running.is_empty() {
-        let grace = grace_seconds(pod);
+        let own = memory.verdict.as_ref().and_then(|verdict| verdict.grace_seconds);
+        let grace = own.filter(|_| !is_deleting(pod)).unwrap_or_else(|| grace_seconds(pod));
         let (sidecars, others): (Vec<&Container>, Vec<&Container>) = running
             .into_iter()
             .partition(|c| list(pod, "initContainers").any(|spec| is_sidecar(spec) && name(spec) == c.name));

@@ -1,10 +1,11 @@
 //! One pod's worker: looks, decides and acts, one step at a time, until nothing is left of the pod.
 pub use crate::agent::Agent;
 
+use crate::fault::{self, Point};
 use crate::health;
-use crate::pod_sync::{self, Decision, Failure, Memory, ResizeFailure, Step, Stopping};
+use crate::pod_sync::{self, Decision, Failure, Memory, ResizeFailure, Step, Stopping, Verdict};
 use crate::runtime::{Limits, ObservedPod, State};
-use crate::{containers, hooks, network, termination, volumes, working_set};
+use crate::{containers, hooks, network, termination, usage, volumes};
 use anyhow::Result;
 use parking_lot::Mutex;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
@@ -34,6 +35,17 @@ pub struct Worker {
     pub memory: Mutex<Memory>,
     /// The last status told.
     pub status: Mutex<Value>,
+    /// Its containers that ran at the last look.
+    pub running: Mutex<Vec<Running>>,
+}
+
+/// Where a running container is measured.
+#[derive(Clone, Debug)]
+pub struct Running {
+    pub name: String,
+    pub pid: i64,
+    /// The file of its log on this machine.
+    pub log: String,
 }
 
 impl Worker {
@@ -44,6 +56,7 @@ impl Worker {
             status: Mutex::new(pod.as_ref().map(|p| p["status"].clone()).unwrap_or_default()),
             pod: watch::Sender::new(pod),
             memory: Mutex::default(),
+            running: Mutex::default(),
         }
     }
 
@@ -90,6 +103,25 @@ impl Worker {
             let direct = own && named.any(|(r, n)| r == resource && n == name);
             direct || (needs::BEHIND_CLAIMS.contains(&resource) && needs::claims_of(pod).next().is_some())
         })
+    }
+
+    fn note_running(&self, observed: &ObservedPod) {
+        let running = observed.containers.iter().filter(|c| c.state == State::Running);
+        *self.running.lock() =
+            running.map(|c| Running { name: c.name.clone(), pid: c.pid, log: c.log.clone() }).collect();
+    }
+
+    /// Nothing of the pod is started any more, and nothing of it runs.
+    pub fn is_over(&self) -> bool {
+        matches!(self.status.lock()["phase"].as_str(), Some("Succeeded" | "Failed"))
+            || self.pod.borrow().is_none()
+    }
+
+    /// The node ends the pod.
+    pub fn condemn(&self, agent: &Agent, pod: &Value, verdict: Verdict) {
+        agent.event(pod, None, "Warning", &verdict.reason, verdict.message.clone());
+        self.memory.lock().verdict = Some(verdict);
+        self.wake.notify_one();
     }
 
     /// Resolves when the pod is to end: what takes long is given up then.
@@ -184,6 +216,8 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
             return Ok(Turn::Over);
         };
         let pod = agent.promised(&worker.uid, &assigned);
+        worker.note_running(&observed);
+        admit(agent, worker, &pod, &observed);
         worker.memory.lock().resize = agent.promises.lock().pending(&worker.uid).cloned();
         health::watch(agent, worker, &pod, &observed, &mut beside.probes);
         termination::collect(agent, worker, &pod, &observed).await;
@@ -192,11 +226,13 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         if decision.steps.contains(&Step::Finished) {
             // First: once the pod is gone, another node may take its volumes.
             volumes::tear_down(&agent.pod_dir(&worker.uid), &agent.data_dir).await?;
+            fault::pass(Point::FilesRemoved);
             let text =
                 |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap_or_default().into() };
             let (namespace, name) = (text("namespace"), text("name"));
             let uid: Arc<str> = worker.uid.as_str().into();
             agent.outbox.tell(&worker.uid, NodeMessage::PodTerminated { namespace, name, uid });
+            fault::pass(Point::EndTold);
             return Ok(Turn::Over);
         }
         tell(agent, worker, &pod, &observed, &memory);
@@ -218,6 +254,20 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         for step in steps {
             carry_out(agent, worker, &pod, &observed, step).await?;
         }
+    }
+}
+
+/// A pod that this node has not begun yet is refused while the node is short of what it would take.
+fn admit(agent: &Agent, worker: &Worker, pod: &Value, observed: &ObservedPod) {
+    let begun = observed.sandbox.is_some()
+        || !observed.containers.is_empty()
+        || !worker.status.lock()["startTime"].is_null();
+    if begun || pod_sync::is_deleting(pod) || worker.memory.lock().verdict.is_some() {
+        return;
+    }
+    let refusal = agent.pressure.lock().refusal(&agent.settings.eviction, pod, Timestamp::now());
+    if let Some(verdict) = refusal {
+        worker.condemn(agent, pod, verdict);
     }
 }
 
@@ -283,9 +333,7 @@ async fn follow_sources(
         tracing::debug!(pod = %worker.uid, error = %failed, "mounted files could not be renewed");
     }
     if let Some(verdict) = sizes.exceeded(pod, &dir).await {
-        agent.event(pod, None, "Warning", "Evicted", verdict.message.clone());
-        worker.memory.lock().verdict = Some(verdict);
-        worker.wake.notify_one();
+        worker.condemn(agent, pod, verdict);
     }
     renew_at
 }
@@ -326,6 +374,7 @@ async fn carry_out(
                 if let Err(error) = agent.runtime.signal(&id, &signal).await {
                     tracing::warn!(container = %id, %error, "a container could not be asked to end");
                 }
+                fault::pass(Point::ContainerSignalled);
                 worker.wake.notify_one();
             });
             Ok(())
@@ -338,6 +387,7 @@ async fn carry_out(
         Step::Kill { id } => agent.runtime.signal(&id, "SIGKILL").await,
         Step::Remove { id } => {
             agent.runtime.remove(&id).await?;
+            fault::pass(Point::ContainerRemoved);
             let mut memory = worker.memory.lock();
             memory.last_words.remove(&id);
             memory.stopping.remove(&id);
@@ -346,6 +396,7 @@ async fn carry_out(
         }
         Step::RemoveSandbox { id } => {
             agent.runtime.remove(&id).await?;
+            fault::pass(Point::SandboxRemoved);
             agent.release_address(&worker.uid);
             // No container is left: what is mounted for them goes, though the pod may stay long.
             volumes::release(&agent.pod_dir(&worker.uid), &agent.data_dir).await
@@ -360,14 +411,16 @@ async fn resize(agent: &Agent, observed: &ObservedPod, id: &str, limits: &Limits
     let shrinks = container.is_some_and(|c| {
         limits.memory_bytes > 0 && (c.limits.memory_bytes == 0 || limits.memory_bytes < c.limits.memory_bytes)
     });
-    if shrinks && let Some(used) = container.and_then(|c| working_set::bytes(c.pid)) {
+    if shrinks && let Some(used) = container.and_then(|c| usage::memory_bytes(c.pid)) {
         let wanted = limits.memory_bytes.unsigned_abs();
         anyhow::ensure!(
             used < wanted,
             "attempting to set container memory limit ({wanted}) below current usage ({used})"
         );
     }
-    agent.runtime.limit(id, limits).await
+    agent.runtime.limit(id, limits).await?;
+    fault::pass(Point::ContainerResized);
+    Ok(())
 }
 
 /// What did not work is tried again later; so is what shows no effect.

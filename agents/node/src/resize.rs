@@ -233,8 +233,12 @@ pub fn limits_of(container: &Value) -> Limits {
     }
 }
 
-/// What is changed by a step from one set of limits to another. A limit is never taken away.
+/// What is changed by a step from one set of limits to another. A limit is never taken away. A runtime that tells no shares
+/// tells no limits at all.
 pub fn differing(from: &Limits, to: &Limits) -> Vec<&'static str> {
+    if from.cpu_shares == 0 {
+        return Vec::new();
+    }
     let cpu = from.cpu_shares != to.cpu_shares || (to.cpu_quota != 0 && from.cpu_quota != to.cpu_quota);
     let memory = to.memory_bytes != 0 && from.memory_bytes != to.memory_bytes;
     [(cpu, "cpu"), (memory, "memory")].into_iter().filter(|(differs, _)| *differs).map(|(_, r)| r).collect()
@@ -256,7 +260,7 @@ pub fn in_force(container: &Value, limits: Option<&Limits>) -> Value {
             resources[field] = container["resources"][field].clone();
         }
     }
-    let Some(limits) = limits else { return resources };
+    let Some(limits) = limits.filter(|limits| limits.cpu_shares != 0) else { return resources };
     let promised = limits_of(container);
     let mut set = |field: &str, resource: &str, amount: Option<Quantity>| match amount {
         Some(amount) => resources[field][resource] = amount.to_string().into(),

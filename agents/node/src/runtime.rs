@@ -64,6 +64,8 @@ pub struct Container {
     /// What asks it to end, where that is not SIGTERM.
     pub stop_signal: String,
     pub limits: Limits,
+    /// The file of its log, on the runtime's machine.
+    pub log: String,
     /// Of sandboxes: the pod's address, as it was given at creation.
     pub address: String,
 }

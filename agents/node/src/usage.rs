@@ -166,6 +166,22 @@ fn read_node(stat: &str, meminfo: &str) -> Option<Reading> {
     })
 }
 
+/// Bytes that a container uses and that cannot be dropped at once, by its first process. None: it is not known.
+pub fn memory_bytes(pid: i64) -> Option<u64> {
+    Some(Cgroup::of(pid).read()?.memory_bytes)
+}
+
+/// Processes and threads of a container, by its first process. None: it is not known.
+pub fn processes(pid: i64) -> Option<u64> {
+    let told = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut groups = told.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    groups.find_map(|(controllers, path)| {
+        let mount = if controllers.split(',').any(|c| c == "pids") { "pids" } else { "" };
+        let file = Path::new(CGROUPS).join(mount).join(path.trim_start_matches('/')).join("pids.current");
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    })
+}
+
 impl Cgroup {
     fn of(pid: i64) -> Self {
         let told = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();

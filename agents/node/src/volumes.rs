@@ -5,12 +5,14 @@ mod host_path;
 mod local;
 mod mounts;
 mod nfs;
+mod on_disk;
 mod ownership;
 mod projected;
 mod records;
 mod sub_path;
 
 pub use empty_dir::Sizes;
+pub use on_disk::{bytes_on_disk, inodes_on_disk};
 pub use sub_path::{bind, mounts};
 
 use crate::environment::Sources;

@@ -26,6 +26,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         credential,
         node_name: node_name(&options.node)?,
         data_dir: options.data_dir,
+        settings: options.node.flags.settings()?,
         docker_host: options.node.docker_host,
     };
     let shutdown = CancellationToken::new();
@@ -90,6 +91,7 @@ impl LocalAgent {
         if let Some(name) = &options.node.node_name {
             option("--node-name", name.as_ref());
         }
+        arguments.extend(options.node.flags.arguments());
         let now = Instant::now();
         Self { arguments, log, child: None, started: now, pause: Duration::from_secs(1), restart_at: now }
     }

@@ -4,6 +4,7 @@ mod agent;
 mod backup;
 mod data_dir;
 mod kubeconfig;
+mod node_flags;
 mod options;
 mod pki;
 mod postgres;

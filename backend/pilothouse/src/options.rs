@@ -1,4 +1,5 @@
 //! The command line: subcommands and their options.
+use crate::node_flags::NodeFlags;
 use clap::{Args, Parser, Subcommand};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -120,6 +121,8 @@ pub struct NodeOptions {
     /// Docker's or Podman's socket
     #[arg(long, value_name = "ADDRESS", env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
     pub docker_host: String,
+    #[command(flatten)]
+    pub flags: NodeFlags,
 }
 
 #[derive(Args, Clone)]

@@ -171,6 +171,7 @@ impl Machine {
             Step::Kill { id } => format!("kills {id}"),
             Step::Remove { id } => format!("removes {id}"),
             Step::RemoveSandbox { .. } => "removes the sandbox".to_owned(),
+            Step::Resize { container, .. } => format!("resizes {container}"),
             Step::Finished => "is done".to_owned(),
         };
         let started = matches!(step, Step::Start { .. });

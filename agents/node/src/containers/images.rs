@@ -42,6 +42,9 @@ pub async fn ensure(agent: &Arc<Agent>, pod: &Value, spec: &Value) -> Result<Str
         reason: "ErrImagePull",
         message: format!("Failed to pull image {image:?}: {why}"),
     })?;
+    if let Err(error) = agent.images.lock().pulled(image, &agent.data_dir) {
+        tracing::warn!(image, %error, "it could not be written down that this node pulled an image");
+    }
     let (took, waited) = (begun.elapsed().as_secs_f64(), waited.elapsed().as_secs_f64());
     let message =
         format!("Successfully pulled image {image:?} in {took:.3}s ({waited:.3}s including waiting)");

@@ -1,6 +1,6 @@
 //! The pod's status as the API shows it.
 use super::{
-    Ending, FIRST_PAUSE_SECONDS, Failure, Memory, PULL_ERROR_SHOWN_SECONDS, back_off_until, ending,
+    EVICTED, Ending, FIRST_PAUSE_SECONDS, Failure, Memory, PULL_ERROR_SHOWN_SECONDS, back_off_until, ending,
     is_deleting, is_sidecar, later, list, name, pause_seconds, resizable_spec, restart_policy, restarted,
     restarts,
 };
@@ -166,6 +166,13 @@ impl Look<'_> {
         set("ContainersReady", ready, Some(why_not));
         set("PodScheduled", true, None);
         self.resize_conditions(&mut conditions);
+        if let Some(verdict) = self.memory.verdict.as_ref().filter(|verdict| verdict.reason == EVICTED) {
+            condition(&mut conditions, "DisruptionTarget", true, None, self.pod, self.now);
+            if let Some(told) = conditions.iter_mut().find(|c| c["type"] == "DisruptionTarget") {
+                told["reason"] = "TerminationByKubelet".into();
+                told["message"] = verdict.message.as_str().into();
+            }
+        }
         conditions.into()
     }
 

@@ -1,5 +1,7 @@
 //! Docker Engine (20.10 and newer) and Podman's Docker-compatible socket.
 use super::{Container, Limits, ObservedPod, State, label, pause};
+use crate::fault::{self, Point};
+use crate::image_disposal::Image;
 use crate::resize::PERIOD_MICROSECONDS;
 use crate::usage::Reading;
 use anyhow::{Context, Result, bail};
@@ -7,16 +9,17 @@ use bollard::API_DEFAULT_VERSION;
 use bollard::auth::DockerCredentials;
 use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerUpdateBody, HostConfig,
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummaryStateEnum,
+    ContainerUpdateBody, HostConfig,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StatsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, StatsOptionsBuilder,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use pilothouse_api::jiff::Timestamp;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 const PAUSE_IMAGE: &str = "pilothouse/pause:1";
@@ -26,6 +29,8 @@ const TIMEOUT_SECONDS: u64 = 120;
 const PULL_SILENCE: Duration = Duration::from_secs(60);
 /// For questions that need no work.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The runtime walks through all files of a container to say how much they are.
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What Docker answered, without the client library's frame around it.
 fn said(error: bollard::errors::Error) -> anyhow::Error {
@@ -60,6 +65,19 @@ pub struct Running {
     /// The pod's UID.
     pub pod: String,
     pub name: String,
+}
+
+/// A container of one of this node's pods, running or ended.
+#[derive(Clone, Debug)]
+pub struct Left {
+    pub id: String,
+    /// The pod's UID.
+    pub pod: String,
+    pub name: String,
+    pub attempt: u32,
+    pub running: bool,
+    /// What it wrote to its own file system.
+    pub bytes: u64,
 }
 
 /// Why an image is not there.
@@ -124,15 +142,70 @@ impl Docker {
         }
     }
 
-    /// Names and size in bytes of every image that has a name.
-    pub async fn images(&self) -> Result<Vec<(Vec<String>, i64)>> {
+    /// Every image that has a name.
+    pub async fn images(&self) -> Result<Vec<Image>> {
         let options = ListImagesOptionsBuilder::default().build();
         let listed = tokio::time::timeout(ANSWER_TIMEOUT, self.client.list_images(Some(options))).await??;
         let named = listed.into_iter().map(|image| {
             let names = image.repo_digests.into_iter().chain(image.repo_tags);
-            (names.filter(|name| !name.contains("<none>")).collect::<Vec<_>>(), image.size)
+            let names = names.filter(|name| !name.contains("<none>")).collect();
+            Image { id: image.id, names, bytes: u64::try_from(image.size).unwrap_or(0) }
         });
-        Ok(named.filter(|(names, _)| !names.is_empty()).collect())
+        Ok(named.filter(|image| !image.names.is_empty()).collect())
+    }
+
+    /// The ids of the images that any container has, of whomever.
+    pub async fn images_in_use(&self) -> Result<HashSet<String>> {
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let listed =
+            tokio::time::timeout(ANSWER_TIMEOUT, self.client.list_containers(Some(options))).await??;
+        Ok(listed.into_iter().filter_map(|container| container.image_id).collect())
+    }
+
+    /// Takes an image its names, and with the last one the image goes. Refused for one that a container has.
+    pub async fn remove_image(&self, image: &Image) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::default().force(false).build();
+        for name in image.names.iter().rev() {
+            match self.client.remove_image(name, Some(options.clone()), None).await {
+                // A digest goes with the last tag of its repository.
+                Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(error) => return Err(said(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that a pod's containers wrote to their own file systems, by container name.
+    pub async fn layers(&self, uid: &str) -> Result<Vec<(String, u64)>> {
+        let filters = HashMap::from([("label", vec![format!("{}={uid}", label::POD_UID)])]);
+        let options = ListContainersOptionsBuilder::default().filters(&filters).size(true).build();
+        let asked = self.client.list_containers(Some(options));
+        let listed = tokio::time::timeout(MEASURE_TIMEOUT, asked).await??;
+        let sizes = listed.into_iter().filter_map(|container| {
+            let name = container.labels?.remove(label::CONTAINER)?;
+            Some((name, u64::try_from(container.size_rw.unwrap_or(0)).unwrap_or(0)))
+        });
+        Ok(sizes.filter(|(name, _)| name != label::SANDBOX).collect())
+    }
+
+    /// Every container of this node's pods, with what it occupies.
+    pub async fn left(&self, node: &str) -> Result<Vec<Left>> {
+        let filters = HashMap::from([("label", vec![format!("{}={node}", label::NODE)])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).size(true).build();
+        let asked = self.client.list_containers(Some(options));
+        let listed = tokio::time::timeout(MEASURE_TIMEOUT, asked).await??;
+        let left = listed.into_iter().filter_map(|container| {
+            let mut labels = container.labels?;
+            Some(Left {
+                id: container.id?,
+                pod: labels.remove(label::POD_UID)?,
+                name: labels.remove(label::CONTAINER)?,
+                attempt: labels.get(label::ATTEMPT)?.parse().ok()?,
+                running: container.state.is_some_and(|state| state == ContainerSummaryStateEnum::RUNNING),
+                bytes: u64::try_from(container.size_rw.unwrap_or(0)).unwrap_or(0),
+            })
+        });
+        Ok(left.filter(|container| container.name != label::SANDBOX).collect())
     }
 
     pub async fn info(&self) -> Result<bollard::models::SystemInfo> {
@@ -266,7 +339,9 @@ impl Docker {
             ..ContainerCreateBody::default()
         };
         let id = self.create(&sandbox.name, body).await?;
+        fault::pass(Point::SandboxCreated);
         self.client.start_container(&id, None).await?;
+        fault::pass(Point::SandboxStarted);
         let pid = self.client.inspect_container(&id, None).await?.state.and_then(|s| s.pid).unwrap_or(0);
         if pid == 0 {
             bail!("the sandbox ended at once");
@@ -342,6 +417,7 @@ impl Docker {
 
 fn container(inspected: ContainerInspectResponse) -> Container {
     let state = inspected.state.unwrap_or_default();
+    let log = inspected.log_path.unwrap_or_default();
     let config = inspected.config.unwrap_or_default();
     let host = inspected.host_config.unwrap_or_default();
     let labels = config.labels.unwrap_or_default();
@@ -378,6 +454,7 @@ fn container(inspected: ContainerInspectResponse) -> Container {
         pid: state.pid.unwrap_or(0),
         address: label(super::label::ADDRESS),
         stop_signal: config.stop_signal.unwrap_or_default(),
+        log,
         limits: Limits {
             cpu_shares: host.cpu_shares.unwrap_or(0),
             cpu_quota: host.cpu_quota.unwrap_or(0),

@@ -2,7 +2,6 @@
 //! argument. For tests of whole lives of pods, and for simulated nodes.
 use super::{Container, ObservedPod, State};
 use crate::pod_sync::{Health, Memory, Step, Stopping};
-use crate::resize;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 
 /// How one attempt of a container goes.
@@ -140,7 +139,6 @@ impl FakePod {
                     state: State::Running,
                     created_at: Some(now),
                     started_at: Some(now),
-                    limits: resize::limits_of(&serde_json::Value::Null),
                     ..Container::default()
                 });
                 self.probe(memory, now);

@@ -73,7 +73,7 @@ impl Sizes {
             if bytes > limit.unsigned_abs() {
                 let limit = source["sizeLimit"].as_str().unwrap_or_default();
                 let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
-                return Some(Verdict { reason: "Evicted".into(), message });
+                return Some(Verdict::evicted(message));
             }
         }
         None
@@ -81,7 +81,7 @@ impl Sizes {
 }
 
 /// What the files below a directory take on disk.
-fn bytes_in(dir: &Path) -> u64 {
+pub fn bytes_in(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.metadata() {

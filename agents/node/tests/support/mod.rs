@@ -1,14 +1,19 @@
 //! A server that only says what a test tells it to, over the real protocol and TLS.
+#![allow(dead_code)] // each test program uses a part of it
 pub mod registry;
 
 use futures::{SinkExt, StreamExt};
 use pilothouse_node::AgentOptions;
+use pilothouse_node::fault::{self, Point};
+use pilothouse_node::settings::{EvictionRules, Settings};
 use pilothouse_protocol::{
     CONNECT_PATH, IssuedToken, NodeMessage, ObjectChange, PROTOCOL, PodRef, ServerMessage, StreamRequest,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,6 +52,7 @@ pub struct FakeServer {
     state: Arc<parking_lot::Mutex<State>>,
     outgoing: broadcast::Sender<ServerMessage>,
     streams: Streams,
+    unread: Arc<parking_lot::Mutex<HashMap<String, oneshot::Sender<Socket>>>>,
     changed: mpsc::Receiver<()>,
     agent: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
 }
@@ -166,18 +172,20 @@ impl FakeServer {
             state: Arc::new(parking_lot::Mutex::new(State { token_seconds: 3600, ..State::default() })),
             outgoing: outgoing.clone(),
             streams: Arc::default(),
+            unread: Arc::default(),
             changed,
             agent: None,
         };
         let object =
             json!({"metadata": {"name": node}, "spec": {"podCIDR": "10.244.201.0/24"}, "status": {}});
         server.state.lock().objects.insert(("nodes".into(), node), object);
-        let (state, streams) = (server.state.clone(), server.streams.clone());
+        let (state, streams, unread) = (server.state.clone(), server.streams.clone(), server.unread.clone());
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let (acceptor, state, streams, outgoing, tell) =
                     (acceptor.clone(), state.clone(), streams.clone(), outgoing.clone(), tell.clone());
+                let unread = unread.clone();
                 tokio::spawn(async move {
                     let Ok(tls) = acceptor.accept(tcp).await else {
                         return;
@@ -197,8 +205,14 @@ impl FakeServer {
                         control(socket, state, outgoing.subscribe(), tell).await;
                     } else {
                         let id = path.rsplit('/').next().unwrap_or_default().to_owned();
-                        let done = streams.lock().remove(&id);
-                        collect(socket, done).await;
+                        let opened = unread.lock().remove(&id);
+                        match opened {
+                            Some(opened) => drop(opened.send(socket)),
+                            None => {
+                                let done = streams.lock().remove(&id);
+                                collect(socket, done).await;
+                            }
+                        }
                     }
                 });
             }
@@ -207,15 +221,13 @@ impl FakeServer {
     }
 
     pub fn start_agent(&mut self) {
+        self.start_agent_with(untroubled());
+    }
+
+    pub fn start_agent_with(&mut self, settings: Settings) {
         self.state.lock().registered = false;
-        let options = AgentOptions {
-            server_url: format!("https://{}", self.address),
-            ca_pem: self.ca_pem.clone(),
-            credential: "secret".into(),
-            node_name: self.name.clone(),
-            data_dir: std::env::temp_dir().join(&self.name),
-            docker_host: std::env::var("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock".into()),
-        };
+        let (url, dir) = (format!("https://{}", self.address), std::env::temp_dir().join(&self.name));
+        let options = options(url, self.ca_pem.clone(), self.name.clone(), dir, settings);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn({
             let shutdown = shutdown.clone();
@@ -229,6 +241,53 @@ impl FakeServer {
         shutdown.cancel();
         running.await.unwrap();
         self.state.lock().statuses.clear();
+    }
+
+    /// An agent in a process of its own, which dies at a point; see [`be_the_agent`].
+    pub fn agent_process(&self, dies_at: Option<Point>) -> Child {
+        let mut state = self.state.lock();
+        (state.registered, state.statuses) = (false, HashMap::new());
+        drop(state);
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "faults::the_agent_of_the_other_tests"]).stdout(std::process::Stdio::null());
+        let data_dir = std::env::temp_dir().join(&self.name);
+        let told = json!({"url": format!("https://{}", self.address), "ca": self.ca_pem, "name": self.name, "dir": data_dir});
+        command.env(AGENT, told.to_string());
+        if let Some(point) = dies_at {
+            command.env(fault::VARIABLE, point.name());
+        }
+        command.spawn().unwrap()
+    }
+
+    /// Waits for a status that `is_right`, or the agent's death: true.
+    pub async fn until_dead_or(
+        &mut self,
+        agent: &mut Child,
+        pod: &Value,
+        is_right: impl Fn(&Value) -> bool,
+    ) -> bool {
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        let mut died = false;
+        let state = self.state.clone();
+        let what = format!("the status of {uid}, or the agent's death");
+        eventually(
+            async || {
+                died = agent.try_wait().unwrap().is_some();
+                died || state.lock().statuses.get(uid).is_some_and(&is_right)
+            },
+            &what,
+        )
+        .await;
+        died
+    }
+
+    pub async fn until_dead(&mut self, agent: &mut Child) {
+        eventually(async || agent.try_wait().unwrap().is_some(), "the agent dies").await;
+    }
+
+    pub fn end(&self, agent: &mut Child) {
+        agent.kill().unwrap();
+        agent.wait().unwrap();
     }
 
     async fn until<T>(&mut self, what: &str, mut find: impl FnMut(&State) -> Option<T>) -> T {
@@ -358,6 +417,15 @@ impl FakeServer {
         channel(&self.stream(request).await, pilothouse_protocol::channel::STDOUT)
     }
 
+    /// Opens a stream and reads nothing of it, as long as what is returned lives.
+    pub async fn stream_unread(&self, request: StreamRequest) -> Unread {
+        let (opened, socket) = oneshot::channel();
+        let id = uuid::Uuid::new_v4().to_string();
+        self.unread.lock().insert(id.clone(), opened);
+        self.outgoing.send(ServerMessage::OpenStream { id, request }).unwrap();
+        Unread(tokio::time::timeout(PATIENCE, socket).await.expect("the stream opens").unwrap())
+    }
+
     /// Opens a stream; its binary frames until it ends.
     pub async fn stream(&self, request: StreamRequest) -> Frames {
         let (done, frames) = oneshot::channel();
@@ -365,6 +433,46 @@ impl FakeServer {
         self.streams.lock().insert(id.clone(), done);
         self.outgoing.send(ServerMessage::OpenStream { id, request }).unwrap();
         tokio::time::timeout(PATIENCE, frames).await.expect("the stream ends in time").unwrap()
+    }
+}
+
+/// However full the disk of the machine is that runs the tests.
+fn untroubled() -> Settings {
+    Settings { eviction: EvictionRules::parse("", "", "", "").unwrap(), ..Settings::default() }
+}
+
+/// A stream that is there, and not read.
+pub struct Unread(#[allow(dead_code)] Socket);
+
+/// What the process of [`FakeServer::agent_process`] is told by.
+const AGENT: &str = "PILOTHOUSE_TEST_AGENT";
+
+/// In a process that was started for it: the agent, until it is killed. Else nothing.
+pub fn be_the_agent() {
+    let Ok(told) = std::env::var(AGENT) else { return };
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let text = |field: &str| told[field].as_str().unwrap().to_owned();
+    let options = options(text("url"), text("ca"), text("name"), text("dir").into(), untroubled());
+    let running = pilothouse_node::run(options, CancellationToken::new());
+    tokio::runtime::Runtime::new().unwrap().block_on(running).unwrap();
+}
+
+fn options(
+    server_url: String,
+    ca_pem: String,
+    node_name: String,
+    data_dir: PathBuf,
+    settings: Settings,
+) -> AgentOptions {
+    let docker_host = std::env::var("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock".into());
+    AgentOptions {
+        server_url,
+        ca_pem,
+        credential: "secret".into(),
+        node_name,
+        data_dir,
+        docker_host,
+        settings,
     }
 }
 

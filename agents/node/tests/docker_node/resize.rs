@@ -1,14 +1,7 @@
-//! The node's care for its pods on real Docker: resizes.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod support;
-
+//! Pods whose resources change while they run.
+use crate::support::{self, FakeServer, IMAGE, docker};
+use crate::{container_id, runs};
 use serde_json::{Value, json};
-use support::{FakeServer, IMAGE, docker};
-
-fn container_id(status: &Value) -> String {
-    let id = status["containerStatuses"][0]["containerID"].as_str().unwrap();
-    id.trim_start_matches("docker://").to_owned()
-}
 
 fn pending(status: &Value) -> Option<(&str, &str)> {
     let all = status["conditions"].as_array()?;
@@ -41,8 +34,7 @@ async fn resizes() {
     );
     let first = sized(&pod, "100m", "64Mi");
     server.assign(&first).await;
-    let running = |status: &Value| !status["containerStatuses"][0]["state"]["running"].is_null();
-    let id = container_id(&server.status(&pod, running).await);
+    let id = container_id(&server.status(&pod, runs).await);
     let inspected =
         |field: &str, id: &str| docker(&["inspect", "-f", &format!("{{{{.HostConfig.{field}}}}}"), id]);
     assert_eq!(inspected("CpuQuota", &id), "10000");
@@ -76,12 +68,12 @@ async fn resizes() {
     server.stop_agent().await;
     server.start_agent();
     server.registered().await;
-    let status = server.status(&pod, |s| pending(s).is_some() && running(s)).await;
+    let status = server.status(&pod, |s| pending(s).is_some() && runs(s)).await;
     assert_eq!((in_force(&status, "cpu"), container_id(&status)), (both("200m"), id.clone()));
 
     // Memory asks for a restart here.
     server.assign(&sized(&pod, "200m", "96Mi")).await;
-    let status = server.status(&pod, |s| s["containerStatuses"][0]["restartCount"] == 1 && running(s)).await;
+    let status = server.status(&pod, |s| s["containerStatuses"][0]["restartCount"] == 1 && runs(s)).await;
     assert_eq!((pending(&status), in_force(&status, "memory")), (None, both("96Mi")));
     assert_eq!(inspected("Memory", &container_id(&status)), (96 << 20).to_string());
     server.delete(&pod, 1).await;
