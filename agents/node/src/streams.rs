@@ -135,7 +135,7 @@ async fn logs(agent: &Agent, mut socket: Socket, container: &Container, options:
         .stderr(true)
         .follow(options.follow && container.state == State::Running)
         .timestamps(options.timestamps)
-        .since(i32::try_from(since).unwrap_or(0))
+        .since(i32::try_from(since.max(0)).unwrap_or(i32::MAX))
         .tail(&tail)
         .build();
     let mut left = options.limit_bytes.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(0));
