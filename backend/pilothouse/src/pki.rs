@@ -2,6 +2,7 @@
 use crate::data_dir::{DataDir, write_private};
 use anyhow::{Context, Result, bail};
 use pilothouse_server::certificates::{Authority, Profile, Subject};
+use pilothouse_server::{FrontProxy, Identity};
 use rand::RngExt;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -27,6 +28,7 @@ pub struct Pki {
     pub ca_pem: String,
     pub tls: rustls::ServerConfig,
     pub authority: Arc<ClusterAuthority>,
+    pub front_proxy: FrontProxy,
     /// PKCS#8 PEM of the key that signs tokens.
     pub token_key_pem: String,
     /// Current key first; its id is its place in the file's history.
@@ -39,7 +41,10 @@ pub fn open(dir: &DataDir, listen: SocketAddr, names: &[String]) -> Result<Pki> 
     let ca_key = key_pair(&pki.join("ca.key"))?;
     let ca_path = dir.ca_certificate();
     let ca_pem = load_or_make(&ca_path, || {
-        Ok(authority_params().self_signed(&ca_key).context("cannot sign the CA certificate")?.pem())
+        Ok(authority_params("pilothouse-ca")
+            .self_signed(&ca_key)
+            .context("cannot sign the CA certificate")?
+            .pem())
     })?;
     let issuer = Issuer::from_ca_cert_pem(&ca_pem, &ca_key)
         .with_context(|| format!("{} is not a certificate of pki/ca.key", ca_path.display()))?;
@@ -59,7 +64,32 @@ pub fn open(dir: &DataDir, listen: SocketAddr, names: &[String]) -> Result<Pki> 
     let token_key_pem = key_pair(&pki.join("token-signing.key"))?.serialize_pem();
     let encryption_keys = encryption_keys(&pki.join("encryption-keys"))?;
     let authority = Arc::new(ClusterAuthority { ca_pem: ca_pem.clone(), key: ca_key });
-    Ok(Pki { ca_pem, tls, authority, token_key_pem, encryption_keys })
+    let front_proxy = front_proxy(&pki)?;
+    Ok(Pki { ca_pem, tls, authority, front_proxy, token_key_pem, encryption_keys })
+}
+
+/// An authority of its own: who has its certificate may speak for anybody, which no other certificate may.
+fn front_proxy(pki: &Path) -> Result<FrontProxy> {
+    let ca_key = key_pair(&pki.join("front-proxy-ca.key"))?;
+    let path = pki.join("front-proxy-ca.crt");
+    let ca_pem = load_or_make(&path, || {
+        let params = authority_params("pilothouse-front-proxy-ca");
+        Ok(params.self_signed(&ca_key).context("cannot sign the CA certificate")?.pem())
+    })?;
+    let issuer = Issuer::from_ca_cert_pem(&ca_pem, &ca_key)
+        .with_context(|| format!("{} is not a certificate of front-proxy-ca.key", path.display()))?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name("front-proxy-client");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCK_SKEW).into();
+    params.not_after = (now + SERVER_LIFETIME).into();
+    let key = KeyPair::generate().context("cannot make a key")?;
+    let certificate = params.signed_by(&key, &issuer).context("cannot sign a certificate")?;
+    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let identity = Identity { chain: vec![certificate.der().clone()], key };
+    Ok(FrontProxy { ca_pem, identity })
 }
 
 /// Clients may show a certificate of the cluster's authority; most show a token.
@@ -123,9 +153,9 @@ fn load_or_make(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<St
     }
 }
 
-fn authority_params() -> CertificateParams {
+fn authority_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name = common_name("pilothouse-ca");
+    params.distinguished_name = common_name(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];

@@ -75,6 +75,7 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
         tls: keys.tls,
         ca_pem: keys.ca_pem.clone(),
         authority: keys.authority,
+        front_proxy: keys.front_proxy,
         store,
         signing_key_pem: keys.token_key_pem.into_bytes(),
         network: pilothouse_server::ClusterNetwork::default(),

@@ -1,9 +1,11 @@
 //! The control plane's I/O shell: HTTPS for the Kubernetes API, the dashboard and the nodes; and the loops.
 pub mod admission;
+mod aggregation;
 pub mod audit;
 pub mod auth;
 pub mod certificates;
 mod console;
+mod conversion;
 mod custom_kinds;
 mod feed;
 pub mod flow_control;
@@ -21,6 +23,8 @@ pub mod state;
 #[cfg(test)]
 mod testing;
 
+pub use aggregation::FrontProxy;
+pub use remote::Identity;
 pub use state::{AppState, ClusterNetwork, ClusterStore, SharedRegistry};
 
 use admission::{Admission, Policies, ServiceAddresses, Webhooks};
@@ -51,6 +55,8 @@ pub struct ServerOptions {
     /// Signs what CertificateSigningRequests ask for.
     pub authority: Arc<dyn certificates::Authority>,
     pub store: ClusterStore,
+    /// How the server proves to aggregated API servers that it speaks for its callers.
+    pub front_proxy: FrontProxy,
     /// PKCS#8 PEM of the key that signs tokens.
     pub signing_key_pem: Vec<u8>,
     pub network: ClusterNetwork,
@@ -95,8 +101,15 @@ pub fn build(
     let ClusterStore { store, registry } = store;
     let auth = Auth::new(store.clone(), signing_key_pem)?;
     let mut followers = auth.follow()?;
+    let client = remote::Client::new(store.clone());
+    let conversions = conversion::Conversions::new(client.clone());
     let mut kinds = custom_kinds::CustomKinds::new(registry.clone());
-    let observe = move |observation| kinds.observe(observation);
+    let told = conversions.clone();
+    let observe = move |observation| {
+        // Who sees a version must find the way to it.
+        told.observe(&observation);
+        kinds.observe(observation);
+    };
     followers.push(Box::pin(feed::follow(&store, &[custom_kinds::DEFINITIONS], observe)?));
     let addresses = Arc::new(ServiceAddresses::default());
     let seen = addresses.clone();
@@ -105,8 +118,15 @@ pub fn build(
         feed::Observation::Put(object) => seen.observe(&object),
         feed::Observation::Gone(object) => seen.forget(&object),
     })?));
-    let context = admission::Context { store: store.clone(), registry: registry.clone() };
-    let webhooks = Webhooks::new(store.clone(), registry.clone(), auth.clone());
+    let aggregation = aggregation::Aggregation::new(client.clone());
+    let told = aggregation.clone();
+    followers.push(Box::pin(feed::follow(&store, &[aggregation::RESOURCE], move |o| told.observe(&o))?));
+    let context = admission::Context {
+        store: store.clone(),
+        registry: registry.clone(),
+        conversions: conversions.clone(),
+    };
+    let webhooks = Webhooks::new(context.clone(), auth.clone(), client.clone());
     let told = webhooks.clone();
     followers
         .push(Box::pin(feed::follow(&store, admission::webhooks::RESOURCES, move |o| told.observe(&o))?));
@@ -119,10 +139,10 @@ pub fn build(
     followers
         .push(Box::pin(feed::follow(&store, admission::policies::RESOURCES, move |o| told.observe(&o))?));
     let admission = Admission::new(&context, &network, addresses, webhooks.clone(), policies.clone(), &auth);
-    let objects = Objects::new(store.clone(), registry.clone(), admission);
+    let objects = Objects::new(store.clone(), registry.clone(), admission, conversions);
     let metrics = metrics::Metrics::default();
     let hub = node_hub::Hub::new(objects.clone(), auth.clone(), metrics.clone());
-    webhooks.connect_through(hub.clone());
+    client.connect_through(hub.clone());
     let state = AppState {
         store,
         registry,
@@ -132,6 +152,7 @@ pub fn build(
         metrics,
         webhooks,
         policies,
+        aggregation,
         audit: audit::Audit::default(),
         flow_control,
         network: Arc::new(network),
@@ -162,9 +183,12 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
             tokio::select! { () = follower => {}, () = stop.cancelled() => {} }
         });
     }
-    auth::bootstrap::run(&state, options.advertise)
-        .await
-        .context("cannot make the objects that every cluster has")?;
+    state.aggregation.identify(options.front_proxy);
+    let made = async {
+        auth::bootstrap::run(&state, options.advertise).await?;
+        anyhow::Ok(aggregation::publish(&state).await?)
+    };
+    made.await.context("cannot make the objects that every cluster has")?;
     let addr = options.listener.local_addr()?;
     let dashboard_addr = options.dashboard_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let app = routes::router(state.clone(), shutdown.clone());
@@ -183,6 +207,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
     };
     tasks.spawn(loops::run(
         state.objects.clone(),
+        state.aggregation.clone(),
         state.metrics.clone(),
         settings,
         signing,

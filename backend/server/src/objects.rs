@@ -1,5 +1,6 @@
 //! THE write path: default, admit, validate, store. HTTP handlers, controllers and nodes all write through it.
 use crate::admission::{Admission, Notes, Operation, Pending, Request};
+use crate::conversion::Conversions;
 use crate::state::SharedRegistry;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::lifecycle::{self, CreateContext, DeleteOptions, Deletion};
@@ -110,11 +111,17 @@ pub struct Objects {
     store: Store,
     registry: SharedRegistry,
     admission: Admission,
+    conversions: Conversions,
 }
 
 impl Objects {
-    pub fn new(store: Store, registry: SharedRegistry, admission: Admission) -> Self {
-        Self { store, registry, admission }
+    pub fn new(
+        store: Store,
+        registry: SharedRegistry,
+        admission: Admission,
+        conversions: Conversions,
+    ) -> Self {
+        Self { store, registry, admission, conversions }
     }
 
     /// The same for the loops of a leader: they write nothing any more once another leads.
@@ -128,6 +135,12 @@ impl Objects {
     }
 
     pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load()
+    }
+
+    /// The kinds of every definition that memory holds.
+    pub async fn newest_registry(&self) -> Arc<Registry> {
+        self.registry.catch_up(&self.store).await;
         self.registry.load()
     }
 
@@ -187,7 +200,7 @@ impl Objects {
         }
         let name = meta::name(&object).to_owned();
         let key = Key::new(entry.stored_as.clone(), namespace, name.as_str());
-        self.to_stored(entry, &mut object);
+        self.to_stored(entry, &mut object).await?;
         if options.dry_run {
             return match self.store.get(&key) {
                 Some(_) => Err(Status::already_exists(&entry.resource, &name)),
@@ -239,13 +252,13 @@ impl Objects {
         let key = Key::new(entry.stored_as.clone(), namespace, name);
         let mut live = self.current(entry, &key).await?;
         for _ in 0..CONFLICT_RETRIES {
-            let old = self.value_of(entry, &live);
+            let old = self.value_of(entry, &live).await?;
             let new = change(&old)?;
             let Some(new) = self.prepare_update(actor, entry, part, options, &live, &old, new).await? else {
                 return Ok(live);
             };
             let Prepared { mut object, pending, released } = new;
-            self.to_stored(entry, &mut object);
+            self.to_stored(entry, &mut object).await?;
             if options.dry_run {
                 return Ok(self.unwritten(key, object, live.revision));
             }
@@ -308,7 +321,7 @@ impl Objects {
         self.admission.validate(&request, &new).await?;
         set_revision(&mut new, live.revision);
         let released = lifecycle::is_released(entry, &new);
-        if new == *old && !released {
+        if new == *old && !released && !self.is_outdated(entry, live) {
             return Ok(None);
         }
         if options.ownership == Ownership::Track && !options.field_manager.is_empty() {
@@ -329,7 +342,7 @@ impl Objects {
         let key = Key::new(entry.stored_as.clone(), namespace, name);
         let mut live = self.current(entry, &key).await?;
         for _ in 0..CONFLICT_RETRIES {
-            let old = self.value_of(entry, &live);
+            let old = self.value_of(entry, &live).await?;
             let request = Request::new(Operation::Delete, entry, actor)
                 .of(namespace, name, &live.uid)
                 .dry_run(options.dry_run)
@@ -340,7 +353,7 @@ impl Objects {
                 Deletion::Unchanged => return Ok(Deleted { object: live, removed: false }),
                 Deletion::Remove => (Write::Delete { key: key.clone(), expected: Some(live.revision) }, true),
                 Deletion::Update(mut object) => {
-                    self.to_stored(entry, &mut object);
+                    self.to_stored(entry, &mut object).await?;
                     if options.dry_run {
                         let object = self.unwritten(key, object, live.revision);
                         return Ok(Deleted { object, removed: false });
@@ -417,25 +430,35 @@ impl Objects {
         }
     }
 
-    /// An object as clients of `entry` see it.
-    pub fn value_of(&self, entry: &KindEntry, object: &Object) -> Value {
-        let mut value = object.value();
-        if !self.is_stored_shape(entry) {
-            entry.rules.from_stored(&mut value);
-            value["apiVersion"] = entry.api_version().into();
-            value["kind"] = entry.kind.clone().into();
+    /// An object as clients of `entry` see it. Errors: a conversion webhook fails.
+    pub async fn value_of(&self, entry: &KindEntry, object: &Object) -> Result<Value, Status> {
+        if self.is_stored_shape(entry) {
+            return Ok(object.value());
         }
-        value
+        let shown = self.conversions.shown(entry, vec![object.value()]).await?;
+        shown.into_iter().next().ok_or_else(|| Status::internal("a conversion gave nothing"))
     }
 
-    fn to_stored(&self, entry: &KindEntry, object: &mut Value) {
-        let Some(stored) = self.registry.by_resource(&entry.stored_as) else { return };
-        if stored.version == entry.version && stored.group == entry.group {
-            return;
+    /// As [`Objects::value_of`], of many at once.
+    pub async fn values_of(&self, entry: &KindEntry, objects: &[Arc<Object>]) -> Result<Vec<Value>, Status> {
+        let values = objects.iter().map(|object| object.value()).collect();
+        if self.is_stored_shape(entry) {
+            return Ok(values);
         }
-        entry.rules.to_stored(object);
-        object["apiVersion"] = stored.api_version().into();
-        object["kind"] = stored.kind.clone().into();
+        self.conversions.shown(entry, values).await
+    }
+
+    /// Whether the object lies in another version than its kind is stored in now: writing it again moves it there.
+    fn is_outdated(&self, entry: &KindEntry, object: &Object) -> bool {
+        let stored = self.registry.by_resource(&entry.stored_as).filter(|_| entry.rules.is_custom());
+        stored.is_some_and(|stored| object.value()["apiVersion"] != stored.api_version())
+    }
+
+    async fn to_stored(&self, entry: &KindEntry, object: &mut Value) -> Result<(), Status> {
+        match self.registry.by_resource(&entry.stored_as) {
+            Some(stored) => self.conversions.stored(entry, &stored, object).await,
+            None => Ok(()),
+        }
     }
 
     /// What a dry run answers with.

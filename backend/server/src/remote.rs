@@ -92,11 +92,11 @@ impl Endpoint {
         Self { target: Target::new(config), tls: tls(bundle(config), None).map(Arc::new) }
     }
 
-    /// One that is shown a certificate, too. Without a bundle, `skips` takes any certificate for good.
-    pub fn with_identity(config: &Value, identity: &Identity, skips: SkipsVerification) -> Self {
+    /// One that is shown a certificate, too.
+    pub fn with_identity(config: &Value, identity: Option<&Identity>, skips: SkipsVerification) -> Self {
         let tls = match skips {
             SkipsVerification::Yes => unverified(identity),
-            SkipsVerification::No => tls(bundle(config), Some(identity)),
+            SkipsVerification::No => tls(bundle(config), identity),
         };
         Self { target: Target::new(config), tls: tls.map(Arc::new) }
     }
@@ -145,8 +145,8 @@ fn configured(
     }
 }
 
-fn unverified(identity: &Identity) -> Result<ClientConfig, String> {
-    configured(Arc::new(Unverified(provider())), Some(identity))
+fn unverified(identity: Option<&Identity>) -> Result<ClientConfig, String> {
+    configured(Arc::new(Unverified(provider())), identity)
 }
 
 fn tls(bundle: Option<&str>, identity: Option<&Identity>) -> Result<ClientConfig, String> {

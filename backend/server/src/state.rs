@@ -138,6 +138,7 @@ pub struct AppState {
     pub(crate) metrics: crate::metrics::Metrics,
     pub webhooks: crate::admission::Webhooks,
     pub policies: crate::admission::Policies,
+    pub(crate) aggregation: crate::aggregation::Aggregation,
     pub audit: crate::audit::Audit,
     pub flow_control: crate::flow_control::FlowControl,
     pub network: Arc<ClusterNetwork>,

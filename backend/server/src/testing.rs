@@ -2,13 +2,19 @@
 use crate::auth::Claims;
 use crate::certificates::{Authority, Profile};
 use crate::loops::{self, Signing};
-use crate::{AppState, ClusterNetwork, ClusterStore, build, routes};
+use crate::{AppState, ClusterNetwork, ClusterStore, FrontProxy, Identity, build, routes};
 use axum::Router;
 use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use rcgen::{CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
-use serde_json::Value;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -117,6 +123,7 @@ impl Api {
     pub fn run_loops(&self) {
         let loops = loops::run(
             self.state.objects.clone(),
+            self.state.aggregation.clone(),
             self.state.metrics.clone(),
             Default::default(),
             self.signing(),
@@ -150,6 +157,81 @@ struct TestAuthority(Issuer<'static, KeyPair>);
 impl Authority for TestAuthority {
     fn sign(&self, request_pem: &str, _: &Profile) -> anyhow::Result<String> {
         Ok(CertificateSigningRequestParams::from_pem(request_pem)?.signed_by(&self.0)?.pem())
+    }
+}
+
+/// What a server of the cluster shows to aggregated ones.
+pub fn front_proxy() -> FrontProxy {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = KeyPair::generate().unwrap();
+    let ca_pem = params.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(params, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    FrontProxy { ca_pem, identity: Identity { chain: vec![certificate.der().clone()], key } }
+}
+
+/// A server beside the cluster, over HTTPS with a certificate of its own making.
+pub struct Https {
+    pub port: u16,
+    /// For `caBundle`.
+    pub bundle: String,
+}
+
+impl Https {
+    /// It goes by `localhost`, and by the service `hooks` of the default namespace.
+    pub async fn start(app: Router) -> Self {
+        Self::serve(app, None).await
+    }
+
+    /// It takes connections only from who shows a certificate of this authority.
+    pub async fn start_for(app: Router, client_ca_pem: &str) -> Self {
+        Self::serve(app, Some(client_ca_pem)).await
+    }
+
+    async fn serve(app: Router, client_ca_pem: Option<&str>) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned(), "hooks.default.svc".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let tls = match client_ca_pem {
+            None => tls.with_no_client_auth(),
+            Some(pem) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                tls.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let tls = tls.with_single_cert(chain, key).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, app) = (acceptor.clone(), app.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let service = TowerToHyperService::new(app);
+                    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { port, bundle: STANDARD.encode(certificate.pem()) }
+    }
+
+    pub fn client_config(&self, path: &str) -> Value {
+        json!({"url": format!("https://localhost:{}{path}", self.port), "caBundle": self.bundle})
     }
 }
 

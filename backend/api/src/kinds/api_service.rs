@@ -73,6 +73,14 @@ impl Kind for APIService {
         }
     }
 
+    /// The core group has no name: its first version is `v1.`.
+    fn validate_name(name: &str) -> Result<(), String> {
+        match name.strip_suffix('.') {
+            Some(version) => crate::meta::dns_label(version),
+            None => crate::meta::dns_subdomain(name),
+        }
+    }
+
     fn columns() -> Vec<Column> {
         vec![text("Name"), text("Service"), text("Available"), text("Age")]
     }

@@ -99,12 +99,8 @@ impl Kind for CustomResourceDefinition {
             let path = path.child("versions").index(i);
             crate::custom::definition::validate_version(&version, &path, errors);
         }
-        let conversion = spec.conversion.as_ref();
-        let strategy = path.child("conversion").child("strategy");
-        one_of(conversion.map(|c| c.strategy.as_str()), &["None", "Webhook"], &strategy, errors);
-        if conversion.is_some_and(|c| c.strategy == "Webhook" && c.webhook.is_none()) {
-            let detail = "required when strategy is set to Webhook";
-            errors.required(&path.child("conversion").child("webhook"), detail);
+        if let Some(conversion) = &spec.conversion {
+            validate_conversion(conversion, &path.child("conversion"), errors);
         }
     }
 
@@ -141,6 +137,46 @@ impl Kind for CustomResourceDefinition {
 
     fn cells(object: &Self::Object, _now: Timestamp) -> Vec<Value> {
         vec![name_cell(&object.metadata), created_cell(&object.metadata)]
+    }
+}
+
+fn validate_conversion(
+    conversion: &apiextensions::CustomResourceConversion,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
+    one_of(Some(&conversion.strategy), &["None", "Webhook"], &path.child("strategy"), errors);
+    let path = path.child("webhook");
+    let webhook = match (conversion.strategy.as_str(), &conversion.webhook) {
+        ("Webhook", Some(webhook)) => webhook,
+        ("Webhook", None) => return errors.required(&path, "required when strategy is set to Webhook"),
+        (_, Some(_)) => {
+            return errors.forbidden(&path, "should not be set when strategy is not set to Webhook");
+        }
+        (_, None) => return,
+    };
+    let client = path.child("clientConfig");
+    match &webhook.client_config {
+        None => errors.required(&client, "required when strategy is set to Webhook"),
+        Some(config) => {
+            let service = config.service.as_ref().map(|s| (s.name.as_str(), s.namespace.as_str()));
+            webhook::validate_client(config.url.as_deref(), service, &client, errors);
+        }
+    }
+    let path = path.child("conversionReviewVersions");
+    let versions = &webhook.conversion_review_versions;
+    if versions.is_empty() {
+        errors.required(&path, "");
+    } else if !versions.iter().any(|version| matches!(version.as_str(), "v1" | "v1beta1")) {
+        errors.invalid(&path, versions.clone(), "must include at least one of v1, v1beta1");
+    }
+    for (i, version) in versions.iter().enumerate() {
+        if let Err(why) = meta::dns_label(version) {
+            errors.invalid(&path.index(i), version.as_str(), why);
+        }
+        if versions[..i].contains(version) {
+            errors.invalid(&path.index(i), version.as_str(), "duplicate version");
+        }
     }
 }
 

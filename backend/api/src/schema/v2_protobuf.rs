@@ -1,7 +1,5 @@
 //! The definitions of OpenAPI v2 in protobuf, which `kubectl` asks for by default. After gnostic's `OpenAPIv2.proto`; paths
 //! are left out, for no client reads them from this form.
-use super::v2;
-use crate::registry::Registry;
 use serde_json::Value;
 
 /// What clients name this form in `Accept`.
@@ -9,12 +7,8 @@ pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+
 /// What an answer in it says it is: the form that clients name is no media type that they could read.
 pub const CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-/// gnostic's `Document`.
-pub fn v2_protobuf(registry: &Registry) -> Vec<u8> {
-    document(&v2(registry))
-}
-
-fn document(document: &Value) -> Vec<u8> {
+/// gnostic's `Document`, of one in JSON.
+pub fn v2_protobuf(document: &Value) -> Vec<u8> {
     let mut info = Message::default();
     info.string(1, &document["info"]["title"]);
     info.string(2, &document["info"]["version"]);

@@ -30,6 +30,7 @@ pub use service_addresses::ServiceAddresses;
 pub use webhooks::Webhooks;
 
 use crate::auth::Auth;
+use crate::conversion::Conversions;
 use crate::objects::Actor;
 use crate::state::{ClusterNetwork, SharedRegistry};
 use futures::future::{BoxFuture, FutureExt, ready};
@@ -75,6 +76,7 @@ pub trait Rule: Send + Sync {
 pub struct Context {
     pub store: Store,
     pub registry: SharedRegistry,
+    pub conversions: Conversions,
 }
 
 /// The write that is judged.

@@ -27,7 +27,7 @@ impl Mutating {
     }
 
     async fn run(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-        let policies = self.policies.mutations(request, object)?;
+        let policies = self.policies.mutations(request, object).await?;
         if policies.is_empty() && self.webhooks.calls(Kind::Mutating, request, Some(object)).is_empty() {
             return Ok(());
         }

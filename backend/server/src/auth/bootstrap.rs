@@ -47,7 +47,25 @@ pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> 
         make(app, &actor, resource, "", binding.object()).await?;
         complete(app, &actor, resource, &binding.object()).await?;
     }
-    Ok(())
+    extension_servers(app, &actor).await
+}
+
+/// Aggregated servers read whom to believe.
+async fn extension_servers(app: &AppState, actor: &Actor) -> Result<()> {
+    const NAME: &str = "extension-apiserver-authentication-reader";
+    const NAMESPACE: &str = "kube-system";
+    let rule = json!({"apiGroups": [""], "resources": ["configmaps"],
+        "resourceNames": ["extension-apiserver-authentication"], "verbs": ["get", "list", "watch"]});
+    let role = json!({"metadata": {"name": NAME}, "rules": [rule]});
+    make(app, actor, "roles.rbac.authorization.k8s.io", NAMESPACE, role).await?;
+    let group = "rbac.authorization.k8s.io";
+    let user = |name: &str| json!({"kind": "User", "name": name, "apiGroup": group});
+    let binding = json!({
+        "metadata": {"name": format!("system::{NAME}")},
+        "subjects": [user("system:kube-controller-manager"), user("system:kube-scheduler")],
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": NAME},
+    });
+    make(app, actor, "rolebindings.rbac.authorization.k8s.io", NAMESPACE, binding).await
 }
 
 /// The service has no selector, so what is behind it is written here, and again at each start.

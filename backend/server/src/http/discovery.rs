@@ -1,15 +1,17 @@
 //! What the server offers: groups, versions, resources, schemas.
 use super::reply;
+use crate::aggregation;
+use crate::aggregation::documents::{discovered, group_versions, merge_openapi_v2};
 use crate::routes;
 use crate::state::AppState;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pilothouse_api::{KindEntry, Registry, Verb, meta, schema};
+use pilothouse_api::{KindEntry, Registry, Status, Verb, schema};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -63,7 +65,7 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
 pub async fn api_versions(State(app): State<AppState>, headers: HeaderMap, uri: Uri) -> Response {
     let registry = kinds(&app).await;
     if wants_aggregated(&headers) {
-        return aggregated(&registry, true);
+        return aggregated(&app, &registry, true).await;
     }
     reply::json(
         StatusCode::OK,
@@ -80,22 +82,7 @@ fn address(headers: &HeaderMap, uri: &Uri) -> String {
     host.or_else(|| uri.authority().map(|authority| authority.as_str())).unwrap_or_default().to_owned()
 }
 
-/// Versions of each group but core, the preferred one first.
-fn versions(registry: &Registry) -> BTreeMap<&str, Vec<&str>> {
-    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for entry in registry.entries().iter().filter(|e| !e.group.is_empty()) {
-        let versions = groups.entry(&entry.group).or_default();
-        if !versions.contains(&entry.version.as_str()) {
-            versions.push(&entry.version);
-        }
-    }
-    for versions in groups.values_mut() {
-        versions.sort_by(|a, b| meta::compare_versions(b, a));
-    }
-    groups
-}
-
-fn group_json(group: &str, versions: &[&str]) -> Value {
+fn group_json(group: &str, versions: &[String]) -> Value {
     let all: Vec<Value> =
         versions.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
     json!({"name": group, "versions": all, "preferredVersion": all.first()})
@@ -104,17 +91,18 @@ fn group_json(group: &str, versions: &[&str]) -> Value {
 pub async fn groups(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let registry = kinds(&app).await;
     if wants_aggregated(&headers) {
-        return aggregated(&registry, false);
+        return aggregated(&app, &registry, false).await;
     }
-    let groups: Vec<Value> =
-        versions(&registry).iter().map(|(group, versions)| group_json(group, versions)).collect();
+    let groups = group_versions(&app.aggregation, &registry);
+    let groups: Vec<Value> = groups.iter().map(|(group, versions)| group_json(group, versions)).collect();
     reply::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
 pub async fn group(State(app): State<AppState>, Path(group): Path<String>) -> Response {
     let registry = kinds(&app).await;
-    match versions(&registry).get(group.as_str()) {
-        Some(versions) => {
+    let groups = group_versions(&app.aggregation, &registry);
+    match groups.iter().find(|(own, _)| *own == group) {
+        Some((_, versions)) => {
             let mut found = group_json(&group, versions);
             found["kind"] = "APIGroup".into();
             found["apiVersion"] = "v1".into();
@@ -131,8 +119,17 @@ pub async fn core_resources(State(app): State<AppState>, Path(version): Path<Str
 pub async fn group_resources(
     State(app): State<AppState>,
     Path((group, version)): Path<(String, String)>,
+    request: Request,
 ) -> Response {
-    resources(&app, &group, &version).await
+    let (mut parts, body) = request.into_parts();
+    let Some(remote) = app.aggregation.remote(&group, &version) else {
+        return resources(&app, &group, &version).await;
+    };
+    let answer = match app.auth.caller(&parts.headers, parts.uri.path()).await {
+        Ok(caller) => aggregation::forward(&app, &caller.actor, &remote, &mut parts, body).await,
+        Err(refused) => Err(refused),
+    };
+    answer.unwrap_or_else(|status| reply::status(&status))
 }
 
 fn of<'a>(
@@ -191,18 +188,28 @@ fn storage_version_hash(stored: &KindEntry) -> String {
 }
 
 /// Everything in one answer (`apidiscovery.k8s.io/v2`).
-fn aggregated(registry: &Registry, core: bool) -> Response {
-    let groups: Vec<(&str, Vec<&str>)> =
-        if core { vec![("", vec!["v1"])] } else { versions(registry).into_iter().collect() };
+async fn aggregated(app: &AppState, registry: &Registry, core: bool) -> Response {
+    let list = aggregated_list(app, registry, core).await;
+    ([(header::CONTENT_TYPE, AGGREGATED)], list.to_string()).into_response()
+}
+
+pub(crate) async fn aggregated_list(app: &AppState, registry: &Registry, core: bool) -> Value {
+    let groups = match core {
+        true => vec![(String::new(), vec!["v1".to_owned()])],
+        false => group_versions(&app.aggregation, registry),
+    };
+    let mut remote = if core { BTreeMap::new() } else { discovered(&app.aggregation).await };
     let items: Vec<Value> = groups
         .into_iter()
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .into_iter()
                 .map(|version| {
-                    let resources: Vec<Value> =
-                        of(registry, group, version).map(|entry| aggregated_resource(entry)).collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                    remote.remove(&(group.clone(), version.clone())).unwrap_or_else(|| {
+                        let resources: Vec<Value> =
+                            of(registry, &group, &version).map(|entry| aggregated_resource(entry)).collect();
+                        json!({"version": version, "resources": resources, "freshness": "Current"})
+                    })
                 })
                 .collect();
             let mut item = json!({"metadata": {"creationTimestamp": null}, "versions": versions});
@@ -212,8 +219,7 @@ fn aggregated(registry: &Registry, core: bool) -> Response {
             item
         })
         .collect();
-    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
-    ([(header::CONTENT_TYPE, AGGREGATED)], list.to_string()).into_response()
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
 fn aggregated_resource(entry: &KindEntry) -> Value {
@@ -254,16 +260,20 @@ fn accepts_protobuf(headers: &HeaderMap) -> bool {
 
 pub async fn openapi_v2(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let registry = kinds(&app).await;
+    let mut document = schema::v2(&registry);
+    merge_openapi_v2(&app.aggregation, &mut document).await;
     if accepts_protobuf(&headers) {
         let kind = (header::CONTENT_TYPE, schema::v2_protobuf::CONTENT_TYPE);
-        return ([kind], schema::v2_protobuf(&registry)).into_response();
+        return ([kind], schema::v2_protobuf(&document)).into_response();
     }
-    reply::json(StatusCode::OK, &schema::v2(&registry))
+    reply::json(StatusCode::OK, &document)
 }
 
 pub async fn openapi_v3_index(State(app): State<AppState>) -> Response {
     let registry = kinds(&app).await;
-    let paths: serde_json::Map<String, Value> = schema::group_versions(&registry)
+    let mut all = schema::group_versions(&registry);
+    all.extend(aggregation::documents::openapi_v3(&app.aggregation).into_keys());
+    let paths: serde_json::Map<String, Value> = all
         .into_iter()
         .map(|path| {
             let url = format!("/openapi/v3/{path}");
@@ -305,6 +315,12 @@ impl Documents {
 
 pub async fn openapi_v3(State(app): State<AppState>, Path(path): Path<String>) -> Response {
     let registry = kinds(&app).await;
+    if let Some(remote) = aggregation::documents::openapi_v3(&app.aggregation).get(&path) {
+        return match remote.get(&app.aggregation, &format!("/openapi/v3/{path}")).await {
+            Ok(document) => reply::bytes(StatusCode::OK, document),
+            Err(error) => reply::status(&Status::unavailable(error, 1)),
+        };
+    }
     match app.documents.get(&registry, &path) {
         Some(document) => reply::bytes(StatusCode::OK, document),
         None => reply::status(&routes::not_found()),

@@ -1,6 +1,7 @@
 //! HTTP: requests in, Kubernetes' answers out. Handlers are generic over kinds.
 mod accept;
 pub mod discovery;
+pub mod exchange;
 pub mod gate;
 mod health;
 mod list_options;

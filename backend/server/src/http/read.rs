@@ -97,25 +97,24 @@ pub async fn get(call: &Call) -> Result<Response, Status> {
     let key = Key::new(call.entry.stored_as.clone(), call.namespace.as_str(), call.name.as_str());
     let object =
         call.app.store.get(&key).ok_or_else(|| Status::not_found(&call.entry.resource, &call.name))?;
-    Ok(one(call, StatusCode::OK, &object))
+    one(call, StatusCode::OK, &object).await
 }
 
 /// One object in the shape the client asked for.
-pub fn one(call: &Call, code: StatusCode, object: &Object) -> Response {
-    match Shape::of(call) {
-        Shape::Whole if call.app.objects.is_stored_shape(&call.entry) => {
-            reply::bytes(code, object.bytes.clone())
-        }
-        Shape::Whole => reply::json(code, &call.app.objects.value_of(&call.entry, object)),
-        Shape::Metadata => {
-            reply::json(code, &partial_metadata(&call.app.objects.value_of(&call.entry, object)))
-        }
+pub async fn one(call: &Call, code: StatusCode, object: &Object) -> Result<Response, Status> {
+    let shape = Shape::of(call);
+    if shape == Shape::Whole && call.app.objects.is_stored_shape(&call.entry) {
+        return Ok(reply::bytes(code, object.bytes.clone()));
+    }
+    let value = call.app.objects.value_of(&call.entry, object).await?;
+    Ok(match shape {
+        Shape::Whole => reply::json(code, &value),
+        Shape::Metadata => reply::json(code, &partial_metadata(&value)),
         Shape::Table(include) => {
-            let value = call.app.objects.value_of(&call.entry, object);
             let meta = json!({"resourceVersion": object.revision.to_string()});
             reply::json(code, &table(&call.entry, &[value], include, Timestamp::now(), meta))
         }
-    }
+    })
 }
 
 /// Where a page ended: the last object sent, and the revision that all pages show; None shows the newest.
@@ -211,22 +210,23 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
             meta["continue"] = next.encode().into();
         }
     }
-    Ok(many(call, &found, meta))
+    many(call, &found, meta).await
 }
 
-fn many(call: &Call, objects: &[Arc<Object>], meta: Value) -> Response {
-    let values = || objects.iter().map(|o| call.app.objects.value_of(&call.entry, o)).collect::<Vec<_>>();
-    match Shape::of(call) {
+async fn many(call: &Call, objects: &[Arc<Object>], meta: Value) -> Result<Response, Status> {
+    let shape = Shape::of(call);
+    let stored = shape == Shape::Whole && call.app.objects.is_stored_shape(&call.entry);
+    let values = if stored { Vec::new() } else { call.app.objects.values_of(&call.entry, objects).await? };
+    Ok(match shape {
         Shape::Table(include) => {
-            reply::json(StatusCode::OK, &table(&call.entry, &values(), include, Timestamp::now(), meta))
+            reply::json(StatusCode::OK, &table(&call.entry, &values, include, Timestamp::now(), meta))
         }
         Shape::Metadata => {
-            let items: Vec<Value> = values().iter().map(partial_metadata).collect();
+            let items: Vec<Value> = values.iter().map(partial_metadata).collect();
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items});
             reply::json(StatusCode::OK, &list)
         }
         Shape::Whole => {
-            let stored = call.app.objects.is_stored_shape(&call.entry);
             let size: usize = objects.iter().map(|o| o.bytes.len() + 1).sum();
             let mut body = BytesMut::with_capacity(size + 256);
             let head = format!(
@@ -241,15 +241,13 @@ fn many(call: &Call, objects: &[Arc<Object>], meta: Value) -> Response {
                 }
                 match stored {
                     true => body.put_slice(&object.bytes),
-                    false => {
-                        body.put_slice(call.app.objects.value_of(&call.entry, object).to_string().as_bytes())
-                    }
+                    false => body.put_slice(values[i].to_string().as_bytes()),
                 }
             }
             body.put_slice(b"]}\n");
             reply::bytes(StatusCode::OK, body.freeze())
         }
-    }
+    })
 }
 
 #[cfg(test)]

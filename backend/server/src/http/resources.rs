@@ -3,6 +3,7 @@ use super::accept::Format;
 use super::gate::Passage;
 use super::{metrics, read, reply, subresources, watch, write};
 use crate::admission::Notes;
+use crate::aggregation::{self, RemoteApi};
 use crate::auth::{Attributes, Proof};
 use crate::objects::Actor;
 use crate::routes;
@@ -88,6 +89,9 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
             "a WebSocket with the session's cookie must come from the dashboard itself",
         ));
     }
+    if let Some(remote) = answered_by(&app, &parts) {
+        return Ok(aggregation::serve(&app, &caller, &remote, &mut parts, body).await);
+    }
     let call = match take_apart(app.clone(), caller.actor.clone(), &parts) {
         // Its definition may have been accepted just now.
         Err(status) if status.reason == Reason::NotFound && app.registry.catch_up(&app.store).await => {
@@ -140,6 +144,15 @@ fn width(call: &Call, verb: &str) -> u32 {
     let limit = call.param("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
     let listed = limit.map_or(all, |limit: usize| limit.min(all));
     u32::try_from(listed.div_ceil(OBJECTS_PER_SEAT)).unwrap_or(WIDEST).clamp(1, WIDEST)
+}
+
+/// The server that answers for the URL's group version, if it is another.
+fn answered_by(app: &AppState, parts: &Parts) -> Option<Arc<RemoteApi>> {
+    let mut segments = parts.uri.path().trim_start_matches('/').split('/');
+    match (segments.next()?, segments.next()?) {
+        ("apis", group) => app.aggregation.remote(group, segments.next()?),
+        _ => None,
+    }
 }
 
 async fn answer(call: Call, verb: &str, parts: &mut Parts, body: Body) -> Result<Response, Status> {

@@ -18,6 +18,7 @@ use pilothouse_store::{Change, ChangeKind, Object, Watch, WatchItem};
 use rand::RngExt;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -64,11 +65,9 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
         selectors,
     };
     let mut first = BytesMut::new();
-    for object in &state {
-        if encoder.selectors.matches(object) {
-            first.put_slice(&encoder.line("ADDED", object));
-        }
-    }
+    let selected: Vec<Arc<Object>> =
+        state.into_iter().filter(|object| encoder.selectors.matches(object)).collect();
+    first.put_slice(&encoder.lines(&selected).await?);
     if encoder.call.flag("sendInitialEvents") && encoder.bookmarks {
         first.put_slice(&encoder.bookmark(start, true));
     }
@@ -137,7 +136,13 @@ async fn next_lines(watch: &mut Watch, encoder: &mut Encoder) -> (Bytes, bool) {
         let mut item = watch.next().await;
         loop {
             match item {
-                WatchItem::Change(change) => lines.put_slice(&encoder.change(&change)),
+                WatchItem::Change(change) => match encoder.change(&change).await {
+                    Ok(line) => lines.put_slice(&line),
+                    Err(status) => {
+                        lines.put_slice(&error(&status));
+                        return (lines.freeze(), false);
+                    }
+                },
                 WatchItem::Progress(revision) => {
                     if lines.is_empty() && encoder.bookmarks {
                         lines.put_slice(&encoder.bookmark(revision, false));
@@ -147,9 +152,7 @@ async fn next_lines(watch: &mut Watch, encoder: &mut Encoder) -> (Bytes, bool) {
                 WatchItem::Lagged => {
                     let status =
                         Status::expired("too old resource version: the watch fell behind; list again");
-                    lines.put_slice(
-                        format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status.to_json()).as_bytes(),
-                    );
+                    lines.put_slice(&error(&status));
                     return (lines.freeze(), false);
                 }
             }
@@ -177,34 +180,52 @@ struct Encoder {
 
 impl Encoder {
     /// A change as this watcher sees it: an object may enter or leave the selection.
-    fn change(&mut self, change: &Change) -> Bytes {
+    async fn change(&mut self, change: &Change) -> Result<Bytes, Status> {
         let now = change.kind != ChangeKind::Deleted && self.selectors.matches(&change.object);
         let before = match &change.previous {
             Some(previous) => self.selectors.matches(previous),
             None => change.kind != ChangeKind::Added && self.selectors.matches(&change.object),
         };
         match (before, now) {
-            (false, false) => Bytes::new(),
-            (false, true) => self.line("ADDED", &change.object),
-            (true, true) => self.line("MODIFIED", &change.object),
-            (true, false) if change.kind == ChangeKind::Deleted => self.line("DELETED", &change.object),
+            (false, false) => Ok(Bytes::new()),
+            (false, true) => self.line("ADDED", &change.object).await,
+            (true, true) => self.line("MODIFIED", &change.object).await,
+            (true, false) if change.kind == ChangeKind::Deleted => self.line("DELETED", &change.object).await,
             // It left the selection: what the watcher had, at the revision at which it left.
             (true, false) => {
                 let last = change.previous.as_ref().unwrap_or(&change.object);
-                let mut value = self.call.app.objects.value_of(&self.call.entry, last);
+                let mut value = self.call.app.objects.value_of(&self.call.entry, last).await?;
                 value["metadata"]["resourceVersion"] = change.object.revision.to_string().into();
-                self.line_of("DELETED", value, change.object.revision)
+                Ok(self.line_of("DELETED", value, change.object.revision))
             }
         }
     }
 
-    fn line(&mut self, kind: &str, object: &Object) -> Bytes {
-        let objects = &self.call.app.objects;
-        if self.shape == Shape::Whole && objects.is_stored_shape(&self.call.entry) {
-            return event(kind, &object.bytes);
+    /// The state that a watch begins with.
+    async fn lines(&mut self, objects: &[Arc<Object>]) -> Result<Bytes, Status> {
+        let mut lines = BytesMut::new();
+        if self.sends_stored() {
+            objects.iter().for_each(|object| lines.put_slice(&event("ADDED", &object.bytes)));
+            return Ok(lines.freeze());
         }
-        let value = objects.value_of(&self.call.entry, object);
-        self.line_of(kind, value, object.revision)
+        let values = self.call.app.objects.values_of(&self.call.entry, objects).await?;
+        for (object, value) in objects.iter().zip(values) {
+            lines.put_slice(&self.line_of("ADDED", value, object.revision));
+        }
+        Ok(lines.freeze())
+    }
+
+    /// Whether the stored bytes are sent as they are.
+    fn sends_stored(&self) -> bool {
+        self.shape == Shape::Whole && self.call.app.objects.is_stored_shape(&self.call.entry)
+    }
+
+    async fn line(&mut self, kind: &str, object: &Object) -> Result<Bytes, Status> {
+        if self.sends_stored() {
+            return Ok(event(kind, &object.bytes));
+        }
+        let value = self.call.app.objects.value_of(&self.call.entry, object).await?;
+        Ok(self.line_of(kind, value, object.revision))
     }
 
     fn line_of(&mut self, kind: &str, value: Value, revision: Revision) -> Bytes {
@@ -241,6 +262,10 @@ impl Encoder {
         };
         format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into()
     }
+}
+
+fn error(status: &Status) -> Bytes {
+    event("ERROR", status.to_json().to_string().as_bytes())
 }
 
 /// One line of the stream; `object` is JSON.

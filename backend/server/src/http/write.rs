@@ -124,7 +124,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response, Status> {
     }
     let made =
         call.app.objects.create(&call.actor, &call.entry, &call.namespace, object, &options(call)?).await?;
-    Ok(one(call, StatusCode::CREATED, &made))
+    one(call, StatusCode::CREATED, &made).await
 }
 
 pub async fn update(call: &Call, body: Bytes) -> Result<Response, Status> {
@@ -137,7 +137,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response, Status> {
         .objects
         .update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change)
         .await?;
-    Ok(one(call, StatusCode::OK, &written))
+    one(call, StatusCode::OK, &written).await
 }
 
 pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
@@ -167,7 +167,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
         .objects
         .update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, checked)
         .await?;
-    Ok(one(call, StatusCode::OK, &written))
+    one(call, StatusCode::OK, &written).await
 }
 
 /// Server-side apply: creates what is not there.
@@ -201,12 +201,12 @@ async fn apply_patch(call: &Call, decoded: Decoded) -> Result<Response, Status> 
         matches!(&updated, Err(status) if status.reason == Reason::NotFound) && call.subresource.is_empty();
     if !absent {
         let updated = updated?;
-        return Ok(one(call, StatusCode::OK, &updated));
+        return one(call, StatusCode::OK, &updated).await;
     }
     let mut object = apply::apply(&call.entry, None, applied, manager, force, now)?;
     object["metadata"]["name"] = call.name.as_str().into();
     let made = objects.create(&call.actor, &call.entry, &call.namespace, object, &options).await?;
-    Ok(one(call, StatusCode::CREATED, &made))
+    one(call, StatusCode::CREATED, &made).await
 }
 
 /// An apply configuration says of itself what it is.
@@ -266,7 +266,7 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response, Status> {
         .delete(&call.actor, &call.entry, &call.namespace, &call.name, &delete, &write)
         .await?;
     if !deleted.removed {
-        return Ok(one(call, StatusCode::OK, &deleted.object));
+        return one(call, StatusCode::OK, &deleted.object).await;
     }
     let (kind, group) = (&call.entry.plural, &call.entry.group);
     let mut details = json!({"name": call.name, "kind": kind, "uid": &*deleted.object.uid});
@@ -299,7 +299,7 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response, Sta
                 .delete(&call.actor, &call.entry, &key.namespace, &key.name, delete, write)
                 .await
             {
-                Ok(deleted) => Ok(Some(call.app.objects.value_of(&call.entry, &deleted.object))),
+                Ok(deleted) => call.app.objects.value_of(&call.entry, &deleted.object).await.map(Some),
                 Err(status) if status.reason == Reason::NotFound => Ok(None),
                 Err(status) => Err(status),
             }

@@ -1,5 +1,6 @@
 //! The loops that move the state towards what is desired: controllers and scheduler, run by whichever server leads.
 mod account_tokens;
+mod api_services;
 mod certificates;
 mod controllers;
 mod events;
@@ -11,6 +12,7 @@ mod work_queue;
 pub use certificates::Signing;
 pub use events::EventRecorder;
 
+use crate::aggregation::Aggregation;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use pilothouse_controllers::Settings;
@@ -23,6 +25,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Waits for the leadership, runs all loops while it lasts, and starts over; ends with `shutdown`.
 pub(crate) async fn run(
     objects: Objects,
+    aggregation: Aggregation,
     metrics: Metrics,
     settings: Settings,
     signing: Signing,
@@ -58,6 +61,7 @@ pub(crate) async fn run(
                 certificates::run(objects.clone(), signing.clone(), ended.clone()),
                 policy_types::run(objects.clone(), ended.clone()),
                 account_tokens::run(objects.clone(), signing.clone(), ended.clone()),
+                api_services::run(objects.clone(), aggregation.clone(), ended.clone()),
             );
         };
         tokio::select! {

@@ -37,7 +37,7 @@ pub async fn run(objects: Objects, shutdown: CancellationToken) {
 }
 
 async fn check(objects: &Objects, mut policy: Value) -> Result<(), Status> {
-    let registry = objects.registry();
+    let registry = objects.newest_registry().await;
     let name = meta::name(&policy).to_owned();
     let entry = registry.by_resource(RESOURCE).ok_or_else(|| Status::not_found(RESOURCE, &name))?;
     let (read, kinds) = (policy.clone(), registry.clone());

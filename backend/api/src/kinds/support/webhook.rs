@@ -90,19 +90,29 @@ pub fn validate(webhook: &Webhook<'_>, path: &Path, errors: &mut FieldErrors) {
         let conditions = super::admission_policy::as_json(&webhook.match_conditions);
         crate::policy::validate_conditions(&conditions, false, &path.child("matchConditions"), errors);
     }
-    let path = path.child("clientConfig");
-    match (&webhook.client.url, &webhook.client.service) {
+    let service = webhook.client.service.as_ref().map(|s| (s.name.as_str(), s.namespace.as_str()));
+    validate_client(webhook.client.url.as_deref(), service, &path.child("clientConfig"), errors);
+}
+
+/// Where a webhook is: a URL, or a service's name and namespace.
+pub fn validate_client(
+    url: Option<&str>,
+    service: Option<(&str, &str)>,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
+    match (url, service) {
         (Some(_), Some(_)) | (None, None) => {
-            errors.required(&path, "exactly one of url or service is required")
+            errors.required(path, "exactly one of url or service is required");
         }
         (Some(url), None) if !url.starts_with("https://") => {
             let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-            errors.invalid(&path.child("url"), url.as_str(), detail);
+            errors.invalid(&path.child("url"), url, detail);
         }
         (Some(_), None) => {}
-        (None, Some(service)) => {
+        (None, Some((name, namespace))) => {
             let path = path.child("service");
-            for (field, text) in [("name", &service.name), ("namespace", &service.namespace)] {
+            for (field, text) in [("name", name), ("namespace", namespace)] {
                 if text.is_empty() {
                     errors.required(&path.child(field), format!("service {field} is required"));
                 }

@@ -1,6 +1,5 @@
 //! Changing an object by the MutatingAdmissionPolicies that are for it.
 use super::super::Rights;
-use super::super::webhooks::converted;
 use super::index::{Program, Sort};
 use super::{Match, Misconfigured, Policies, Request, asked, refused};
 use pilothouse_api::policy::Inputs;
@@ -21,10 +20,10 @@ impl Mutation {
 
 impl Policies {
     /// All that are for the object as it comes. Errors: one is not set up right, and must not be passed over.
-    pub fn mutations(&self, request: &Request<'_>, object: &Value) -> Result<Vec<Mutation>, Status> {
+    pub async fn mutations(&self, request: &Request<'_>, object: &Value) -> Result<Vec<Mutation>, Status> {
         let mut mutations = Vec::new();
         for found in self.matches(Sort::Mutating, request, Some(object)) {
-            match self.parameters(&found.bound, request.namespace) {
+            match self.parameters(&found.bound, request.namespace).await {
                 Ok(all) => mutations.extend(all.into_iter().map(|params| {
                     let found = Match { bound: found.bound.clone(), entry: found.entry.clone() };
                     Mutation { found, params }
@@ -44,14 +43,15 @@ impl Policies {
         object: &mut Value,
     ) -> Result<bool, Status> {
         let entry = &mutation.found.entry;
-        let mut seen = converted(request.entry, entry, object);
-        let old = request.old.map(|old| converted(request.entry, entry, old)).unwrap_or_default();
+        let conversions = &self.0.context.conversions;
+        let (seen, old) = conversions.both(request.entry, entry, Some(object), request.old).await?;
+        let (mut seen, old) = (seen.unwrap_or_default(), old.unwrap_or_default());
         let before = seen.clone();
         self.apply(mutation, request, entry, &old, &mut seen)?;
         if seen == before {
             return Ok(false);
         }
-        let mut changed = converted(entry, request.entry, &seen);
+        let mut changed = conversions.between(entry, request.entry, &seen).await?;
         lifecycle::complete(request.entry, &mut changed)?;
         let differs = changed != *object;
         *object = changed;

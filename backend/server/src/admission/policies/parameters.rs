@@ -1,5 +1,4 @@
 //! The objects that a binding hands its policy as `params`.
-use super::super::webhooks::converted;
 use super::index::Bound;
 use super::{Misconfigured, Policies};
 use pilothouse_api::selector::LabelSelector;
@@ -10,7 +9,11 @@ use std::sync::Arc;
 
 impl Policies {
     /// The policy is asked once for each; Null where it has no parameters. Empty: none are there, and that lets pass.
-    pub(super) fn parameters(&self, bound: &Bound, namespace: &str) -> Result<Vec<Value>, Misconfigured> {
+    pub(super) async fn parameters(
+        &self,
+        bound: &Bound,
+        namespace: &str,
+    ) -> Result<Vec<Value>, Misconfigured> {
         let (policy, binding) = (&bound.policy, &bound.binding);
         let failed = |binding: Option<&str>, why: String| {
             let binding = binding.map(str::to_owned);
@@ -45,7 +48,9 @@ impl Policies {
             let why = "no params found for policy binding with `Deny` parameterNotFoundAction";
             return Err(failed(Some(&binding.name), why.into()));
         }
-        Ok(found.iter().map(|object| self.shaped(entry, object)).collect())
+        let values = found.iter().map(|object| object.value()).collect();
+        let shown = self.0.context.conversions.shown(entry, values).await;
+        shown.map_err(|status| failed(Some(&binding.name), status.message))
     }
 
     fn found(&self, of: &Value, entry: &KindEntry, namespace: &str) -> Result<Vec<Arc<Object>>, String> {
@@ -60,12 +65,5 @@ impl Policies {
         let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
         let all = store.list(&entry.stored_as, namespace).objects.into_iter();
         Ok(all.filter(|object| selector.matches(&object.labels)).collect())
-    }
-
-    fn shaped(&self, entry: &KindEntry, object: &Object) -> Value {
-        match self.0.context.registry.by_resource(&entry.stored_as) {
-            Some(stored) => converted(&stored, entry, &object.value()),
-            None => object.value(),
-        }
     }
 }

@@ -1,5 +1,4 @@
 //! Judging a request by the ValidatingAdmissionPolicies that are for it.
-use super::super::webhooks::converted;
 use super::super::{Outcome, Rights, Rule, done};
 use super::index::{Program, Sort};
 use super::{Match, Misconfigured, Policies, Request, asked, refused, shown};
@@ -25,7 +24,7 @@ impl Rule for Validating {
         if matches.is_empty() {
             return done(Ok(()));
         }
-        async move { self.0.judge(&matches, request, shown(request, object)) }.boxed()
+        async move { self.0.judge(&matches, request, shown(request, object)).await }.boxed()
     }
 }
 
@@ -39,12 +38,17 @@ struct Findings {
 }
 
 impl Policies {
-    fn judge(&self, matches: &[Match], request: &Request<'_>, object: Option<&Value>) -> Result<(), Status> {
+    async fn judge(
+        &self,
+        matches: &[Match],
+        request: &Request<'_>,
+        object: Option<&Value>,
+    ) -> Result<(), Status> {
         let namespace = self.namespace(request);
         let mut findings = Findings::default();
         for found in matches {
             let bound = &found.bound;
-            let params = match self.parameters(bound, request.namespace) {
+            let params = match self.parameters(bound, request.namespace).await {
                 Ok(params) => params,
                 Err(_) if bound.policy.program.ignores_failure() => continue,
                 Err(wrong) => {
@@ -52,8 +56,8 @@ impl Policies {
                     continue;
                 }
             };
-            let shape = |object: &Value| converted(request.entry, &found.entry, object);
-            let (object, old) = (object.map(shape), request.old.map(shape));
+            let conversions = &self.0.context.conversions;
+            let (object, old) = conversions.both(request.entry, &found.entry, object, request.old).await?;
             let asked = asked(request, &found.entry, object.as_ref());
             let Program::Validating(policy) = &bound.policy.program else { continue };
             let rights = Rights { auth: &self.0.auth, actor: request.actor };

@@ -6,10 +6,10 @@ pub mod review;
 mod tests;
 
 use super::matching::{is_exempt, namespace_labels};
-use super::{Operation, Outcome, Request, Rights, Rule, done};
+use super::{Context, Operation, Outcome, Request, Rights, Rule, done};
 use crate::auth::Auth;
+use crate::conversion::Conversions;
 use crate::feed::Observation;
-use crate::node_hub::Hub;
 use crate::remote::Client;
 use crate::state::SharedRegistry;
 use arc_swap::ArcSwap;
@@ -40,6 +40,7 @@ struct Inner {
     registry: SharedRegistry,
     auth: Auth,
     client: Client,
+    conversions: Conversions,
     /// In the order they are asked in.
     configurations: Mutex<BTreeMap<ConfigurationName, Vec<Arc<Hook>>>>,
     hooks: ArcSwap<Vec<Arc<Hook>>>,
@@ -52,14 +53,11 @@ pub struct Call {
 }
 
 impl Webhooks {
-    pub fn new(store: Store, registry: SharedRegistry, auth: Auth) -> Self {
-        let client = Client::new(store.clone());
+    pub fn new(context: Context, auth: Auth, client: Client) -> Self {
+        let Context { store, registry, conversions } = context;
         let configurations = Mutex::default();
-        Self(Arc::new(Inner { store, registry, auth, client, configurations, hooks: ArcSwap::default() }))
-    }
-
-    pub fn connect_through(&self, hub: Hub) {
-        self.0.client.connect_through(hub);
+        let hooks = ArcSwap::default();
+        Self(Arc::new(Inner { store, registry, auth, client, conversions, configurations, hooks }))
     }
 
     pub fn observe(&self, observation: &Observation) {
@@ -109,8 +107,7 @@ impl Webhooks {
     ) -> Result<Option<Answer>, Status> {
         let Call { hook, entry } = call;
         let uid = uuid::Uuid::new_v4().to_string();
-        let shape = |object: &Value| converted(request.entry, entry, object);
-        let (object, old) = (object.map(shape), request.old.map(shape));
+        let (object, old) = self.0.conversions.both(request.entry, entry, object, request.old).await?;
         let question = review::question(&uid, hook, request, entry, object.as_ref(), old.as_ref());
         let wanted = self.conditions_hold(hook, request, &question["request"]);
         let answer = match wanted {
@@ -170,28 +167,17 @@ impl Webhooks {
             return Err(refusal);
         }
         let Some(patch) = answer.patch else { return Ok(false) };
-        let shown = converted(request.entry, &call.entry, object);
+        let conversions = &self.0.conversions;
+        let shown = conversions.between(request.entry, &call.entry, object).await?;
         let changed = review::patched(&call.entry, &shown, &patch).map_err(|status| {
             Status::internal(format!("webhook {:?}: {}", call.hook.name, status.message))
         })?;
-        let mut changed = converted(&call.entry, request.entry, &changed);
+        let mut changed = conversions.between(&call.entry, request.entry, &changed).await?;
         lifecycle::complete(request.entry, &mut changed)?;
         let differs = changed != *object;
         *object = changed;
         Ok(differs)
     }
-}
-
-/// An object in the shape of another version of its kind.
-pub fn converted(from: &KindEntry, to: &KindEntry, object: &Value) -> Value {
-    let mut object = object.clone();
-    if from.version != to.version || from.group != to.group {
-        from.rules.to_stored(&mut object);
-        to.rules.from_stored(&mut object);
-        object["apiVersion"] = to.api_version().into();
-        object["kind"] = to.kind.as_str().into();
-    }
-    object
 }
 
 /// Asks the webhooks that may only refuse.

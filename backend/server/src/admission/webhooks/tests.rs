@@ -1,15 +1,12 @@
 //! Webhooks as a cluster's users meet them: a real HTTPS server answers.
-use crate::testing::{Answer, Api, eventually};
+use crate::testing::{Answer, Api, Https, eventually};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -18,28 +15,13 @@ const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// A webhook server that answers what it is told to, and remembers what it was asked.
 struct Server {
-    port: u16,
-    bundle: String,
+    https: Https,
     asked: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Server {
     /// `answer` gets the review's request and gives the response, without the uid.
     async fn start(answer: impl Fn(&Value) -> Value + Send + Sync + Clone + 'static) -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned(), "hooks.default.svc".to_owned()];
-        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
-        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
         let seen = asked.clone();
         let app = Router::new().route(
@@ -53,23 +35,11 @@ impl Server {
                     .to_string()
             }),
         );
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, app) = (acceptor.clone(), app.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let _ =
-                        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
-                });
-            }
-        });
-        Self { port, bundle: STANDARD.encode(certificate.pem()), asked }
+        Self { https: Https::start(app).await, asked }
     }
 
     fn by_url(&self) -> Value {
-        json!({"url": format!("https://localhost:{}/hook", self.port), "caBundle": self.bundle})
+        self.https.client_config("/hook")
     }
 }
 
@@ -188,8 +158,7 @@ async fn what_a_webhook_changed_is_judged_by_the_clusters_own_rules() {
 #[tokio::test]
 async fn a_webhook_that_cannot_be_asked_stops_or_lets_pass() {
     let api = Api::start().await;
-    let nobody =
-        json!({"url": "https://localhost:1/hook", "caBundle": Server::start(|_| json!({})).await.bundle});
+    let nobody = json!({"url": "https://localhost:1/hook", "caBundle": Server::start(|_| json!({})).await.https.bundle});
     let kind = "ValidatingWebhookConfiguration";
     configure(&api, kind, "open", nobody.clone(), json!({"failurePolicy": "Ignore"})).await;
     assert_eq!(create(&api, "a").await.code, StatusCode::CREATED);
@@ -209,14 +178,14 @@ async fn a_webhook_that_is_slow_or_not_who_it_should_be_is_not_believed() {
     let kind = "ValidatingWebhookConfiguration";
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server::start(|_| json!({"allowed": true})).await;
-    let silent = json!({"url": format!("https://localhost:{}/hook", listener.local_addr().unwrap().port()), "caBundle": server.bundle});
+    let silent = json!({"url": format!("https://localhost:{}/hook", listener.local_addr().unwrap().port()), "caBundle": server.https.bundle});
     configure(&api, kind, "slow", silent, json!({"timeoutSeconds": 1})).await;
     let refused = create(&api, "a").await;
     assert!(refused.message().ends_with("context deadline exceeded"), "{}", refused.message());
     api.call("DELETE", &format!("{GROUP}/validatingwebhookconfigurations/slow"), Value::Null).await;
     eventually("the removal", async || api.hooks() == 0).await;
     let mut stranger = server.by_url();
-    stranger["caBundle"] = Server::start(|_| json!({})).await.bundle.into();
+    stranger["caBundle"] = Server::start(|_| json!({})).await.https.bundle.into();
     configure(&api, kind, "stranger", stranger, json!({})).await;
     let refused = create(&api, "a").await;
     assert!(refused.message().contains("tls: invalid peer certificate"), "{}", refused.message());
@@ -232,7 +201,7 @@ async fn a_service_leads_to_its_endpoints() {
         "metadata": {"name": "hooks", "labels": {"kubernetes.io/service-name": "hooks"}}, "addressType": "IPv4",
         "endpoints": [{"addresses": ["127.0.0.2"]}], "ports": [{"port": 1}],
     });
-    let client = json!({"service": {"namespace": "default", "name": "hooks", "path": "/hook"}, "caBundle": server.bundle});
+    let client = json!({"service": {"namespace": "default", "name": "hooks", "path": "/hook"}, "caBundle": server.https.bundle});
     configure(&api, "ValidatingWebhookConfiguration", "s", client, json!({})).await;
     let refused = create(&api, "m").await;
     assert!(
@@ -242,7 +211,7 @@ async fn a_service_leads_to_its_endpoints() {
     );
     let mut slice = slice;
     slice["endpoints"][0]["addresses"][0] = "127.0.0.1".into();
-    slice["ports"][0]["port"] = server.port.into();
+    slice["ports"][0]["port"] = server.https.port.into();
     // Loopback is refused as an endpoint's address by validation, so it is written past it.
     slice["apiVersion"] = "discovery.k8s.io/v1".into();
     slice["kind"] = "EndpointSlice".into();

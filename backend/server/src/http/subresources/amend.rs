@@ -59,7 +59,7 @@ pub async fn handle(
     let written = objects
         .update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Amended, &options, change)
         .await?;
-    Ok(read::one(call, StatusCode::OK, &written))
+    read::one(call, StatusCode::OK, &written).await
 }
 
 enum Wanted {

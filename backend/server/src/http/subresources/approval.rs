@@ -33,7 +33,7 @@ pub async fn handle(call: &Call, method: &Method, body: Bytes) -> Result<Respons
     let written = objects
         .update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Status, &options, change)
         .await?;
-    Ok(read::one(call, StatusCode::OK, &written))
+    read::one(call, StatusCode::OK, &written).await
 }
 
 enum Given {

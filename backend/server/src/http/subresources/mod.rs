@@ -102,7 +102,10 @@ async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Stat
     let objects = &call.app.objects;
     if method == Method::GET {
         let object = parent(call).await?;
-        return Ok(reply::json(StatusCode::OK, &paths.scale_of(&objects.value_of(&call.entry, &object))));
+        return Ok(reply::json(
+            StatusCode::OK,
+            &paths.scale_of(&objects.value_of(&call.entry, &object).await?),
+        ));
     }
     let body = read_body(body).await?;
     let decoded = decode::decode(&body, call.content_type())?.value;
@@ -135,7 +138,7 @@ async fn scale(call: &Call, method: Method, body: Body) -> Result<Response, Stat
     let written = objects
         .update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Spec, &options, change)
         .await?;
-    Ok(reply::json(StatusCode::OK, &paths.scale_of(&objects.value_of(&call.entry, &written))))
+    Ok(reply::json(StatusCode::OK, &paths.scale_of(&objects.value_of(&call.entry, &written).await?)))
 }
 
 /// Puts a pod on a node: what schedulers of others do too.
@@ -166,7 +169,7 @@ async fn finalize(call: &Call, body: Body) -> Result<Response, Status> {
         .objects
         .update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Whole, &options, change)
         .await?;
-    Ok(read::one(call, StatusCode::OK, &written))
+    read::one(call, StatusCode::OK, &written).await
 }
 
 /// `TokenRequest`: a token of a service account, bound to it and, if asked, to a pod, secret or node.

@@ -1,30 +1,14 @@
 //! `pods/proxy` and `services/proxy`: an HTTP request, passed on to a port of a pod over its node's line.
+use super::super::exchange::{Outgoing, exchange};
 use super::super::resources::Call;
 use super::parent;
 use super::streams::{Target, target_of};
 use crate::service_backends;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper_util::rt::TokioIo;
 use pilothouse_api::{Key, Reason, Status};
-use std::time::Duration;
-use tokio::io::DuplexStream;
-
-/// How long a pod may think before it answers; the answer itself may take as long as it likes.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// About one connection, so not for the next one. `upgrade` is added again where it is asked for.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-];
 
 pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Response, Status> {
     let path = path_below(parts.uri.path(), !call.namespace.is_empty());
@@ -42,7 +26,10 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
         _ => return Err(crate::routes::not_found()),
     };
     let side = hub.tunnel(&target.node, target.pod, port).await?;
-    exchange(side, parts, &path, body).await
+    let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let target = format!("{path}{query}");
+    let outgoing = Outgoing { whom: "the pod", target, host: None, headers: HeaderMap::new() };
+    exchange(side, parts, outgoing, body).await
 }
 
 /// `[SCHEME:]NAME[:PORT]`.
@@ -121,70 +108,6 @@ fn path_below(path: &str, is_namespaced: bool) -> String {
     // "", api, version, [namespaces, name,] resource, name, proxy: all proxied kinds are of the core group.
     let before = if is_namespaced { 8 } else { 6 };
     path.splitn(before + 1, '/').nth(before).map(|rest| format!("/{rest}")).unwrap_or_default()
-}
-
-async fn exchange(side: DuplexStream, parts: &mut Parts, path: &str, body: Body) -> Result<Response, Status> {
-    let failed = |error: hyper::Error| unavailable(format!("error trying to reach the pod: {error}"));
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(side)).await.map_err(failed)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a proxied connection ended");
-        }
-    });
-    let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let upgrade = parts.headers.get(header::UPGRADE).cloned();
-    let mut request = Request::new(body);
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() =
-        format!("{path}{query}").parse::<Uri>().map_err(|e| Status::bad_request(e.to_string()))?;
-    let host = parts.headers.get(header::HOST).cloned();
-    let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
-    let mut headers = passed_on(&parts.headers, upgrade.as_ref());
-    // The caller's credential, and whom it acts for, is for us alone.
-    headers.remove(header::AUTHORIZATION);
-    headers.remove(header::COOKIE);
-    let impersonation: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
-    for name in impersonation {
-        headers.remove(name);
-    }
-    if let Some(host) = host.or_else(authority) {
-        headers.insert(header::HOST, host);
-    }
-    *request.headers_mut() = headers;
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
-    let mut answer = answer
-        .map_err(|_| Status::new(Reason::Timeout, "the pod did not answer in time"))?
-        .map_err(failed)?;
-    let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = answer.status();
-    *response.headers_mut() = passed_on(answer.headers(), upgrade.as_ref().filter(|_| switching));
-    if switching && let Some(client) = parts.extensions.remove::<hyper::upgrade::OnUpgrade>() {
-        let pod = hyper::upgrade::on(&mut answer);
-        tokio::spawn(async move {
-            if let (Ok(client), Ok(pod)) = tokio::join!(client, pod) {
-                let _ =
-                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(pod)).await;
-            }
-        });
-        return Ok(response);
-    }
-    *response.body_mut() = Body::new(answer.into_body());
-    Ok(response)
-}
-
-fn passed_on(headers: &HeaderMap, upgrade: Option<&HeaderValue>) -> HeaderMap {
-    let mut headers = headers.clone();
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    if let Some(protocol) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, protocol.clone());
-    }
-    headers
 }
 
 #[cfg(test)]
