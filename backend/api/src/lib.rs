@@ -8,6 +8,7 @@ pub mod cel;
 #[cfg(feature = "schema")]
 pub mod custom;
 pub mod decode;
+pub mod disruption;
 pub mod json_path;
 pub mod key;
 pub mod kind;

@@ -117,6 +117,12 @@ impl Run<'_> {
             let before = old["active"].as_array().into_iter().flatten();
             before.into_iter().any(|entry| entry["uid"] == uid(&child.job))
         };
+        let is_there = |entry: &Value| self.jobs.iter().any(|child| entry["uid"] == uid(&child.job));
+        let before = old["active"].as_array().into_iter().flatten();
+        for missing in before.filter(|entry| !is_there(entry)) {
+            let message = format!("Active job went missing: {}", text(missing, "name"));
+            plan.event(self.cron, "Warning", "MissingJob", message);
+        }
         for child in self.jobs.iter().filter(|child| !child.is_active() && listed(child)) {
             let how = if child.ended("Complete") { "Complete" } else { "Failed" };
             let message = format!("Saw completed job: {}, condition: {how}", child.key.name);

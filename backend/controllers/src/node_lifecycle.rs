@@ -2,6 +2,7 @@
 use crate::cluster::{Cluster, LEASES, NODE_LEASES, NODES, PODS};
 use crate::object::*;
 use crate::{Controller, Part, Plan};
+use pilothouse_api::disruption;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::placement::{Taint, Toleration};
 use pilothouse_api::{Key, Observed};
@@ -200,6 +201,11 @@ fn evict(key: &Key, node: &Value, cluster: &Cluster, now: Timestamp, plan: &mut 
                     // Two writes of one pod do not go together; the first brings us back.
                     continue;
                 }
+                if let Some(marked) = disruption::marked(&pod, disruption::Cause::Taint, now) {
+                    // Seen with this, it is deleted.
+                    plan.update(pod_key.clone(), marked, Part::Status);
+                    continue;
+                }
                 let message = format!("Marking for deletion Pod {}/{}", pod_key.namespace, pod_key.name);
                 plan.event(&pod, "Normal", "TaintManagerEviction", message);
                 plan.delete(pod_key.clone(), &pod);
@@ -297,6 +303,8 @@ mod tests {
         world.pass(300);
         world.settle();
         assert!(is_deleting(world.get(&patient)));
+        let target = condition(world.get(&patient), "DisruptionTarget").unwrap();
+        assert_eq!(target["reason"], "DeletionByTaintManager");
         assert!(
             world.events.iter().any(|e| e == "TaintManagerEviction Marking for deletion Pod default/patient"),
             "{:?}",

@@ -1,9 +1,11 @@
-//! Removes pods whose node is gone: nobody is left to end them.
+//! Removes pods whose node is gone: nobody is left to end them. They have failed first, so that who made them counts right.
 use crate::cluster::{Cluster, NODES, PODS};
 use crate::object::text;
-use crate::{Controller, Plan};
+use crate::{Controller, Part, Plan};
+use pilothouse_api::disruption::{self, Cause};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed};
+use serde_json::Value;
 
 pub struct PodGarbageCollection;
 
@@ -28,13 +30,20 @@ impl Controller for PodGarbageCollection {
         cluster.nodes_with_pods().map(|node| Key::new(NODES, "", node.clone())).collect()
     }
 
-    fn reconcile(&self, key: &Key, cluster: &Cluster, _now: Timestamp) -> Plan {
+    fn reconcile(&self, key: &Key, cluster: &Cluster, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
         if cluster.contains(key) {
             return plan;
         }
-        for (pod_key, _) in cluster.pods_on(&key.name) {
-            if let Some(uid) = cluster.uid(pod_key) {
+        for (pod_key, pod) in cluster.pods_on(&key.name) {
+            if !pod.is_terminal()
+                && let Some(object) = cluster.get(pod_key)
+            {
+                let marked = disruption::marked(&object, Cause::PodGarbageCollection, now);
+                let mut failed = marked.unwrap_or_else(|| Value::clone(&object));
+                failed["status"]["phase"] = "Failed".into();
+                plan.update(pod_key.clone(), failed, Part::Status);
+            } else if let Some(uid) = cluster.uid(pod_key) {
                 plan.delete_whatever(pod_key.clone(), uid, Some(0));
             }
         }

@@ -134,3 +134,16 @@ fn a_wrong_time_zone_is_told() {
     assert!(jobs(&world).is_empty());
     assert!(world.events.iter().any(|e| e.starts_with("UnknownTimeZone")), "{:?}", world.events);
 }
+
+#[test]
+fn a_job_that_somebody_deleted_is_told_as_missing() {
+    let mut world = World::new();
+    let key = world.create(backup(json!({})));
+    pass(&mut world, 600);
+    let (job, _) = world.all(JOBS).remove(0);
+    world.delete(&job, "Background");
+    world.settle();
+    let expected = format!("MissingJob Active job went missing: {}", job.name);
+    assert!(world.events.contains(&expected), "{:?}", world.events);
+    assert_eq!(world.get(&key)["status"]["active"], Value::Null);
+}

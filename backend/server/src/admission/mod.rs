@@ -20,6 +20,7 @@ mod service_account;
 mod service_addresses;
 #[cfg(test)]
 mod tests;
+mod time_zones;
 pub mod webhooks;
 
 pub use notes::Notes;
@@ -222,6 +223,7 @@ impl Admission {
             Box::new(service_account::ServiceAccount::new(context.clone())),
             Box::new(default_tolerations::DefaultTolerations),
             Box::new(node_restriction::NodeRestriction),
+            Box::new(time_zones::TimeZones),
             Box::new(priority::Priority::new(context.clone())),
             Box::new(pod_security::PodSecurity::new(context.clone())),
             Box::new(certificates::Certificates::new(auth.clone())),

@@ -2,6 +2,7 @@
 use super::events::{EventRecorder, reference};
 use super::feed::{Feed, Step};
 use crate::objects::{Actor, Objects, Part, WriteOptions};
+use pilothouse_api::disruption::{self, Cause};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::lifecycle::DeleteOptions;
 use pilothouse_api::{Key, Status};
@@ -110,6 +111,16 @@ async fn preempt(
 ) {
     let Some(entry) = objects.registry().by_resource("pods").cloned() else { return };
     let (namespace, name) = (&victim.pod.namespace, &victim.pod.name);
+    let now = Timestamp::now();
+    let mark = |pod: &Value| match pod["metadata"]["uid"] == *victim.uid {
+        true => Ok(disruption::marked(pod, Cause::Preemption, now).unwrap_or_else(|| pod.clone())),
+        false => Err(Status::not_found("pods", name)),
+    };
+    let options = WriteOptions::default();
+    let marked = objects.update(actor, &entry, namespace, name, Part::Status, &options, mark).await;
+    if let Err(error) = marked {
+        return tracing::debug!(pod = %victim.pod, %error, "a pod was not preempted");
+    }
     let delete = DeleteOptions { uid: Some(victim.uid.clone()), ..DeleteOptions::default() };
     match objects.delete(actor, &entry, namespace, name, &delete, &WriteOptions::default()).await {
         Ok(deleted) => {

@@ -7,9 +7,10 @@ use crate::objects::{Part, WriteOptions};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
+use pilothouse_api::disruption::{self, Cause};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::selector::LabelSelector;
-use pilothouse_api::status::Cause;
+use pilothouse_api::status;
 use pilothouse_api::{Reason, Status, decode, lifecycle, meta};
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ pub async fn evict(call: &Call, body: Body) -> Result<Response, Status> {
     if !["", call.name.as_str()].contains(&meta::name(&eviction)) {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let (delete, options) = write::delete_options_of(call, &eviction["deleteOptions"])?;
+    let (mut delete, options) = write::delete_options_of(call, &eviction["deleteOptions"])?;
     let pod = parent(call).await?.value();
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     // Nobody counts on such a pod.
@@ -32,10 +33,34 @@ pub async fn evict(call: &Call, body: Body) -> Result<Response, Status> {
     if counts && let Some(budget) = budget_of(call, &pod)? {
         take(call, &pod, &budget, &options).await?;
     }
+    let version = pod["metadata"]["resourceVersion"].as_str();
+    let is_current = delete.resource_version.as_deref().is_none_or(|expected| Some(expected) == version);
+    if is_current && pod["metadata"]["deletionTimestamp"].is_null() {
+        mark(call, &pod, &options).await?;
+        // It is another version now, and still the pod that was meant.
+        delete.resource_version = None;
+        delete.uid.get_or_insert_with(|| meta::uid(&pod).to_owned());
+    }
     call.app.objects.delete(&call.actor, &call.entry, &call.namespace, &call.name, &delete, &options).await?;
     let done =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(reply::json(StatusCode::CREATED, &done))
+}
+
+/// Whoever counts the pod's end as a failure is told that it was none.
+async fn mark(call: &Call, pod: &Value, options: &WriteOptions) -> Result<(), Status> {
+    let now = Timestamp::now();
+    let change = |old: &Value| {
+        if meta::uid(old) != meta::uid(pod) {
+            return Err(Status::not_found("pods", &call.name));
+        }
+        Ok(disruption::marked(old, Cause::EvictionApi, now).unwrap_or_else(|| old.clone()))
+    };
+    let objects = &call.app.objects;
+    objects
+        .update(&call.actor, &call.entry, &call.namespace, &call.name, Part::Status, options, change)
+        .await?;
+    Ok(())
 }
 
 /// The one budget whose selector matches the pod.
@@ -104,6 +129,36 @@ fn refused(why: String, retry_after_seconds: Option<u32>) -> Status {
     let mut status = Status::new(Reason::TooManyRequests, message);
     status.details.retry_after_seconds = retry_after_seconds;
     status.details.causes =
-        vec![Cause { reason: "DisruptionBudget".into(), message: why, field: String::new() }];
+        vec![status::Cause { reason: "DisruptionBudget".into(), message: why, field: String::new() }];
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Api;
+    use axum::http::StatusCode;
+    use serde_json::{Value, json};
+
+    #[tokio::test]
+    async fn an_evicted_pod_says_that_it_was_evicted() {
+        const PODS: &str = "/api/v1/namespaces/default/pods";
+        let api = Api::start().await;
+        let account = "/api/v1/namespaces/default/serviceaccounts";
+        api.call("POST", account, json!({"metadata": {"name": "default"}})).await;
+        let spec = json!({"nodeName": "n1", "containers": [{"name": "main", "image": "x"}]});
+        let made = api.make(PODS, json!({"metadata": {"name": "a"}, "spec": spec})).await;
+        let evict = async |options: Value| {
+            let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}, "deleteOptions": options});
+            api.call("POST", &format!("{PODS}/a/eviction"), eviction).await
+        };
+        let other = evict(json!({"preconditions": {"resourceVersion": "1"}})).await;
+        assert_eq!(other.code, StatusCode::CONFLICT);
+        let version = &made["metadata"]["resourceVersion"];
+        let done = evict(json!({"preconditions": {"resourceVersion": version}})).await;
+        assert_eq!(done.code, StatusCode::CREATED, "{}", done.body);
+        let pod = api.call("GET", &format!("{PODS}/a"), Value::Null).await.body;
+        assert!(pod["metadata"]["deletionTimestamp"].is_string(), "{pod}");
+        let conditions = pod["status"]["conditions"].as_array().unwrap();
+        assert!(conditions.iter().any(|c| c["reason"] == "EvictionByEvictionAPI"), "{pod}");
+    }
 }
