@@ -4,6 +4,7 @@ mod approval;
 mod ephemeral;
 mod eviction;
 mod log_options;
+mod node_proxy;
 mod portforward;
 mod proxy;
 mod resize;

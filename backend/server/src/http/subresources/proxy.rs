@@ -12,6 +12,9 @@ use pilothouse_api::{Key, Reason, Status};
 
 pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Response, Status> {
     let path = path_below(parts.uri.path(), !call.namespace.is_empty());
+    if call.entry.kind == "Node" {
+        return super::node_proxy::handle(call, &parts.method, path.trim_start_matches('/')).await;
+    }
     if path.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
         // So that the page's relative links lead below it.
         let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
