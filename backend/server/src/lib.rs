@@ -192,6 +192,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
     let addr = options.listener.local_addr()?;
     let dashboard_addr = options.dashboard_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let app = routes::router(state.clone(), shutdown.clone());
+    let apis = loops::MetricsApis::new(app.clone(), state.auth.clone());
     tasks.spawn(listen::tls(options.listener, options.tls, app.clone(), shutdown.clone()));
     if let Some(listener) = options.dashboard_listener {
         tasks.spawn(listen::plain(listener, app, shutdown.clone()));
@@ -209,6 +210,7 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
         state.objects.clone(),
         state.aggregation.clone(),
         state.metrics.clone(),
+        apis,
         settings,
         signing,
         shutdown.clone(),

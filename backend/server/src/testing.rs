@@ -125,6 +125,7 @@ impl Api {
             self.state.objects.clone(),
             self.state.aggregation.clone(),
             self.state.metrics.clone(),
+            loops::MetricsApis::new(self.router.clone(), self.state.auth.clone()),
             Default::default(),
             self.signing(),
             CancellationToken::new(),

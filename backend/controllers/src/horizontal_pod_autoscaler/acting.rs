@@ -73,6 +73,10 @@ impl Controller for HorizontalPodAutoscalers {
 /// there.
 pub fn questions(cluster: &Cluster) -> Vec<Question> {
     let all = cluster.all(AUTOSCALERS).flat_map(|(key, autoscaler)| {
+        // Most ask nothing, and their targets need not be looked at.
+        if questions_of(&key.namespace, &autoscaler, "").is_empty() {
+            return Vec::new();
+        }
         let selector = target(&key, &autoscaler, cluster).map(|target| target.selector).unwrap_or_default();
         questions_of(&key.namespace, &autoscaler, &selector)
     });

@@ -2,18 +2,19 @@
 //! deciding on a view that lacks its own last writes.
 use super::events::EventRecorder;
 use super::feed::{Feed, Step};
+use super::metrics_apis::MetricsApis;
 use super::work_queue::{Task, WorkQueue};
 use crate::metrics::Metrics;
 use crate::objects::{self, Actor, Objects, WriteOptions};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::{Key, Observed, Reason, Revision, Status};
 use pilothouse_controllers::cluster::HORIZONTAL_POD_AUTOSCALERS;
-use pilothouse_controllers::horizontal_pod_autoscaler::Memory;
+use pilothouse_controllers::horizontal_pod_autoscaler::{self, Answers, Memory};
 use pilothouse_controllers::{Action, Cluster, Controller, Part, Plan, Settings};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,10 +24,13 @@ const CONCURRENCY: usize = 64;
 const RESYNC: Duration = Duration::from_secs(300);
 /// How often autoscalers are shown what is used: several times in their own period.
 const MEASURE: Duration = Duration::from_secs(5);
+/// How often other metrics are asked for: the autoscalers' own period.
+const ASK: Duration = Duration::from_secs(15);
 
 pub async fn run(
     objects: Objects,
     metrics: Metrics,
+    apis: MetricsApis,
     settings: Settings,
     events: EventRecorder,
     shutdown: CancellationToken,
@@ -41,6 +45,9 @@ pub async fn run(
         waiting: Vec::new(),
         objects,
         metrics,
+        apis: Some(apis),
+        asking: JoinSet::new(),
+        asked_at: None,
         events,
     };
     shell.run(shutdown).await;
@@ -76,6 +83,11 @@ struct Shell {
     waiting: Vec<Outcome>,
     objects: Objects,
     metrics: Metrics,
+    /// None: nobody is asked.
+    apis: Option<MetricsApis>,
+    /// What autoscalers want to know of others: one round of questions at a time.
+    asking: JoinSet<Answers>,
+    asked_at: Option<Instant>,
     events: EventRecorder,
 }
 
@@ -95,6 +107,9 @@ impl Shell {
                 () = timer => {}
                 _ = resync.tick() => self.visit_all(),
                 _ = measure.tick() => self.measure(),
+                Some(answers) = self.asking.join_next(), if !self.asking.is_empty() => {
+                    self.cluster.answers = answers.unwrap_or_default();
+                }
             }
         }
     }
@@ -132,8 +147,19 @@ impl Shell {
 
     /// What is used is an observation like others; only autoscalers read it.
     fn measure(&mut self) {
-        if self.cluster.count(HORIZONTAL_POD_AUTOSCALERS) > 0 {
-            self.cluster.measure(self.metrics.all());
+        if self.cluster.count(HORIZONTAL_POD_AUTOSCALERS) == 0 {
+            return;
+        }
+        self.cluster.measure(self.metrics.all());
+        let is_due = self.asked_at.is_none_or(|at| at.elapsed() >= ASK);
+        if let Some(apis) = self.apis.clone().filter(|_| is_due && self.asking.is_empty()) {
+            self.asked_at = Some(Instant::now());
+            let questions = horizontal_pod_autoscaler::questions(&self.cluster);
+            if questions.is_empty() {
+                self.cluster.answers.clear();
+            } else {
+                self.asking.spawn(apis.answers(questions, self.objects.registry()));
+            }
         }
     }
 
@@ -374,6 +400,9 @@ mod tests {
             waiting: Vec::new(),
             objects: objects.clone(),
             metrics: Metrics::default(),
+            apis: None,
+            asking: JoinSet::new(),
+            asked_at: None,
             events: EventRecorder::start(objects.clone(), CancellationToken::new()),
         }
     }

@@ -5,12 +5,14 @@ mod certificates;
 mod controllers;
 mod events;
 mod feed;
+mod metrics_apis;
 mod policy_types;
 mod scheduler;
 mod work_queue;
 
 pub use certificates::Signing;
 pub use events::EventRecorder;
+pub(crate) use metrics_apis::MetricsApis;
 
 use crate::aggregation::Aggregation;
 use crate::metrics::Metrics;
@@ -27,6 +29,7 @@ pub(crate) async fn run(
     objects: Objects,
     aggregation: Aggregation,
     metrics: Metrics,
+    apis: MetricsApis,
     settings: Settings,
     signing: Signing,
     shutdown: CancellationToken,
@@ -53,6 +56,7 @@ pub(crate) async fn run(
                 controllers::run(
                     objects.clone(),
                     metrics.clone(),
+                    apis.clone(),
                     settings.clone(),
                     events.clone(),
                     ended.clone()

@@ -3,7 +3,7 @@
 use super::{Configuration, Issuer};
 use crate::auth::{Auth, Claims, login, tokens};
 use crate::http::reply;
-use crate::http::resources::parse_query;
+use crate::http::resources::{parse_query, percent_encode};
 use crate::listen::PLAIN_HTTP;
 use crate::outbound;
 use crate::state::AppState;
@@ -184,7 +184,7 @@ async fn exchange(
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, "application/json");
         if let Some(secret) = &client.secret {
-            let pair = format!("{}:{}", encode(&client.id), encode(secret));
+            let pair = format!("{}:{}", percent_encode(&client.id), percent_encode(secret));
             request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair)));
         }
         request.body(Full::new(Bytes::from(body)))
@@ -225,17 +225,6 @@ fn random() -> String {
 }
 
 fn form(pairs: &[(&str, &str)]) -> String {
-    let pairs = pairs.iter().map(|(key, value)| format!("{key}={}", encode(value)));
+    let pairs = pairs.iter().map(|(key, value)| format!("{key}={}", percent_encode(value)));
     pairs.collect::<Vec<_>>().join("&")
-}
-
-fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
