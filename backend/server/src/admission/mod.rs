@@ -16,6 +16,7 @@ mod priority;
 mod rbac_escalation;
 mod resource_quotas;
 mod rights;
+mod runtime_class;
 mod service_account;
 mod service_addresses;
 #[cfg(test)]
@@ -225,6 +226,7 @@ impl Admission {
             Box::new(node_restriction::NodeRestriction),
             Box::new(time_zones::TimeZones),
             Box::new(priority::Priority::new(context.clone())),
+            Box::new(runtime_class::RuntimeClass::new(context.clone())),
             Box::new(pod_security::PodSecurity::new(context.clone())),
             Box::new(certificates::Certificates::new(auth.clone())),
             Box::new(rbac_escalation::RbacEscalation::new(context.clone(), auth.clone())),

@@ -297,3 +297,38 @@ async fn the_issuer_of_tokens_tells_its_keys_to_whom_rbac_lets() {
     .await;
     assert_eq!(api.send(None, "GET", "/api/v1/pods", Value::Null).await.code, StatusCode::FORBIDDEN);
 }
+
+#[tokio::test]
+async fn a_pod_takes_over_what_its_runtime_class_costs_and_where_it_runs() {
+    let api = Api::start().await;
+    let classes = "/apis/node.k8s.io/v1/runtimeclasses";
+    let scheduling = json!({"nodeSelector": {"sandbox": "yes"}, "tolerations": [{"key": "sandbox", "operator": "Exists"}]});
+    let overhead = json!({"podFixed": {"cpu": "10m", "memory": "1Mi"}});
+    api.make(classes, json!({"metadata": {"name": "boxed"}, "handler": "kata", "overhead": overhead, "scheduling": scheduling}))
+        .await;
+    let mut boxed = pod("a");
+    boxed["spec"]["runtimeClassName"] = "boxed".into();
+    let spec = api.make(PODS, boxed.clone()).await["spec"].clone();
+    assert_eq!(spec["overhead"], json!({"cpu": "10m", "memory": "1Mi"}));
+    assert_eq!(spec["nodeSelector"], json!({"sandbox": "yes"}));
+    assert!(spec["tolerations"].as_array().unwrap().iter().any(|t| t["key"] == "sandbox"));
+    let refused = async |change: &dyn Fn(&mut Value)| {
+        let mut pod = boxed.clone();
+        pod["metadata"]["name"] = "b".into();
+        change(&mut pod["spec"]);
+        let answer = api.call("POST", PODS, pod).await;
+        assert_eq!(answer.code, StatusCode::FORBIDDEN, "{}", answer.body);
+        answer.message().to_owned()
+    };
+    let gone = refused(&|spec| spec["runtimeClassName"] = "gone".into()).await;
+    assert_eq!(gone, r#"pods "b" is forbidden: pod rejected: RuntimeClass "gone" not found"#);
+    let conflict = refused(&|spec| spec["nodeSelector"] = json!({"sandbox": "no"})).await;
+    assert!(conflict.contains(r#"conflict: runtimeClass.scheduling.nodeSelector[sandbox] = "yes""#), "{conflict}");
+    let cheaper = refused(&|spec| spec["overhead"] = json!({"cpu": "1m"})).await;
+    assert!(cheaper.contains("doesn't match RuntimeClass's defined Overhead"), "{cheaper}");
+    let alone = |spec: &mut Value| {
+        spec["runtimeClassName"] = Value::Null;
+        spec["overhead"] = json!({"cpu": "1m"});
+    };
+    assert!(refused(&alone).await.contains("without corresponding RuntimeClass"));
+}
