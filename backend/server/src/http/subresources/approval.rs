@@ -41,7 +41,7 @@ enum Given {
     Patch(PatchType, Value),
 }
 
-/// The request with the conditions of `given`, of which nothing else counts.
+/// The request with the conditions and the metadata of `given`.
 fn decided(old: &Value, given: &Value, now: &str) -> Result<Value, FieldErrors> {
     let list = |object: &Value| object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let has = |list: &[Value], kind: &str| list.iter().any(|condition| condition["type"] == kind);
@@ -75,9 +75,9 @@ fn decided(old: &Value, given: &Value, now: &str) -> Result<Value, FieldErrors> 
         new["status"] = serde_json::json!({});
     }
     new["status"]["conditions"] = after.into();
-    if let Some(version) = given["metadata"]["resourceVersion"].as_str().filter(|version| !version.is_empty())
-    {
-        new["metadata"]["resourceVersion"] = version.into();
+    // Annotations and the like come along, as with a status.
+    if given["metadata"].is_object() {
+        new["metadata"] = given["metadata"].clone();
     }
     Ok(new)
 }
