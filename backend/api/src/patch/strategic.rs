@@ -136,7 +136,9 @@ fn order_alone(
     order: &Value,
 ) -> Result<(), String> {
     if let (Some(key), Some(Value::Array(items))) = (how.merge_key, current.get_mut(list)) {
-        *items = ordered(std::mem::take(items), &[], key, order)?;
+        let order = order.as_array().ok_or("$setElementOrder is not a list")?;
+        let before = items.iter().filter_map(|item| id(item, key)).collect::<Vec<_>>();
+        *items = ordered(std::mem::take(items), &before, key, order);
     }
     Ok(())
 }
@@ -152,14 +154,19 @@ fn merge_list(
     let Some(key) = how.merge_key.filter(|_| !new.iter().any(replaces)) else {
         return Ok(plain_list(new));
     };
+    let before: Vec<Value> = old.iter().filter_map(|item| id(item, key)).collect();
     let merged = match key {
         "" => merge_set(old, new),
         key => merge_keyed(how.of, field, key, old, new)?,
     };
-    match order {
-        Some(order) => ordered(merged, new, key, order),
-        None => Ok(merged),
+    let stays = |item: &&Value| item.get(DIRECTIVE).is_none_or(|word| word != "delete");
+    let patched: Vec<Value> = new.iter().filter(stays).cloned().collect();
+    let Some(order) = order else { return Ok(ordered(merged, &before, key, &patched)) };
+    let order = order.as_array().ok_or("$setElementOrder is not a list")?;
+    if let Some(item) = patched.iter().find(|item| rank(item, key, order).is_none()) {
+        return Err(format!("The order in patch list doesn't match $setElementOrder list: {item} is not in it"));
     }
+    Ok(ordered(merged, &before, key, order))
 }
 
 fn merge_set(mut old: Vec<Value>, new: &[Value]) -> Vec<Value> {
@@ -201,39 +208,38 @@ fn merge_keyed(
     Ok(old)
 }
 
-/// Entries named by `order` come in its order; the others, which only the server knew, keep their place between the
-/// neighbours they had.
-fn ordered(items: Vec<Value>, patched: &[Value], key: &str, order: &Value) -> Result<Vec<Value>, String> {
-    let order = order.as_array().ok_or("$setElementOrder is not a list")?;
-    let id = |item: &Value| match key {
+/// What an entry is known by: its merge key, or itself where there is none.
+fn id(item: &Value, key: &str) -> Option<Value> {
+    match key {
         "" => Some(item.clone()),
         key => item.get(key).cloned(),
-    };
-    let rank = |item: &Value| {
-        let own = id(item)?;
-        order.iter().position(|wanted| id(wanted).unwrap_or_else(|| wanted.clone()) == own)
-    };
-    let is_delete = |item: &Value| item.get(DIRECTIVE).is_some_and(|word| word == "delete");
-    for item in patched.iter().filter(|item| !is_delete(item)) {
-        if rank(item).is_none() {
-            return Err(format!(
-                "The order in patch list doesn't match $setElementOrder list: {item} is not in it"
-            ));
-        }
     }
+}
+
+fn rank(item: &Value, key: &str, order: &[Value]) -> Option<usize> {
+    let own = id(item, key)?;
+    order.iter().position(|wanted| id(wanted, key).unwrap_or_else(|| wanted.clone()) == own)
+}
+
+/// Entries named by `order` come in its order. The others keep their place before those that they stood before; an
+/// entry that is new goes before all of them. `before`: what the list held, by merge key.
+fn ordered(items: Vec<Value>, before: &[Value], key: &str, order: &[Value]) -> Vec<Value> {
+    let place = |item: &Value| id(item, key).and_then(|own| before.iter().position(|known| *known == own));
     let (mut named, server_only): (Vec<_>, Vec<_>) =
-        items.into_iter().enumerate().partition(|(_, item)| rank(item).is_some());
-    named.sort_by_key(|(_, item)| rank(item));
+        items.into_iter().partition(|item| rank(item, key, order).is_some());
+    named.sort_by_key(|item| rank(item, key, order));
     let mut result = Vec::with_capacity(named.len() + server_only.len());
     let mut server_only = server_only.into_iter().peekable();
-    for (place, item) in named {
-        while let Some((_, earlier)) = server_only.next_if(|(other, _)| *other < place) {
-            result.push(earlier);
+    for item in named {
+        if let Some(at) = place(&item) {
+            while let Some(earlier) = server_only.next_if(|other| place(other).is_none_or(|place| place < at)) {
+                result.push(earlier);
+            }
         }
         result.push(item);
     }
-    result.extend(server_only.map(|(_, item)| item));
-    Ok(result)
+    result.extend(server_only);
+    result
 }
 
 /// A value that comes in new: directives in it have nothing to act on, nulls have nothing to remove.
@@ -278,8 +284,8 @@ mod tests {
                 "by name, and inside by their own keys",
                 json!({"containers": [{"name": "a", "image": "x:1", "env": [{"name": "E", "value": "1"}]}, {"name": "b"}]}),
                 json!({"containers": [{"name": "a", "image": "x:2", "env": [{"name": "F"}]}, {"name": "c"}]}),
-                json!({"containers": [{"name": "a", "image": "x:2", "env": [{"name": "E", "value": "1"}, {"name": "F"}]},
-                    {"name": "b"}, {"name": "c"}]}),
+                json!({"containers": [{"name": "a", "image": "x:2", "env": [{"name": "F"}, {"name": "E", "value": "1"}]},
+                    {"name": "c"}, {"name": "b"}]}),
             ),
             (
                 "a list without a key is replaced",
@@ -343,7 +349,7 @@ mod tests {
                 "the order is as told, and what only the server has keeps its place",
                 json!({"containers": [{"name": "a"}, {"name": "s"}, {"name": "b"}]}),
                 json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}], "containers": [{"name": "c"}]}),
-                json!({"containers": [{"name": "s"}, {"name": "c"}, {"name": "b"}, {"name": "a"}]}),
+                json!({"containers": [{"name": "c"}, {"name": "s"}, {"name": "b"}, {"name": "a"}]}),
             ),
             (
                 "an order may come alone",
