@@ -1,4 +1,5 @@
 //! The agent itself: what the workers of all pods share, and who is woken by what the server says.
+use crate::admission::Admitted;
 use crate::assigned::Assigned;
 use crate::connection::Outbox;
 use crate::environment::Sources;
@@ -45,6 +46,7 @@ pub struct Agent {
     pub outbox: Outbox,
     pub host_ip: String,
     pub assigned: Mutex<Assigned>,
+    pub admitted: Mutex<Admitted>,
     pub network: Network,
     pub tokens: Tokens,
     /// What the node promised to each pod.
@@ -84,6 +86,7 @@ impl Agent {
             outbox,
             host_ip: node_status::host_address(),
             assigned: Mutex::default(),
+            admitted: Mutex::default(),
             network: Network::default(),
             tokens: Tokens::default(),
             promises: Mutex::default(),
@@ -179,6 +182,7 @@ impl Agent {
     /// Nothing is left of a pod.
     pub fn forget(&self, uid: &str) {
         self.release_address(uid);
+        self.admitted.lock().forget(uid);
         self.tokens.forget(uid);
         self.workers.lock().remove(uid);
         let waiting = {

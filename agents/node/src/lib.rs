@@ -1,4 +1,5 @@
 //! A node's agent: dials the server, runs the pods it is assigned through Docker, and tells how they are.
+mod admission;
 mod agent;
 mod assigned;
 mod connection;

@@ -5,7 +5,7 @@ use crate::fault::{self, Point};
 use crate::health;
 use crate::pod_sync::{self, Decision, Failure, Memory, ResizeFailure, Step, Stopping, Verdict};
 use crate::runtime::{Limits, ObservedPod, State};
-use crate::{containers, hooks, network, termination, usage, volumes};
+use crate::{admission, containers, hooks, network, termination, usage, volumes};
 use anyhow::Result;
 use parking_lot::Mutex;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
@@ -218,6 +218,7 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         let pod = agent.promised(&worker.uid, &assigned);
         worker.note_running(&observed);
         admit(agent, worker, &pod, &observed);
+        admission::check(agent, worker, &pod, &observed);
         worker.memory.lock().resize = agent.promises.lock().pending(&worker.uid).cloned();
         health::watch(agent, worker, &pod, &observed, &mut beside.probes);
         termination::collect(agent, worker, &pod, &observed).await;
