@@ -13,6 +13,7 @@ const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Defa
 /// What resolvers take: three servers, thirty-two search paths.
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
+const LONGEST_SYSCTL: usize = 253;
 
 /// The template of a workload whose pods may end (`Job`) or not (all others): `restart_policies` are those allowed.
 pub fn validate_template(
@@ -64,6 +65,7 @@ pub fn validate(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
     scheduling_validation::validate(spec, path, errors);
     if let Some(context) = &spec.security_context {
         validate_security(context, &path.child("securityContext"), errors);
+        validate_sysctls(spec, context, &path.child("securityContext").child("sysctls"), errors);
     }
     for (i, gate) in spec.readiness_gates.iter().flatten().enumerate() {
         if let Err(why) = meta::qualified_name(&gate.condition_type) {
@@ -208,6 +210,38 @@ fn validate_security(context: &PodSecurityContext, path: &Path, errors: &mut Fie
     if let Some(profile) = &context.seccomp_profile {
         container_validation::seccomp(profile, &path.child("seccompProfile"), errors);
     }
+}
+
+fn validate_sysctls(spec: &PodSpec, context: &PodSecurityContext, path: &Path, errors: &mut FieldErrors) {
+    let mut names = BTreeSet::new();
+    for (i, sysctl) in context.sysctls.iter().flatten().enumerate() {
+        let (name, path) = (sysctl.name.as_str(), path.index(i).child("name"));
+        if name.is_empty() {
+            errors.required(&path, "");
+        } else if !is_sysctl(name) {
+            let why = format!(
+                "must have at most {LONGEST_SYSCTL} characters and match regex \
+                 ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+            );
+            errors.invalid(&path, name, why);
+        } else if !names.insert(name) {
+            errors.duplicate(&path, name);
+        }
+        let of = |groups: &[&str]| groups.iter().any(|group| name.replace('/', ".").starts_with(group));
+        if spec.host_network == Some(true) && of(&["net."]) {
+            errors.invalid(&path, name, "may not be specified when 'hostNetwork' is true");
+        } else if spec.host_ipc == Some(true) && of(&["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]) {
+            errors.invalid(&path, name, "may not be specified when 'hostIPC' is true");
+        }
+    }
+}
+
+/// Words of lower case letters, digits, dashes and underscores between dots or slashes.
+fn is_sysctl(name: &str) -> bool {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let within = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    let word = |word: &str| ends(word.chars().next()) && ends(word.chars().last()) && word.chars().all(within);
+    name.len() <= LONGEST_SYSCTL && name.split(['.', '/']).all(word)
 }
 
 /// A workload's selector and the template that must match it: what `selector` asks, the template's labels have.

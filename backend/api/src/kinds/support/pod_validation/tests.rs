@@ -179,6 +179,14 @@ fn every_wrong_field_is_named_with_what_is_wrong() {
             &["spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0"],
         ),
         ("/hostNetwork", true.into(), &[]),
+        (
+            "/securityContext/sysctls",
+            json!([{"name": "kernel/shmmax", "value": "1"}, {"name": "foo-", "value": "1"}, {"name": "bar..", "value": "1"}]),
+            &[
+                "spec.securityContext.sysctls[1].name: Invalid value: \"foo-\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+                "spec.securityContext.sysctls[2].name: Invalid value: \"bar..\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+            ],
+        ),
     ];
     for (pointer, value, expected) in rows {
         assert_eq!(errors_of(pointer, value.clone()), *expected, "{pointer}");
