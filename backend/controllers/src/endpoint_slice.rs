@@ -144,12 +144,16 @@ fn endpoint(service: &Value, behind: &Behind<'_>, cluster: &Cluster) -> Value {
             endpoint["zone"] = zone.into();
         }
     }
-    if let Some(host) = &pod.hostname
-        && pod.subdomain.as_deref() == service["metadata"]["name"].as_str()
-    {
-        endpoint["hostname"] = (**host).into();
+    if let Some(host) = host_of(service, behind) {
+        endpoint["hostname"] = host.into();
     }
     endpoint
+}
+
+/// The pod's name in the service's domain, where it has one there.
+fn host_of<'a>(service: &Value, behind: &Behind<'a>) -> Option<&'a str> {
+    let pod = behind.pod;
+    pod.hostname.as_deref().filter(|_| pod.subdomain.as_deref() == service["metadata"]["name"].as_str())
 }
 
 /// What today's slice held stays in its place, so that one pod's change rewrites one slice.
@@ -306,6 +310,9 @@ fn write_endpoints(key: &Key, service: &Value, pods: &[Behind<'_>], cluster: &Cl
         let mut address = json!({"ip": behind.ip, "targetRef": target(behind, cluster)});
         if let Some(node) = &behind.pod.node {
             address["nodeName"] = (**node).into();
+        }
+        if let Some(host) = host_of(service, behind) {
+            address["hostname"] = host.into();
         }
         match publishes_unready || behind.pod.is_ready() {
             true => subset.ready.push(address),

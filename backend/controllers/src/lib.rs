@@ -15,6 +15,7 @@ mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod garbage_collection;
 mod history;
 mod job;
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(replication_controller::REPLICATION_CONTROLLERS),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(flow_control::FlowControl),
+        Box::new(endpoint_slice_mirroring::EndpointSliceMirroring),
         Box::new(garbage_collection::GarbageCollection),
         Box::new(horizontal_pod_autoscaler::HorizontalPodAutoscalers),
         Box::new(job::Jobs),
