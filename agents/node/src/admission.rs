@@ -44,10 +44,8 @@ pub fn check(agent: &Agent, worker: &Worker, pod: &Value, observed: &ObservedPod
         let mut others = agent.assigned.lock().all("pods");
         others.retain(|other| admitted.0.contains(meta::uid(other)) && !has_ended(other));
         if let Some(verdict) = refusal(pod, &node, &others) {
-            agent.event(pod, None, "Warning", &verdict.reason, verdict.message.clone());
             let message = format!("Pod was rejected: {}", verdict.message);
-            worker.memory.lock().verdict = Some(Verdict { message, ..verdict });
-            return;
+            return worker.condemn(agent, pod, Verdict { message, ..verdict });
         }
     }
     admitted.0.insert(worker.uid.clone());

@@ -53,7 +53,16 @@ pub async fn follow(agent: Arc<Agent>) {
 /// A server that did not hear of the node for a while takes it for lost, though its line may never have broken.
 fn is_shown_otherwise(agent: &Agent, node: &Value) -> bool {
     let shown = agent.assigned.lock().get(NODES, "", &agent.node);
-    shown.is_some_and(|shown| ready(&shown) != ready(node))
+    shown.is_some_and(|shown| ready(&shown) != ready(node) || is_behind(&shown["status"]))
+}
+
+/// Others add resources to a node's capacity; what is allocatable of them follows with the node's next word.
+fn is_behind(status: &Value) -> bool {
+    let extended = |field: &str| -> Vec<(String, Value)> {
+        let all = status[field].as_object().into_iter().flatten();
+        all.filter(|(name, _)| name.contains('/')).map(|(name, amount)| (name.clone(), amount.clone())).collect()
+    };
+    extended("capacity") != extended("allocatable")
 }
 
 fn ready(node: &Value) -> Option<&str> {
@@ -227,6 +236,17 @@ pub fn host_address() -> String {
 mod tests {
     use super::*;
     use crate::eviction::Reading;
+
+    #[test]
+    fn a_resource_that_others_added_is_behind_until_it_is_allocatable() {
+        let of = |capacity: Value, allocatable: Value| {
+            is_behind(&json!({"capacity": capacity, "allocatable": allocatable}))
+        };
+        assert!(!of(json!({"cpu": "2"}), json!({"cpu": "1"})));
+        assert!(of(json!({"example.com/dongle": "5"}), json!({})));
+        assert!(!of(json!({"example.com/dongle": "5"}), json!({"example.com/dongle": "5"})));
+        assert!(of(json!({}), json!({"example.com/dongle": "5"})));
+    }
 
     #[test]
     fn pressure_and_readiness_are_told_apart() {

@@ -23,15 +23,44 @@ pub fn of_pod(old: &Value, mut fresh: Value) -> Value {
     fresh
 }
 
-/// A node's status after it told `fresh`: a condition keeps the time since when it has held.
-pub fn of_node(old: &Value, mut fresh: Value) -> Value {
-    for condition in fresh["conditions"].as_array_mut().into_iter().flatten() {
-        let before = conditions(old).iter().find(|c| c["type"] == condition["type"]);
+/// A node's status after it told `fresh`: a condition keeps the time since when it has held, and what others wrote stays,
+/// conditions and extended resources among it.
+pub fn of_node(old: &Value, fresh: Value) -> Value {
+    let mut status = old.as_object().cloned().unwrap_or_default();
+    let Value::Object(fresh) = fresh else { return status.into() };
+    for (field, told) in fresh {
+        let told = match field.as_str() {
+            "conditions" => node_conditions(conditions(old), told),
+            // What others add to the capacity is allocatable, too.
+            "capacity" | "allocatable" => with_extended(&old["capacity"], told),
+            _ => told,
+        };
+        status.insert(field, told);
+    }
+    status.into()
+}
+
+fn node_conditions(old: &[Value], mut told: Value) -> Value {
+    let Some(all) = told.as_array_mut() else { return told };
+    for condition in all.iter_mut() {
+        let before = old.iter().find(|c| c["type"] == condition["type"]);
         if let Some(before) = before.filter(|b| b["status"] == condition["status"]) {
             condition["lastTransitionTime"] = before["lastTransitionTime"].clone();
         }
     }
-    fresh
+    let others = old.iter().filter(|c| !all.iter().any(|told| told["type"] == c["type"]));
+    let others: Vec<Value> = others.cloned().collect();
+    all.extend(others);
+    told
+}
+
+/// Resources with a domain in their name are extended ones, which anybody can add.
+fn with_extended(capacity: &Value, mut told: Value) -> Value {
+    let Some(all) = told.as_object_mut() else { return told };
+    for (name, amount) in capacity.as_object().into_iter().flatten().filter(|(name, _)| name.contains('/')) {
+        all.entry(name).or_insert_with(|| amount.clone());
+    }
+    told
 }
 
 #[cfg(test)]
@@ -60,5 +89,24 @@ mod tests {
         let at = |status: &str, time: &str| json!({"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": time}]});
         assert_eq!(of_node(&at("True", "then"), at("True", "now")), at("True", "then"));
         assert_eq!(of_node(&at("False", "then"), at("True", "now")), at("True", "now"));
+    }
+
+    #[test]
+    fn what_others_wrote_in_a_nodes_status_outlives_its_reports() {
+        let condition = |kind: &str, since: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since});
+        let old = json!({
+            "capacity": {"cpu": "1", "example.com/dongle": "3"}, "allocatable": {"cpu": "1", "example.com/gone": "1"},
+            "conditions": [condition("Ready", "then"), condition("KernelDeadlock", "then")],
+            "volumesAttached": [{"name": "v"}], "images": ["old"],
+        });
+        let told = json!({
+            "capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}, "conditions": [condition("Ready", "now")], "images": [],
+        });
+        let expected = json!({
+            "capacity": {"cpu": "2", "example.com/dongle": "3"}, "allocatable": {"cpu": "2", "example.com/dongle": "3"},
+            "conditions": [condition("Ready", "then"), condition("KernelDeadlock", "then")],
+            "volumesAttached": [{"name": "v"}], "images": [],
+        });
+        assert_eq!(of_node(&old, told), expected);
     }
 }
