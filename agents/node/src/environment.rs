@@ -3,7 +3,7 @@
 use base64::Engine;
 use pilothouse_api::quantity::Quantity;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Looks an object up by resource, namespace and name.
@@ -156,6 +156,26 @@ pub fn resource_field(pod: &Value, container: &Value, reference: &Value, node: &
 
 /// `$(NAME)` by what is known; `$$` is a dollar sign, an unknown name stays as it is.
 pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+    expand_with(text, |name| known.get(name).cloned())
+}
+
+/// The same where every name must have a value: half a path would be another one.
+pub fn expand_whole(text: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut missing = BTreeSet::new();
+    let expanded = expand_with(text, |name| {
+        let value = known.get(name).filter(|value| !value.is_empty());
+        if value.is_none() {
+            missing.insert(name.to_owned());
+        }
+        value.cloned()
+    });
+    match missing.is_empty() {
+        true => Ok(expanded),
+        false => Err(format!("missing value for {}", missing.into_iter().collect::<Vec<_>>().join(", "))),
+    }
+}
+
+fn expand_with(text: &str, mut value_of: impl FnMut(&str) -> Option<String>) -> String {
     let mut result = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -165,8 +185,8 @@ pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
             result.push('$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|r| r.split_once(')')) {
-            match known.get(name) {
-                Some(value) => result.push_str(value),
+            match value_of(name) {
+                Some(value) => result.push_str(&value),
                 None => result.push_str(&format!("$({name})")),
             }
             rest = after;

@@ -1,7 +1,7 @@
 //! From a container's `volumeMounts` to what Docker binds: sub-paths, propagation, read-only.
 use super::Paths;
 use crate::environment;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use bollard::models::{Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub fn mounts(spec: &Value, paths: &Paths, env: &[(String, String)]) -> Result<V
         let volume = paths.get(name).with_context(|| format!("the pod has no volume {name:?}"))?;
         let sub = match (text("subPath"), text("subPathExpr")) {
             (Some(path), _) => Some(path.to_owned()),
-            (None, Some(path)) => Some(environment::expand(path, &known)),
+            (None, Some(path)) => Some(environment::expand_whole(path, &known).map_err(Error::msg)?),
             (None, None) => None,
         };
         let source = match sub {
@@ -53,6 +53,9 @@ pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
 
 /// A path inside a volume, with what is missing made as directories. A link that a container placed there may not lead out.
 fn below(volume: &Path, path: &str) -> Result<PathBuf> {
+    if path.starts_with('/') {
+        bail!("error SubPath `{path}` must not be an absolute path");
+    }
     let root = volume.canonicalize()?;
     let mut at = root.clone();
     for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
@@ -76,6 +79,16 @@ fn below(volume: &Path, path: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_sub_path_that_names_a_variable_without_a_value_keeps_the_container_waiting() {
+        let spec = json!({"volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(EMPTY)/$(GONE)/$(NAME)"}]});
+        let dir = std::env::temp_dir();
+        let paths = Paths::from([("v".to_owned(), super::super::Volume { path: dir, read_only: false })]);
+        let env = [("NAME".to_owned(), "foo".to_owned()), ("EMPTY".to_owned(), String::new())];
+        assert_eq!(mounts(&spec, &paths, &env).unwrap_err().to_string(), "missing value for EMPTY, GONE");
+    }
 
     #[test]
     fn a_sub_path_stays_inside_its_volume_whatever_links_lie_there() {
@@ -88,6 +101,7 @@ mod tests {
         assert!(below(&volume, "made/here").unwrap().is_dir());
         assert_eq!(below(&volume, "link").unwrap(), volume.canonicalize().unwrap().join("in"));
         assert!(below(&volume, "out").is_err() && below(&volume, "../x").is_err());
+        assert!(below(&volume, "/in").is_err());
         fs::remove_dir_all(dir).unwrap();
     }
 }
