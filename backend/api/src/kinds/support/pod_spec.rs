@@ -9,6 +9,10 @@ pub fn default(spec: &mut Value) {
     }
     fill(spec, "restartPolicy", "Always");
     fill(spec, "terminationGracePeriodSeconds", 30);
+    // Less than nothing is as little as there is: Kubernetes once let such pods be.
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) {
+        spec["terminationGracePeriodSeconds"] = 1.into();
+    }
     fill(spec, "dnsPolicy", "ClusterFirst");
     fill(spec, "securityContext", json!({}));
     fill(spec, "schedulerName", "default-scheduler");

@@ -52,10 +52,6 @@ pub fn validate(spec: &PodSpec, path: &Path, errors: &mut FieldErrors) {
     validate_containers(spec, &volumes, path, errors);
     one_of(spec.restart_policy.as_deref(), RESTART_POLICIES, &path.child("restartPolicy"), errors);
     validate_dns(spec, path, errors);
-    if let Some(seconds) = spec.termination_grace_period_seconds.filter(|s| *s < 0) {
-        let path = path.child("terminationGracePeriodSeconds");
-        errors.invalid(&path, seconds, "must be greater than or equal to 0");
-    }
     if let Some(seconds) = spec.active_deadline_seconds.filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
         let path = path.child("activeDeadlineSeconds");
         errors.invalid(&path, seconds, "must be between 1 and 2147483647, inclusive");

@@ -173,11 +173,7 @@ fn every_wrong_field_is_named_with_what_is_wrong() {
                 "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
             ],
         ),
-        (
-            "/terminationGracePeriodSeconds",
-            (-1).into(),
-            &["spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0"],
-        ),
+        ("/terminationGracePeriodSeconds", (-1).into(), &[]),
         ("/hostNetwork", true.into(), &[]),
         (
             "/securityContext/sysctls",
