@@ -1,4 +1,7 @@
 //! `pods/proxy` and `services/proxy`: an HTTP request, passed on to a port of a pod over its node's line.
+mod links;
+mod tls;
+
 use super::super::exchange::{Outgoing, exchange};
 use super::super::resources::Call;
 use super::parent;
@@ -31,35 +34,39 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
     let side = hub.tunnel(&target.node, target.pod, port).await?;
     let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
     let target = format!("{path}{query}");
-    let outgoing = Outgoing { whom: "the pod", target, host: None, headers: HeaderMap::new() };
-    exchange(side, parts, outgoing, body).await
+    let place = links::Place::of(parts, &path);
+    let outgoing = Outgoing { whom: "the pod", target, host: None, headers: place.forwarded(parts) };
+    let response = if backend.is_tls {
+        let side = tls::over(side).await;
+        let side = side.map_err(|error| unavailable(format!("error trying to reach the pod over TLS: {error}")))?;
+        exchange(side, parts, outgoing, body).await?
+    } else {
+        exchange(side, parts, outgoing, body).await?
+    };
+    Ok(place.answer(response).await)
 }
 
 /// `[SCHEME:]NAME[:PORT]`.
 struct Backend {
+    is_tls: bool,
     name: String,
     port: String,
 }
 
 impl Backend {
     fn named(text: &str) -> Result<Self, Status> {
-        let (name, port) = match text.split(':').collect::<Vec<_>>()[..] {
-            [name] => (name, ""),
-            [name, port] if !matches!(name, "http" | "https") => (name, port),
-            ["http", name] => (name, ""),
-            ["http" | "", name, port] => (name, port),
-            ["https", ..] => {
-                return Err(Status::bad_request(
-                    "https is not spoken to what is proxied: leave the scheme away",
-                ));
-            }
+        let (scheme, name, port) = match text.split(':').collect::<Vec<_>>()[..] {
+            [name] => ("", name, ""),
+            [scheme @ ("http" | "https"), name] => (scheme, name, ""),
+            [name, port] => ("", name, port),
+            [scheme @ ("http" | "https" | ""), name, port] => (scheme, name, port),
             _ => {
                 return Err(Status::bad_request(format!(
                     "invalid request {text:?}: expected NAME or NAME:PORT"
                 )));
             }
         };
-        Ok(Self { name: name.to_owned(), port: port.to_owned() })
+        Ok(Self { is_tls: scheme == "https", name: name.to_owned(), port: port.to_owned() })
     }
 }
 
@@ -128,11 +135,13 @@ mod tests {
 
     #[test]
     fn a_backend_is_named_with_scheme_and_port_or_without() {
-        let read = |text| Backend::named(text).map(|b| (b.name, b.port)).ok();
-        let named = |name: &str, port: &str| Some((name.to_owned(), port.to_owned()));
-        assert_eq!(read("web"), named("web", ""));
-        assert_eq!(read("web:http"), named("web", "http"));
-        assert_eq!(read("http:web:80"), named("web", "80"));
-        assert_eq!(read("https:web:443"), None);
+        let read = |text| Backend::named(text).map(|b| (b.is_tls, b.name, b.port)).ok();
+        let named = |tls: bool, name: &str, port: &str| Some((tls, name.to_owned(), port.to_owned()));
+        assert_eq!(read("web"), named(false, "web", ""));
+        assert_eq!(read("web:http"), named(false, "web", "http"));
+        assert_eq!(read("http:web:80"), named(false, "web", "80"));
+        assert_eq!(read("https:web:443"), named(true, "web", "443"));
+        assert_eq!(read("https:web:"), named(true, "web", ""));
+        assert_eq!(read("ftp:web:21"), None);
     }
 }
