@@ -112,7 +112,14 @@ impl Probed {
         tokio::time::sleep(probes::initial_delay(probe)).await;
         loop {
             match probes::probe(&target, probe).await {
-                Ok(()) => (failures, successes) = (0, successes + 1),
+                Ok(warning) => {
+                    (failures, successes) = (0, successes + 1);
+                    if let Some(warning) = warning {
+                        let message = format!("{} probe warning: {warning}", kind.word());
+                        let container = Some(self.container.name.as_str());
+                        self.agent.event(&self.pod, container, "Warning", "ProbeWarning", message);
+                    }
+                }
                 Err(why) => {
                     (failures, successes) = (failures + 1, 0);
                     let message = format!("{} probe failed: {why}", kind.word());

@@ -16,6 +16,12 @@ const READ_LIMIT: usize = 10 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 
+/// Redirects that are followed at most, as Go's client does.
+const MOST_REDIRECTS: usize = 10;
+
+/// What is to be said though all went well.
+pub type Warning = Option<String>;
+
 /// The running container that is acted on.
 pub struct Target<'a> {
     pub docker: &'a Docker,
@@ -43,7 +49,7 @@ pub fn threshold(probe: &Value, field: &str, default: u64) -> u64 {
 }
 
 /// One try of a probe; the error is what the event says.
-pub async fn probe(target: &Target<'_>, probe: &Value) -> Result<(), String> {
+pub async fn probe(target: &Target<'_>, probe: &Value) -> Result<Warning, String> {
     let timeout = seconds(probe, "timeoutSeconds", 1).max(Duration::from_secs(1));
     match tokio::time::timeout(timeout, act(target, probe)).await {
         Ok(outcome) => outcome,
@@ -56,22 +62,22 @@ pub async fn probe(target: &Target<'_>, probe: &Value) -> Result<(), String> {
 }
 
 /// Does what a probe or a hook says.
-pub async fn act(target: &Target<'_>, handler: &Value) -> Result<(), String> {
+pub async fn act(target: &Target<'_>, handler: &Value) -> Result<Warning, String> {
     if handler["exec"].is_object() {
-        return exec(target, &words(&handler["exec"])).await;
+        return exec(target, &words(&handler["exec"])).await.map(|()| None);
     }
     if handler["sleep"].is_object() {
         tokio::time::sleep(seconds(&handler["sleep"], "seconds", 0)).await;
-        return Ok(());
+        return Ok(None);
     }
     let request = async {
         if handler["httpGet"].is_object() {
             http(target, &handler["httpGet"]).await
         } else if handler["grpc"].is_object() {
-            grpc(target, &handler["grpc"]).await
+            grpc(target, &handler["grpc"]).await.map(|()| None)
         } else if handler["tcpSocket"].is_object() {
             let (host, port) = place(target, &handler["tcpSocket"])?;
-            dial(&host, port).await.map(drop)
+            dial(&host, port).await.map(|_| None)
         } else {
             Err("missing probe handler".into())
         }
@@ -116,12 +122,63 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
     })
 }
 
-async fn http(target: &Target<'_>, get: &Value) -> Result<(), String> {
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq)]
+struct Page {
+    tls: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl Page {
+    /// Where a `Location` leads from here.
+    fn redirected(&self, location: &str) -> Option<Self> {
+        if !location.contains("://") {
+            let path = match location.starts_with('/') {
+                true => location.to_owned(),
+                false => format!("{}/{location}", self.path.rsplit_once('/').map_or("", |(dir, _)| dir)),
+            };
+            return Some(Self { path, ..self.clone() });
+        }
+        let to: hyper::Uri = location.parse().ok()?;
+        let tls = to.scheme_str() == Some("https");
+        let port = to.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let path = to.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        Some(Self { tls, host: to.host()?.to_owned(), port, path })
+    }
+}
+
+/// Redirects are followed while they stay on the host; one that leads away is not, and passes with a warning.
+async fn http(target: &Target<'_>, get: &Value) -> Result<Warning, String> {
     let (host, port) = place(target, get)?;
     let path = get["path"].as_str().filter(|path| !path.is_empty()).unwrap_or("/");
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let tls = get["scheme"].as_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("HTTPS"));
-    let url = format!("{}://{host}:{port}{path}", if tls { "https" } else { "http" });
+    let mut page = Page { tls, host, port, path };
+    for _ in 0..MOST_REDIRECTS {
+        let response = ask(&page, get).await?;
+        let code = response.status().as_u16();
+        let location = response.headers().get("location").and_then(|to| to.to_str().ok());
+        let next = location.and_then(|to| page.redirected(to)).filter(|next| next.host == page.host);
+        match (code, next) {
+            (200..300, _) => return Ok(None),
+            (301 | 302 | 303 | 307 | 308, Some(next)) => page = next,
+            (300..400, _) => {
+                let body = http_body_util::Limited::new(response.into_body(), READ_LIMIT).collect().await;
+                let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+                let body = String::from_utf8_lossy(&body);
+                return Ok(Some(format!("Probe terminated redirects, Response body: {body}")));
+            }
+            (code, _) => return Err(format!("HTTP probe failed with statuscode: {code}")),
+        }
+    }
+    Err(format!("Get {:?}: stopped after {MOST_REDIRECTS} redirects", page.path))
+}
+
+async fn ask(page: &Page, get: &Value) -> Result<Response<hyper::body::Incoming>, String> {
+    let Page { tls, host, port, path } = page;
+    let url = format!("{}://{host}:{port}{path}", if *tls { "https" } else { "http" });
     let fail = |why: String| format!("Get {url:?}: {why}");
     let mut request = Request::get(path.as_str());
     let (mut named_host, mut named_agent) = (false, false);
@@ -139,16 +196,12 @@ async fn http(target: &Target<'_>, get: &Value) -> Result<(), String> {
     }
     let request = request.header("accept", "*/*").header("connection", "close");
     let request = request.body(Full::default()).map_err(|e| fail(e.to_string()))?;
-    let stream = dial(&host, port).await.map_err(fail)?;
+    let stream = dial(host, *port).await.map_err(fail)?;
     let response = match tls {
-        true => exchange(encrypt(stream, &host).await.map_err(fail)?, request).await,
+        true => exchange(encrypt(stream, host).await.map_err(fail)?, request).await,
         false => exchange(stream, request).await,
     };
-    let code = response.map_err(fail)?.status().as_u16();
-    match code {
-        200..400 => Ok(()),
-        code => Err(format!("HTTP probe failed with statuscode: {code}")),
-    }
+    response.map_err(fail)
 }
 
 async fn exchange(
@@ -329,7 +382,11 @@ mod tests {
     }
 
     /// What a probe comes to against a listener on the loopback.
-    async fn tried(port: u16, mut probe: Value) -> Result<(), String> {
+    async fn tried(port: u16, probe: Value) -> Result<(), String> {
+        told(port, probe).await.map(drop)
+    }
+
+    async fn told(port: u16, mut probe: Value) -> Result<Warning, String> {
         for kind in ["httpGet", "grpc", "tcpSocket"] {
             if probe[kind].is_object() {
                 probe[kind]["port"] = port.into();
@@ -396,13 +453,20 @@ mod tests {
             .unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let answer = async |request: Request<hyper::body::Incoming>| {
-            let code = if request.uri().path() == "/bad" { 500 } else { 200 };
+            let (code, location) = match request.uri().path() {
+                "/bad" => (500, None),
+                "/moved" => (302, Some("/good")),
+                "/lost" => (302, Some("bad")),
+                "/away" => (302, Some("http://192.0.2.1/good")),
+                "/round" => (302, Some("/round")),
+                _ => (200, None),
+            };
             let named = request.headers()["host"] == "named"
                 || request.headers()["host"]
                     == format!("127.0.0.1:{}", request.headers()["x-port"].to_str().unwrap()).as_str();
             let code = if named { code } else { 421 };
-            let response = Response::builder().status(code).body(Full::<Bytes>::default()).unwrap();
-            Ok::<_, std::convert::Infallible>(response)
+            let response = Response::builder().status(code).header("location", location.unwrap_or_default());
+            Ok::<_, std::convert::Infallible>(response.body(Full::<Bytes>::from("moved away")).unwrap())
         };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -433,6 +497,16 @@ mod tests {
             let why = tried(port, get("/bad", None)).await.unwrap_err();
             assert_eq!(why, "HTTP probe failed with statuscode: 500");
         }
+        let port = web(false).await;
+        let get = |path: &str| {
+            let headers = json!([{"name": "X-Port", "value": port.to_string()}]);
+            json!({"httpGet": {"path": path, "httpHeaders": headers}})
+        };
+        assert_eq!(told(port, get("/moved")).await, Ok(None));
+        assert_eq!(told(port, get("/lost")).await.unwrap_err(), "HTTP probe failed with statuscode: 500");
+        let away = "Probe terminated redirects, Response body: moved away".to_owned();
+        assert_eq!(told(port, get("/away")).await, Ok(Some(away)), "another host is not asked");
+        assert!(told(port, get("/round")).await.unwrap_err().contains("stopped after 10 redirects"));
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let why = tried(free, json!({"httpGet": {"path": "/"}})).await.unwrap_err();
         let place = format!("127.0.0.1:{free}");
