@@ -128,14 +128,6 @@ impl Run<'_> {
             let message = format!("Saw completed job: {}, condition: {how}", child.key.name);
             plan.event(self.cron, "Normal", "SawCompletedJob", message);
         }
-        // One that is replaced goes by the schedule's own hand.
-        let replaces = self.cron["spec"]["concurrencyPolicy"] == "Replace";
-        for entry in old["active"].as_array().into_iter().flatten().filter(|_| !replaces) {
-            if !self.jobs.iter().any(|child| entry["uid"] == uid(&child.job)) {
-                let message = format!("Active job went missing: {}", text(entry, "name"));
-                plan.event(self.cron, "Normal", "MissingJob", message);
-            }
-        }
         let mut status = json!({});
         if !active.is_empty() {
             status["active"] = active.into();

@@ -36,11 +36,13 @@ fn prepare(pod: &Value, source: &Value, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     if source["medium"] == "Memory" {
         let size = size_limit(source).map(|bytes| format!("size={bytes},")).unwrap_or_default();
-        let options = format!("{size}mode=0777");
+        // As the kernel makes them, and as kubelet leaves them: users do not remove each other's files.
+        let options = format!("{size}mode=1777");
         mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options.as_str()))
             .context("cannot mount a tmpfs")?;
+    } else {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
     }
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
     Owner::group_of(pod).give(dir, true)?;
     Ok(())
 }

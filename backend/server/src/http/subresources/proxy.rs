@@ -9,7 +9,7 @@ use super::streams::{Target, target_of};
 use crate::service_backends;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pilothouse_api::{Key, Reason, Status};
 
