@@ -53,21 +53,25 @@ pub fn check(agent: &Agent, worker: &Worker, pod: &Value, observed: &ObservedPod
 
 /// Why this node does not run a pod beside `others`.
 fn refusal(pod: &Value, node: &Value, others: &[Arc<Value>]) -> Option<Verdict> {
-    let verdict =
-        |reason: &str, message: String| Some(Verdict { reason: reason.to_owned(), message });
-    let failed = |predicate: &str, why: &str| verdict(predicate, format!("Predicate {predicate} failed: {why}"));
+    let verdict = |reason: &str, message: String| Some(Verdict { reason: reason.to_owned(), message });
+    let failed =
+        |predicate: &str, why: &str| verdict(predicate, format!("Predicate {predicate} failed: {why}"));
     if pod["metadata"]["labels"][OS].as_str().is_some_and(|os| os != "linux") {
         let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
         return verdict("PodOSSelectorNodeLabelDoesNotMatch", message.into());
     }
     if pod["spec"]["os"]["name"].as_str().is_some_and(|os| os != "linux") {
-        return verdict("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".into());
+        return verdict(
+            "PodOSNotSupported",
+            "Failed to admit pod as the OS field doesn't match node OS".into(),
+        );
     }
     if let Some((reason, message)) = too_much(pod, node, others) {
         return verdict(&reason, message);
     }
     let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
-    let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
+    let labels =
+        labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
     if !RequiredNodes::of_spec(&pod["spec"]).matches(meta::name(node), &labels) {
         return failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector");
     }
@@ -98,11 +102,15 @@ fn too_much(pod: &Value, node: &Value, others: &[Arc<Value>]) -> Option<(String,
         return say("pods", 1, running, most);
     }
     let asked = usage::of_pod(&pod["spec"], Bound::Requests);
-    let used: Vec<Amounts> = others.iter().map(|other| usage::of_pod(&other["spec"], Bound::Requests)).collect();
+    let used: Vec<Amounts> =
+        others.iter().map(|other| usage::of_pod(&other["spec"], Bound::Requests)).collect();
     // What the node does not have is a resource of the whole cluster, and not the node's to give.
     for (resource, capacity) in &allocatable {
         let Some(wanted) = asked.get(resource).filter(|wanted| !wanted.is_zero()) else { continue };
-        let taken = used.iter().filter_map(|amounts| amounts.get(resource)).fold(Quantity::ZERO, |sum, a| sum.plus(*a));
+        let taken = used
+            .iter()
+            .filter_map(|amounts| amounts.get(resource))
+            .fold(Quantity::ZERO, |sum, a| sum.plus(*a));
         if capacity.minus(taken.plus(*wanted)).is_negative() {
             let number = |amount: Quantity| if resource == "cpu" { amount.milli() } else { amount.value() };
             return say(resource, number(*wanted), number(taken), number(*capacity));
@@ -129,7 +137,8 @@ impl Port<'_> {
 
 fn ports(pod: &Value) -> Vec<Port<'_>> {
     let spec = &pod["spec"];
-    let sidecars = spec["initContainers"].as_array().into_iter().flatten().filter(|c| c["restartPolicy"] == "Always");
+    let sidecars =
+        spec["initContainers"].as_array().into_iter().flatten().filter(|c| c["restartPolicy"] == "Always");
     let containers = spec["containers"].as_array().into_iter().flatten().chain(sidecars);
     let all = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
     let asked = all.filter_map(|port| {
@@ -186,6 +195,9 @@ mod tests {
         }
         let full = [pod(json!({})), pod(json!({})), pod(json!({}))];
         let refused = refusal(&pod(tolerant(json!({}))), &node, &full).unwrap();
-        assert_eq!(refused.message, "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3");
+        assert_eq!(
+            refused.message,
+            "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3"
+        );
     }
 }

@@ -13,6 +13,7 @@ use crate::runtime::docker::Sandbox;
 use crate::runtime::{ObservedPod, label};
 use crate::{hooks, network, termination, volumes};
 use anyhow::{Context, Result, anyhow};
+use pilothouse_protocol::needs;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,7 +73,16 @@ fn write_promise(agent: &Agent, pod: &Value) {
     }
 }
 
+/// The runtime that the pod's class names, as Docker knows it; None: its default.
+fn runtime_of(agent: &Agent, pod: &Value) -> Result<Option<String>> {
+    let Some(class) = needs::runtime_class_of(pod) else { return Ok(None) };
+    let found = agent.assigned.lock().get(needs::RUNTIME_CLASSES, "", class);
+    let found = found.with_context(|| format!("RuntimeClass {class:?} not found"))?;
+    Ok(found["handler"].as_str().filter(|handler| !handler.is_empty()).map(str::to_owned))
+}
+
 async fn sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
+    let runtime = runtime_of(agent, pod)?;
     let host_network = pod["spec"]["hostNetwork"] == true;
     let mut all = labels(agent, pod, label::SANDBOX, 0);
     let mut given = None;
@@ -91,6 +101,7 @@ async fn sandbox(agent: &Arc<Agent>, pod: &Value) -> Result<()> {
         labels: all,
         host_network,
         host_ipc: pod["spec"]["hostIPC"] == true,
+        runtime,
         sysctls: sysctls.map(|s| (text(&s["name"]).replace('/', "."), text(&s["value"]))).collect(),
     };
     // What is left of a failure is seen at the next look, and removed.
@@ -147,8 +158,18 @@ pub async fn start(
     let mut all = labels(agent, pod, container, attempt);
     all.insert(label::SANDBOX_ID.into(), sandbox.id.clone());
     all.insert(label::CRASHES.into(), crashes.to_string());
-    let made =
-        body::Made { pod, spec, observed, sandbox, env, mounts, labels: all, data_dir: &agent.data_dir };
+    let runtime = runtime_of(agent, pod).map_err(config)?;
+    let made = body::Made {
+        pod,
+        spec,
+        observed,
+        sandbox,
+        env,
+        mounts,
+        labels: all,
+        data_dir: &agent.data_dir,
+        runtime,
+    };
     let body = body::render(made).map_err(StartFailure::config)?;
     let failure = |reason| move |error: anyhow::Error| StartFailure { reason, message: format!("{error:#}") };
     let id = agent.runtime.create(&container_name(pod, container, attempt), body).await;

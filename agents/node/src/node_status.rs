@@ -60,7 +60,9 @@ fn is_shown_otherwise(agent: &Agent, node: &Value) -> bool {
 fn is_behind(status: &Value) -> bool {
     let extended = |field: &str| -> Vec<(String, Value)> {
         let all = status[field].as_object().into_iter().flatten();
-        all.filter(|(name, _)| name.contains('/')).map(|(name, amount)| (name.clone(), amount.clone())).collect()
+        all.filter(|(name, _)| name.contains('/'))
+            .map(|(name, amount)| (name.clone(), amount.clone()))
+            .collect()
     };
     extended("capacity") != extended("allocatable")
 }

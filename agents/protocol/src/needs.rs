@@ -5,6 +5,7 @@ use std::borrow::Cow;
 const MAP: &str = "configmaps";
 const SECRET: &str = "secrets";
 const CLAIM: &str = "persistentvolumeclaims";
+pub const RUNTIME_CLASSES: &str = "runtimeclasses.node.k8s.io";
 
 /// What a claim leads to: its volume, and the secrets that name.
 pub const BEHIND_CLAIMS: &[&str] = &["persistentvolumes", SECRET];
@@ -34,6 +35,11 @@ pub fn claim_of<'a>(pod: &'a Value, volume: &'a Value) -> Option<Cow<'a, str>> {
         return Some(format!("{pod}-{}", volume["name"].as_str()?).into());
     }
     volume["persistentVolumeClaim"]["claimName"].as_str().map(Cow::from)
+}
+
+/// What names the runtime of the pod's containers, where it is not the node's usual one.
+pub fn runtime_class_of(pod: &Value) -> Option<&str> {
+    pod["spec"]["runtimeClassName"].as_str().filter(|class| !class.is_empty())
 }
 
 /// The names of all claims of a pod.

@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn what_others_wrote_in_a_nodes_status_outlives_its_reports() {
-        let condition = |kind: &str, since: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since});
+        let condition =
+            |kind: &str, since: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since});
         let old = json!({
             "capacity": {"cpu": "1", "example.com/dongle": "3"}, "allocatable": {"cpu": "1", "example.com/gone": "1"},
             "conditions": [condition("Ready", "then"), condition("KernelDeadlock", "then")],

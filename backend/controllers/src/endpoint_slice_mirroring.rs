@@ -52,7 +52,9 @@ impl Controller for EndpointSliceMirroring {
     fn reconcile(&self, key: &Key, cluster: &Cluster, _now: Timestamp) -> Plan {
         let mut plan = Plan::default();
         // Slices of an object that is gone go with their owner.
-        let Some(endpoints) = cluster.get(key).filter(|endpoints| !is_deleting(endpoints)) else { return plan };
+        let Some(endpoints) = cluster.get(key).filter(|endpoints| !is_deleting(endpoints)) else {
+            return plan;
+        };
         let service = cluster.find(SERVICES, &key.namespace, &key.name);
         let wanted = match service.filter(|service| is_mirrored(&endpoints, service)) {
             Some(_) => slices(key, &endpoints),
@@ -75,7 +77,9 @@ impl Controller for EndpointSliceMirroring {
                     let annotations = slice["metadata"]["annotations"].clone();
                     match (annotations, next["metadata"].as_object_mut()) {
                         (Value::Null, Some(metadata)) => drop(metadata.remove("annotations")),
-                        (annotations, Some(metadata)) => drop(metadata.insert("annotations".into(), annotations)),
+                        (annotations, Some(metadata)) => {
+                            drop(metadata.insert("annotations".into(), annotations))
+                        }
                         (_, None) => {}
                     }
                     (next["endpoints"], next["ports"]) = (slice["endpoints"].clone(), slice["ports"].clone());
@@ -110,7 +114,8 @@ fn slices(key: &Key, endpoints: &Value) -> BTreeMap<Key, Value> {
                 Some(IpAddr::V6(_)) => "IPv6",
                 None => continue,
             };
-            let group = groups.entry((ports.to_string(), family)).or_insert_with(|| (ports.clone(), Vec::new()));
+            let group =
+                groups.entry((ports.to_string(), family)).or_insert_with(|| (ports.clone(), Vec::new()));
             group.1.push(endpoint(address, ready));
         }
     }
@@ -133,7 +138,8 @@ fn slices(key: &Key, endpoints: &Value) -> BTreeMap<Key, Value> {
 fn ports(subset: &Value) -> Value {
     let ports = subset["ports"].as_array().into_iter().flatten();
     let ports = ports.map(|port| {
-        let mut copy = json!({"name": text(port, "name"), "port": port["port"], "protocol": port["protocol"]});
+        let mut copy =
+            json!({"name": text(port, "name"), "port": port["port"], "protocol": port["protocol"]});
         if !port["appProtocol"].is_null() {
             copy["appProtocol"] = port["appProtocol"].clone();
         }
@@ -199,7 +205,10 @@ mod tests {
         world.settle();
         assert_eq!(told(&world), ["10.1.1.1 true", "10.1.1.2 true", "10.1.1.9 false"]);
         let (_, slice) = world.all(SLICES).remove(0);
-        assert_eq!(slice["metadata"]["labels"], json!({"team": "a", SERVICE_LABEL: "db", MANAGED_BY: MIRRORER}));
+        assert_eq!(
+            slice["metadata"]["labels"],
+            json!({"team": "a", SERVICE_LABEL: "db", MANAGED_BY: MIRRORER})
+        );
         assert_eq!(slice["ports"], json!([{"name": "", "port": 5432, "protocol": "TCP"}]));
         world.edit(&key, |endpoints| endpoints["subsets"][0]["addresses"] = json!([{"ip": "10.1.1.3"}]));
         world.settle();

@@ -20,6 +20,8 @@ pub struct Made<'a> {
     pub labels: HashMap<String, String>,
     /// Where seccomp profiles lie.
     pub data_dir: &'a Path,
+    /// None: Docker's default.
+    pub runtime: Option<String>,
 }
 
 fn strings(list: &Value) -> Option<Vec<String>> {
@@ -117,6 +119,7 @@ fn host_config(made: &Made<'_>) -> Result<HostConfig, String> {
         network_mode: if host("hostNetwork") { Some("host".into()) } else { shared() },
         ipc_mode: if host("hostIPC") { Some("host".into()) } else { shared() },
         pid_mode: pid_mode(made),
+        runtime: made.runtime.clone(),
         mounts: Some(mounts.clone()),
         cpu_shares: set(limits.cpu_shares),
         cpu_period: set(limits.cpu_quota).map(|_| resize::PERIOD_MICROSECONDS),
@@ -237,6 +240,7 @@ mod tests {
             mounts: Vec::new(),
             labels: HashMap::new(),
             data_dir: Path::new("/nowhere"),
+            runtime: None,
         };
         render(made).unwrap()
     }

@@ -55,6 +55,8 @@ pub struct Sandbox {
     pub labels: HashMap<String, String>,
     pub host_network: bool,
     pub host_ipc: bool,
+    /// None: Docker's default.
+    pub runtime: Option<String>,
     pub sysctls: HashMap<String, String>,
 }
 
@@ -332,6 +334,7 @@ impl Docker {
             labels: Some(sandbox.labels),
             host_config: Some(HostConfig {
                 network_mode: Some(if sandbox.host_network { "host" } else { "none" }.into()),
+                runtime: sandbox.runtime,
                 ipc_mode: Some(if sandbox.host_ipc { "host" } else { "shareable" }.into()),
                 sysctls: (!sandbox.sysctls.is_empty()).then_some(sandbox.sysctls),
                 ..HostConfig::default()

@@ -164,7 +164,9 @@ fn merge_list(
     let Some(order) = order else { return Ok(ordered(merged, &before, key, &patched)) };
     let order = order.as_array().ok_or("$setElementOrder is not a list")?;
     if let Some(item) = patched.iter().find(|item| rank(item, key, order).is_none()) {
-        return Err(format!("The order in patch list doesn't match $setElementOrder list: {item} is not in it"));
+        return Err(format!(
+            "The order in patch list doesn't match $setElementOrder list: {item} is not in it"
+        ));
     }
     Ok(ordered(merged, &before, key, order))
 }
@@ -232,7 +234,8 @@ fn ordered(items: Vec<Value>, before: &[Value], key: &str, order: &[Value]) -> V
     let mut server_only = server_only.into_iter().peekable();
     for item in named {
         if let Some(at) = place(&item) {
-            while let Some(earlier) = server_only.next_if(|other| place(other).is_none_or(|place| place < at)) {
+            while let Some(earlier) = server_only.next_if(|other| place(other).is_none_or(|place| place < at))
+            {
                 result.push(earlier);
             }
         }

@@ -31,7 +31,9 @@ impl RuntimeClass {
             let costs = &class["overhead"]["podFixed"];
             let given = spec.get("overhead").filter(|o| !o.is_null() && **o != json!({}));
             if given.is_some_and(|given| given != costs) {
-                return Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into());
+                return Err(
+                    "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into()
+                );
             }
             spec.insert("overhead".into(), costs.clone());
         }
@@ -44,7 +46,10 @@ impl RuntimeClass {
         };
         let class = self.class_of(spec)?.unwrap_or_default();
         match &class["overhead"]["podFixed"] {
-            Value::Null => Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".into()),
+            Value::Null => {
+                Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+                    .into())
+            }
             Value::Object(costs) if costs == overhead => Ok(()),
             _ => Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into()),
         }

@@ -323,7 +323,10 @@ async fn a_pod_takes_over_what_its_runtime_class_costs_and_where_it_runs() {
     let gone = refused(&|spec| spec["runtimeClassName"] = "gone".into()).await;
     assert_eq!(gone, r#"pods "b" is forbidden: pod rejected: RuntimeClass "gone" not found"#);
     let conflict = refused(&|spec| spec["nodeSelector"] = json!({"sandbox": "no"})).await;
-    assert!(conflict.contains(r#"conflict: runtimeClass.scheduling.nodeSelector[sandbox] = "yes""#), "{conflict}");
+    assert!(
+        conflict.contains(r#"conflict: runtimeClass.scheduling.nodeSelector[sandbox] = "yes""#),
+        "{conflict}"
+    );
     let cheaper = refused(&|spec| spec["overhead"] = json!({"cpu": "1m"})).await;
     assert!(cheaper.contains("doesn't match RuntimeClass's defined Overhead"), "{cheaper}");
     let alone = |spec: &mut Value| {

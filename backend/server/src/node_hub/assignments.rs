@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Told to every node.
 const SHARED: &[&str] = &["services", "endpointslices.discovery.k8s.io"];
 /// Told to the nodes whose pods lead to them.
-const NAMED: &[&str] = &["configmaps", "secrets", CLAIMS, VOLUMES];
+const NAMED: &[&str] = &["configmaps", "secrets", CLAIMS, VOLUMES, needs::RUNTIME_CLASSES];
 const CLAIMS: &str = "persistentvolumeclaims";
 const VOLUMES: &str = "persistentvolumes";
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -307,9 +307,14 @@ fn root(key: &Key, object: &serde_json::Value) -> Option<String> {
 
 fn leads_to(key: &Key, object: &serde_json::Value) -> HashSet<Key> {
     match &*key.resource {
-        "pods" => needs::named_by(object)
-            .map(|(resource, name)| Key::new(resource, key.namespace.clone(), name.into_owned()))
-            .collect(),
+        "pods" => {
+            let own = needs::named_by(object);
+            let own =
+                own.map(|(resource, name)| Key::new(resource, key.namespace.clone(), name.into_owned()));
+            let class =
+                needs::runtime_class_of(object).map(|class| Key::new(needs::RUNTIME_CLASSES, "", class));
+            own.chain(class).collect()
+        }
         CLAIMS => {
             let volume = object["spec"]["volumeName"].as_str().filter(|name| !name.is_empty());
             volume.map(|name| Key::new(VOLUMES, "", name)).into_iter().collect()
@@ -366,6 +371,16 @@ mod tests {
         assert_eq!(put(&mut state, "pods", "a", &pod("n1", "Running")), to("n1", &["a"]));
         assert_eq!(put(&mut state, "configmaps", "settings", &json!({"data": {}})), to("n1", &["settings"]));
         assert_eq!(put(&mut state, "pods", "b", &pod("n2", "Pending")), to("n2", &["settings", "b"]));
+    }
+
+    #[test]
+    fn a_pods_runtime_class_goes_to_its_node() {
+        let mut state = State::default();
+        put_cluster(&mut state, needs::RUNTIME_CLASSES, "boxed", &json!({"handler": "kata"}));
+        let mut boxed = pod("n1", "Running");
+        boxed["spec"]["runtimeClassName"] = "boxed".into();
+        let told = put(&mut state, "pods", "a", &boxed);
+        assert!(told.iter().any(|(node, what)| node == "n1" && what.contains("boxed")), "{told:?}");
     }
 
     #[test]

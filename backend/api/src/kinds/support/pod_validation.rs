@@ -226,7 +226,8 @@ fn validate_sysctls(spec: &PodSpec, context: &PodSecurityContext, path: &Path, e
         let of = |groups: &[&str]| groups.iter().any(|group| name.replace('/', ".").starts_with(group));
         if spec.host_network == Some(true) && of(&["net."]) {
             errors.invalid(&path, name, "may not be specified when 'hostNetwork' is true");
-        } else if spec.host_ipc == Some(true) && of(&["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]) {
+        } else if spec.host_ipc == Some(true) && of(&["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."])
+        {
             errors.invalid(&path, name, "may not be specified when 'hostIPC' is true");
         }
     }
@@ -236,7 +237,8 @@ fn validate_sysctls(spec: &PodSpec, context: &PodSecurityContext, path: &Path, e
 fn is_sysctl(name: &str) -> bool {
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let within = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    let word = |word: &str| ends(word.chars().next()) && ends(word.chars().last()) && word.chars().all(within);
+    let word =
+        |word: &str| ends(word.chars().next()) && ends(word.chars().last()) && word.chars().all(within);
     name.len() <= LONGEST_SYSCTL && name.split(['.', '/']).all(word)
 }
 

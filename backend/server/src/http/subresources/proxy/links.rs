@@ -12,8 +12,21 @@ use futures::stream;
 const MOST_BYTES: usize = 4 << 20;
 /// Attributes of HTML that hold a URL.
 const ATTRIBUTES: &[&str] = &[
-    "action", "background", "cite", "classid", "codebase", "data", "formaction", "href", "icon", "longdesc", "manifest",
-    "poster", "profile", "src", "usemap",
+    "action",
+    "background",
+    "cite",
+    "classid",
+    "codebase",
+    "data",
+    "formaction",
+    "href",
+    "icon",
+    "longdesc",
+    "manifest",
+    "poster",
+    "profile",
+    "src",
+    "usemap",
 ];
 /// Elements whose text is not HTML.
 const RAW: &[&str] = &["script", "style", "textarea", "title"];
@@ -80,9 +93,13 @@ impl Place {
     /// A page with its links, where it is one.
     async fn body(&self, headers: &mut HeaderMap, body: Body) -> Body {
         let says = |name: HeaderName, what: &str| {
-            headers.get(name).and_then(|v| v.to_str().ok()).is_some_and(|v| v.to_ascii_lowercase().starts_with(what))
+            headers
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .is_some_and(|v| v.to_ascii_lowercase().starts_with(what))
         };
-        let encoded = headers.contains_key(header::CONTENT_ENCODING) && !says(header::CONTENT_ENCODING, "identity");
+        let encoded =
+            headers.contains_key(header::CONTENT_ENCODING) && !says(header::CONTENT_ENCODING, "identity");
         if !says(header::CONTENT_TYPE, "text/html") || encoded || headers.contains_key(header::LOCATION) {
             return body;
         }
@@ -153,7 +170,8 @@ impl Place {
                     (value, value.len() + 1)
                 }
                 None => {
-                    let value = value.split(|c: char| c.is_whitespace() || c == '>').next().unwrap_or_default();
+                    let value =
+                        value.split(|c: char| c.is_whitespace() || c == '>').next().unwrap_or_default();
                     (value, value.len())
                 }
             };
@@ -188,10 +206,19 @@ mod tests {
             (r#"<a href="/x">t</a>"#, r#"<a href="/p/proxy/x">t</a>"#),
             (r#"<A class=c HREF = '/x?y#z' >"#, r#"<A class=c HREF = '/p/proxy/x?y#z' >"#),
             ("<img src=/i.png><br/>", "<img src=/p/proxy/i.png><br/>"),
-            (r#"<a href="x"><a href="//other/x"><a href="https://other/x">"#, r#"<a href="x"><a href="//other/x"><a href="https://other/x">"#),
+            (
+                r#"<a href="x"><a href="//other/x"><a href="https://other/x">"#,
+                r#"<a href="x"><a href="//other/x"><a href="https://other/x">"#,
+            ),
             (r#"<a href="https://api:6443/x">"#, r#"<a href="https://api:6443/p/proxy/x">"#),
-            (r#"<a href="/p/proxy/x"><p title="/x">a < b "/x""#, r#"<a href="/p/proxy/x"><p title="/x">a < b "/x""#),
-            (r#"<script>"<a href='/x'>"</script><form action="/">"#, r#"<script>"<a href='/x'>"</script><form action="/p/proxy/">"#),
+            (
+                r#"<a href="/p/proxy/x"><p title="/x">a < b "/x""#,
+                r#"<a href="/p/proxy/x"><p title="/x">a < b "/x""#,
+            ),
+            (
+                r#"<script>"<a href='/x'>"</script><form action="/">"#,
+                r#"<script>"<a href='/x'>"</script><form action="/p/proxy/">"#,
+            ),
             (r#"<a href="/x"#, r#"<a href="/p/proxy/x"#),
             ("<a href=", "<a href="),
         ];
