@@ -53,7 +53,9 @@ pub fn check(agent: &Agent, worker: &Worker, pod: &Value, observed: &ObservedPod
 
 /// Why this node does not run a pod beside `others`.
 fn refusal(pod: &Value, node: &Value, others: &[Arc<Value>]) -> Option<Verdict> {
-    let verdict = |reason: &str, message: String| Some(Verdict { reason: reason.to_owned(), message });
+    let verdict = |reason: &str, message: String| {
+        Some(Verdict { reason: reason.to_owned(), message, grace_seconds: None })
+    };
     let failed =
         |predicate: &str, why: &str| verdict(predicate, format!("Predicate {predicate} failed: {why}"));
     if pod["metadata"]["labels"][OS].as_str().is_some_and(|os| os != "linux") {

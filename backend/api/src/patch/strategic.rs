@@ -234,7 +234,8 @@ fn ordered(items: Vec<Value>, before: &[Value], key: &str, order: &[Value]) -> V
     let mut server_only = server_only.into_iter().peekable();
     for item in named {
         if let Some(at) = place(&item) {
-            while let Some(earlier) = server_only.next_if(|other| place(other).is_none_or(|place| place < at))
+            while let Some(earlier) =
+                server_only.next_if(|other| place(other).is_some_and(|place| place < at))
             {
                 result.push(earlier);
             }

@@ -22,7 +22,7 @@ impl RuntimeClass {
         }
         let found = self.context.store.get(&Key::new(RESOURCE, "", name));
         let class = found.ok_or_else(|| format!("pod rejected: RuntimeClass {name:?} not found"))?;
-        Ok(Some((*class.value()).clone()))
+        Ok(Some(class.value()))
     }
 
     fn fill(&self, spec: &mut Map<String, Value>) -> Result<(), String> {

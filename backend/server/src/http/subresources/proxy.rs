@@ -38,7 +38,8 @@ pub async fn handle(call: Call, parts: &mut Parts, body: Body) -> Result<Respons
     let outgoing = Outgoing { whom: "the pod", target, host: None, headers: place.forwarded(parts) };
     let response = if backend.is_tls {
         let side = tls::over(side).await;
-        let side = side.map_err(|error| unavailable(format!("error trying to reach the pod over TLS: {error}")))?;
+        let side =
+            side.map_err(|error| unavailable(format!("error trying to reach the pod over TLS: {error}")))?;
         exchange(side, parts, outgoing, body).await?
     } else {
         exchange(side, parts, outgoing, body).await?
