@@ -50,6 +50,10 @@ impl Node {
         }
     }
 
+    pub fn host_ip(&self) -> &str {
+        &self.host_ip
+    }
+
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods.values()
     }

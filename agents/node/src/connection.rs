@@ -5,15 +5,18 @@ use anyhow::{Context, Result, bail};
 use futures::{SinkExt, StreamExt};
 use pilothouse_protocol::{CONNECT_PATH, NodeMessage, PROTOCOL, STREAM_PATH, ServerMessage};
 use rand::RngExt;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_util::sync::CancellationToken;
 
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -25,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Events and requests that may wait for the server; more are dropped.
 const OTHERS: usize = 1024;
 
-pub type Socket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 /// What waits to be told to the server: of each pod only its newest status, whatever the length of an outage.
 #[derive(Clone)]
@@ -59,39 +62,130 @@ impl Outbox {
     }
 }
 
+/// How an agent shows who it is.
+#[derive(Clone)]
+pub enum Credential {
+    /// It does not: who joins sends its token along by itself.
+    None,
+    Token(String),
+    /// A client certificate of its own, in PEM, as [`crate::join`] gets it.
+    Certificate {
+        chain_pem: String,
+        key_pem: String,
+    },
+}
+
 /// Dials the server, for the control line and for each stream.
 #[derive(Clone)]
 pub struct Dialer {
     host: String,
     address: String,
-    credential: String,
+    roots: Arc<rustls::RootCertStore>,
+    /// A bearer token; None where the certificate says it all.
+    token: Option<String>,
     tls: tokio_rustls::TlsConnector,
+    frames: WebSocketConfig,
 }
 
 impl Dialer {
-    pub async fn dial(&self, path: &str) -> Result<Socket> {
-        let dialling = async {
+    /// `server_url` is `https://host:port`.
+    ///
+    /// # Errors
+    /// The address or a certificate cannot be read.
+    pub fn new(server_url: &str, ca_pem: &str, credential: Credential) -> Result<Self> {
+        let Some(address) = server_url.strip_prefix("https://") else {
+            bail!("the server's address must start with https://, not {server_url:?}");
+        };
+        let address = address.trim_end_matches('/');
+        let host =
+            address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        let address = if address.contains(':') { address.to_owned() } else { format!("{address}:443") };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            roots.add(certificate.context("the CA certificate is not PEM")?)?;
+        }
+        let roots = Arc::new(roots);
+        let (token, tls) = identity(&roots, credential)?;
+        Ok(Self { host, address, roots, token, tls, frames: WebSocketConfig::default() })
+    }
+
+    /// The way to the same server for somebody else.
+    ///
+    /// # Errors
+    /// The credential cannot be read.
+    pub fn as_another(&self, credential: Credential) -> Result<Self> {
+        let (token, tls) = identity(&self.roots, credential)?;
+        Ok(Self { token, tls, ..self.clone() })
+    }
+
+    /// The same with buffers of `bytes`, for programs that keep thousands of lines.
+    pub fn with_buffers(mut self, bytes: usize) -> Self {
+        self.frames = self.frames.read_buffer_size(bytes).write_buffer_size(bytes);
+        self
+    }
+
+    /// A TLS connection to the server.
+    pub async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+        let connecting = async {
             let tcp = TcpStream::connect(&self.address)
                 .await
                 .with_context(|| format!("cannot reach {}", self.address))?;
             tcp.set_nodelay(true)?;
             let name = rustls::pki_types::ServerName::try_from(self.host.clone())?;
-            let tls = self.tls.connect(name, tcp).await.context("the server's certificate was refused")?;
+            self.tls.connect(name, tcp).await.context("the server's certificate was refused")
+        };
+        tokio::time::timeout(DIAL_TIMEOUT, connecting).await.context("the server does not answer")?
+    }
+
+    pub async fn dial(&self, path: &str) -> Result<Socket> {
+        let dialling = async {
+            let tls = self.connect().await?;
             let mut request = format!("wss://{}{path}", self.address).into_client_request()?;
             let headers = request.headers_mut();
-            headers.insert("authorization", format!("Bearer {}", self.credential).parse()?);
+            if let Some(token) = &self.token {
+                headers.insert("authorization", format!("Bearer {token}").parse()?);
+            }
             headers.insert("sec-websocket-protocol", PROTOCOL.parse()?);
-            let (socket, _) = tokio_tungstenite::client_async(request, tls)
-                .await
-                .context("the server refused the connection")?;
+            let dialled = tokio_tungstenite::client_async_with_config(request, tls, Some(self.frames)).await;
+            let (socket, _) = dialled.context("the server refused the connection")?;
             Ok(socket)
         };
         tokio::time::timeout(DIAL_TIMEOUT, dialling).await.context("the server does not answer")?
     }
 
+    /// The server's `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     pub async fn stream(&self, id: &str) -> Result<Socket> {
         self.dial(&format!("{STREAM_PATH}/{id}")).await
     }
+}
+
+/// The bearer token, if it is one, and the TLS that a credential asks for.
+fn identity(
+    roots: &Arc<rustls::RootCertStore>,
+    credential: Credential,
+) -> Result<(Option<String>, tokio_rustls::TlsConnector)> {
+    let provider = rustls::crypto::ring::default_provider().into();
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots.clone());
+    let (token, mut tls) = match credential {
+        Credential::None => (None, tls.with_no_client_auth()),
+        Credential::Token(token) => (Some(token), tls.with_no_client_auth()),
+        Credential::Certificate { chain_pem, key_pem } => {
+            let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<_, _>>();
+            let chain = chain.context("the client certificate is not PEM")?;
+            let key =
+                PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).context("the client key is not PEM")?;
+            (None, tls.with_client_auth_cert(chain, key)?)
+        }
+    };
+    // There is one server to remember, and the default's room for 256 is what a simulated node would spend most on.
+    tls.resumption = Resumption::in_memory_sessions(1);
+    Ok((token, Arc::new(tls).into()))
 }
 
 pub struct Connection {
@@ -102,32 +196,16 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(options: &AgentOptions) -> Result<Self> {
-        let Some(address) = options.server_url.strip_prefix("https://") else {
-            bail!("the server's address must start with https://, not {:?}", options.server_url);
-        };
-        let address = address.trim_end_matches('/');
-        let host =
-            address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
-        let address = if address.contains(':') { address.to_owned() } else { format!("{address}:443") };
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(options.ca_pem.as_bytes()) {
-            roots.add(certificate.context("the CA certificate is not PEM")?)?;
-        }
-        let tls =
-            rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-                .with_safe_default_protocol_versions()?
-                .with_root_certificates(roots)
-                .with_no_client_auth();
+        let credential = Credential::Token(options.credential.clone());
+        let dialer = Dialer::new(&options.server_url, &options.ca_pem, credential)?;
         let (sender, receiver) = mpsc::channel(OTHERS);
         let outbox = Outbox { statuses: Arc::default(), changed: Arc::default(), others: sender };
-        let dialer =
-            Dialer { host, address, credential: options.credential.clone(), tls: Arc::new(tls).into() };
         Ok(Self { dialer, outbox, others: receiver.into() })
     }
 
     /// The server's `host:port`.
     pub fn server_address(&self) -> String {
-        self.dialer.address.clone()
+        self.dialer.address().to_owned()
     }
 
     pub fn outbox(&self) -> Outbox {

@@ -11,6 +11,7 @@ pub mod fault;
 mod health;
 mod hooks;
 mod image_disposal;
+pub mod join;
 mod network;
 mod node_status;
 pub mod pod_sync;
@@ -26,6 +27,8 @@ mod termination;
 mod tokens;
 mod usage;
 mod volumes;
+
+pub use connection::{Credential, Dialer, Socket};
 
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;

@@ -38,15 +38,14 @@ impl Controller for NodeIpam {
         let (a, b) = FIRST_TWO;
         let mut free =
             (0..=u8::MAX).map(|c| format!("{a}.{b}.{c}.0/24")).filter(|range| !taken.contains(range));
-        for (key, node) in without {
+        while let Some((key, node)) = without.next() {
             let Some(range) = free.next() else {
-                plan.event(
-                    &node,
-                    "Warning",
-                    "CIDRNotAvailable",
-                    "Node has no pod addresses: the cluster's range is used up",
-                );
-                continue;
+                // One event for all: thousands of nodes would be told of at every look.
+                let count = 1 + without.count();
+                let message =
+                    format!("The cluster's range of pod addresses is used up; nodes without: {count}");
+                plan.event(&node, "Warning", "CIDRNotAvailable", message);
+                break;
             };
             let mut next = Value::clone(&node);
             next["spec"]["podCIDR"] = range.as_str().into();

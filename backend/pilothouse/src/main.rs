@@ -3,7 +3,9 @@
 mod agent;
 mod backup;
 mod data_dir;
+mod hollow;
 mod kubeconfig;
+mod limits;
 mod node_flags;
 mod options;
 mod pki;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
             Command::Up(options) => up::run(options).await,
             Command::Server(options) => server::run(options).await,
             Command::Agent(options) => agent::run(options).await,
+            Command::Hollow(options) => hollow::run(options).await,
             Command::Backup(options) => backup::backup(&options).await,
             Command::Restore(options) => backup::restore(&options).await,
         }

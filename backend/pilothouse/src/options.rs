@@ -1,6 +1,8 @@
 //! The command line: subcommands and their options.
+use crate::hollow::span;
 use crate::node_flags::NodeFlags;
 use clap::{Args, Parser, Subcommand};
+use pilothouse_hollow::Span;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -27,6 +29,10 @@ pub enum Command {
     Server(ControlPlaneOptions),
     /// Run a node's agent, which dials a server and runs pods through Docker
     Agent(AgentOptions),
+    /// Keep thousands of simulated nodes in one process, for tests of scale: they run pods by the same decisions as real
+    /// nodes, on a runtime that only takes its time
+    #[command(after_long_help = HOLLOW_HELP)]
+    Hollow(HollowOptions),
     /// Write a cluster's state and keys to a file, while it runs or not; keep the file like a password
     Backup(BackupOptions),
     /// Fill a new data directory from a backup
@@ -141,4 +147,69 @@ pub struct AgentOptions {
     pub data_dir: PathBuf,
     #[command(flatten)]
     pub node: NodeOptions,
+}
+
+const HOLLOW_HELP: &str = "\
+Nodes join as kubelets do: with a bootstrap token that may ask for node certificates and nothing else, each has a certificate
+of its own signed, which may do no more than what concerns that node and its pods. Once per cluster:
+
+  kubectl create clusterrolebinding hollow-asks --clusterrole=system:node-bootstrapper \\
+    --group=system:bootstrappers:hollow
+  kubectl create clusterrolebinding hollow-is-approved \\
+    --clusterrole=system:certificates.k8s.io:certificatesigningrequests:nodeclient --group=system:bootstrappers:hollow
+  kubectl -n kube-system create secret generic bootstrap-token-abcdef --type=bootstrap.kubernetes.io/token \\
+    --from-literal=token-id=abcdef --from-literal=token-secret=0123456789abcdef \\
+    --from-literal=usage-bootstrap-authentication=true --from-literal=auth-extra-groups=system:bootstrappers:hollow
+
+and `abcdef.0123456789abcdef` in the file of --join-token-file; take a secret of your own.
+Simulated nodes carry the label pilothouse.io/hollow=true. A node takes one connection and some 40 KB; logs and exec are refused.
+When the process ends, its nodes fall silent as real ones would: delete them with kubectl delete nodes -l pilothouse.io/hollow.";
+
+#[derive(Args, Clone)]
+pub struct HollowOptions {
+    /// How many nodes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub nodes: u32,
+    /// The server's address
+    #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:6443")]
+    pub server: String,
+    /// The CA certificate that signed the server's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: PathBuf,
+    /// A bootstrap token that may ask for node certificates
+    #[arg(long, value_name = "FILE")]
+    pub join_token_file: PathBuf,
+    /// Nodes are named so, followed by their number
+    #[arg(long, value_name = "TEXT", default_value = "hollow-")]
+    pub prefix: String,
+    /// The address that nodes give as theirs
+    #[arg(long, value_name = "IP", default_value = "192.0.2.1")]
+    pub host_ip: Ipv4Addr,
+    /// Processors a node says it has
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub cpu: String,
+    /// Memory a node says it has
+    #[arg(long, value_name = "AMOUNT", default_value = "32Gi")]
+    pub memory: String,
+    /// Pods a node says it takes
+    #[arg(long, value_name = "N", default_value_t = 110)]
+    pub pods: u32,
+    /// What making a pod's sandbox takes, in milliseconds: a number or a span
+    #[arg(long, value_name = "SPAN", default_value = "80..250", value_parser = span)]
+    pub sandbox_millis: Span,
+    /// What starting a container takes, in milliseconds
+    #[arg(long, value_name = "SPAN", default_value = "100..400", value_parser = span)]
+    pub start_millis: Span,
+    /// Seconds until a container that was started is ready
+    #[arg(long, value_name = "SPAN", default_value = "0..1", value_parser = span)]
+    pub ready_seconds: Span,
+    /// Seconds that containers of pods run which are not restarted for ever
+    #[arg(long, value_name = "SPAN", default_value = "5..15", value_parser = span)]
+    pub run_seconds: Span,
+    /// Of a thousand such runs so many fail
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub failures: u64,
+    /// Another seed draws other times for the same pods
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
 }

@@ -42,6 +42,7 @@ pub async fn run(options: ControlPlaneOptions) -> Result<()> {
 
 /// Brings up everything but the agent. Progress goes to standard error, a line a step.
 pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
+    crate::limits::raise_open_files();
     if !options.dashboard_listen.ip().is_loopback() {
         bail!("--dashboard-listen {}: plain HTTP is served on loopback only", options.dashboard_listen);
     }

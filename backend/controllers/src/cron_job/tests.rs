@@ -100,6 +100,20 @@ fn jobs_run_side_by_side_or_wait_or_take_the_place_of_the_last() {
 }
 
 #[test]
+fn the_next_job_is_made_once_the_one_it_replaces_is_seen_to_go() {
+    let mut world = World::new();
+    let key = world.create(backup(json!({"concurrencyPolicy": "Replace"})));
+    pass(&mut world, 600);
+    world.pass(600);
+    let plan = world.plan("cronjob-controller", &key);
+    let made = plan.actions.iter().filter(|action| matches!(action, crate::Action::Create { .. })).count();
+    let deleted = plan.actions.iter().filter(|action| matches!(action, crate::Action::Delete { .. })).count();
+    assert_eq!((made, deleted), (0, 1));
+    world.settle();
+    assert_eq!(jobs(&world), ["20"]);
+}
+
+#[test]
 fn a_suspended_schedule_makes_nothing() {
     let mut world = World::new();
     let key = world.create(backup(json!({"suspend": true})));

@@ -137,6 +137,27 @@ fn with_a_surge_the_old_pod_stays_until_the_new_one_serves() {
 }
 
 #[test]
+fn a_template_that_is_replaced_before_it_serves_gives_way_before_the_next_is_made() {
+    let mut world = world(1);
+    let mut object = agent();
+    object["spec"]["updateStrategy"] =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    let set = world.create(object);
+    world.converge();
+    set_image(&mut world, &set, "agent:2");
+    world.settle();
+    assert_eq!(pods(&world), ["n1 agent:1", "n1 agent:2?"]);
+    set_image(&mut world, &set, "agent:3");
+    // Whatever of a plan is written first.
+    world.settle_checked(&mut |world, _| {
+        let live = pods(world).iter().filter(|line| !line.ends_with('-')).count();
+        assert!(live <= 2, "{:?}", pods(world));
+    });
+    world.converge();
+    assert_eq!(pods(&world), ["n1 agent:3"]);
+}
+
+#[test]
 fn on_delete_waits_for_someone_to_delete_a_pod() {
     let mut world = world(2);
     let mut object = agent();

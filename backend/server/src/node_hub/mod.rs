@@ -30,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Messages that may wait for one node; a node that reads slower is cut off and starts over with the full set.
 const QUEUE: usize = 1024;
+/// Bytes of a line's buffers. What is said is small, and the usual 128 KiB would be most of what a node costs.
+const LINE_BUFFER: usize = 8 * 1024;
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// A line on which nothing came for so long is taken for dead.
 const SILENCE: Duration = Duration::from_secs(40);
@@ -168,6 +170,8 @@ pub async fn connect(State(app): State<AppState>, headers: HeaderMap, upgrade: W
     match node_of(&app, &headers) {
         Ok((actor, node)) => upgrade
             .protocols([PROTOCOL])
+            .read_buffer_size(LINE_BUFFER)
+            .write_buffer_size(LINE_BUFFER)
             .on_upgrade(move |socket| serve(app.hub.clone(), actor, node, socket)),
         Err(status) => reply::status(&status),
     }
