@@ -48,6 +48,11 @@ impl Object {
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_default()
     }
+
+    /// Whether a text stands anywhere in the JSON: much cheaper than to read it.
+    pub fn mentions(&self, text: &str) -> bool {
+        std::str::from_utf8(&self.bytes).is_ok_and(|json| json.contains(text))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

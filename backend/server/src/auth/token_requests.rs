@@ -63,6 +63,13 @@ impl Request {
     }
 }
 
+impl Granted {
+    pub fn is_for_a_pod_on(&self, node: &str) -> bool {
+        let Some(bound) = &self.claims.bound else { return false };
+        bound.pod.is_some() && bound.node.as_ref().is_some_and(|own| own.name == node)
+    }
+}
+
 /// Decides on a request for a token of an account. Errors: Invalid for an impossible life, BadRequest, NotFound and
 /// Conflict for what it cannot be bound to.
 pub fn grant(store: &Store, account: &Object, request: &Request) -> Result<Granted, Status> {
@@ -154,7 +161,7 @@ fn bind(store: &Store, account: &Object, reference: &Reference, bound: &mut Boun
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::Api;
+    use crate::testing::{Api, eventually};
     use serde_json::{Value, json};
 
     async fn api() -> Api {
@@ -204,6 +211,20 @@ mod tests {
         assert_eq!((extra("pod-name"), extra("node-name")), (json!("web"), json!("n1")));
         api.call("DELETE", "/api/v1/namespaces/shop/pods/web?gracePeriodSeconds=0", Value::Null).await;
         assert_eq!(review(&api, json!({"token": token})).await["authenticated"], json!(false));
+    }
+
+    #[tokio::test]
+    async fn a_node_gets_tokens_for_its_own_pods_alone() {
+        let api = api().await;
+        let path = "/api/v1/namespaces/shop/serviceaccounts/robot/token";
+        let code = async |node: &str, spec: Value| {
+            let who = (&*format!("system:node:{node}"), &["system:nodes"][..]);
+            api.call_as(who, "POST", path, json!({"spec": spec})).await.code.as_u16()
+        };
+        let pod = json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "web"}});
+        eventually("the node's right", async || code("n1", pod.clone()).await == 201).await;
+        assert_eq!(code("n1", json!({})).await, 403);
+        assert_eq!(code("n2", pod).await, 403);
     }
 
     #[tokio::test]

@@ -62,8 +62,7 @@ impl Wanted {
 /// The account that a Secret is for.
 fn account_of(object: &Object) -> Option<Key> {
     // Most Secrets are something else, and need not be read.
-    let looks_like = object.bytes.windows(KIND.len()).any(|bytes| bytes == KIND.as_bytes());
-    let secret = looks_like.then(|| object.value()).filter(|secret| secret["type"] == KIND)?;
+    let secret = object.mentions(KIND).then(|| object.value()).filter(|secret| secret["type"] == KIND)?;
     let name = secret["metadata"]["annotations"][NAME].as_str()?;
     Some(Key::new(ACCOUNTS, object.key.namespace.clone(), name))
 }

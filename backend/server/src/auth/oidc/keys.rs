@@ -162,7 +162,6 @@ impl Issuer {
     }
 
     async fn fetch(&self, tries: &mut Tries) -> bool {
-        tries.last = Some(Instant::now());
         let fetched = async {
             let config = self.discover().await?;
             let url = config["jwks_uri"].as_str().ok_or("the OpenID configuration names no jwks_uri")?;
@@ -170,7 +169,10 @@ impl Issuer {
             let set = serde_json::from_slice(&set).map_err(|error| format!("{url}: {error}"))?;
             KeySet::parse(&set)
         };
-        match fetched.await {
+        let fetched = fetched.await;
+        // From its end: who waited meanwhile must not fetch again at once.
+        tries.last = Some(Instant::now());
+        match fetched {
             Ok(keys) => {
                 tries.failures = 0;
                 self.keys.store(Arc::new(keys));

@@ -179,6 +179,12 @@ async fn token(call: &Call, body: Body) -> Result<Response, Status> {
     let account = parent(call).await?;
     let granted =
         token_requests::grant(&call.app.store, &account, &token_requests::Request::read(&request["spec"]))?;
+    if let Some(node) = call.actor.node()
+        && !granted.is_for_a_pod_on(node)
+    {
+        let why = "node requested token not bound to a pod of its own";
+        return Err(Status::forbidden("serviceaccounts", &call.name, why));
+    }
     if granted.is_shortened {
         call.notes.warn(format!("requested expiration shortened to {} seconds", granted.seconds));
     }
