@@ -80,7 +80,7 @@ impl Kind for FlowSchema {
 fn validate_rule(rule: &flowcontrol::PolicyRulesWithSubjects, path: &Path, errors: &mut FieldErrors) {
     let at_least_one = |is_empty: bool, path: &Path, what: &str, errors: &mut FieldErrors| {
         if is_empty {
-            errors.required(&path.child(what), &format!("{what} must contain at least one value"));
+            errors.required(&path.child(what), format!("{what} must contain at least one value"));
         }
     };
     at_least_one(rule.subjects.is_empty(), path, "subjects", errors);
@@ -133,7 +133,7 @@ fn validate_subject(subject: &flowcontrol::Subject, path: &Path, errors: &mut Fi
     match name {
         None => {
             let detail = format!("{field} is required when subject kind is '{}'", subject.kind);
-            errors.required(&path.child(field), &detail);
+            errors.required(&path.child(field), detail);
         }
         Some(name) => validate_required(Some(name), &path.child(field).child("name"), errors),
     }

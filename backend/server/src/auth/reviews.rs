@@ -128,7 +128,7 @@ fn selector(given: &Value, path: &Path, errors: &mut FieldErrors) -> String {
         }
         (true, true) => {
             let told = format!("when {path} is specified, requirements or rawSelector is required");
-            errors.required(&path.child("requirements"), &told);
+            errors.required(&path.child("requirements"), told);
         }
         _ => {}
     }

@@ -121,11 +121,10 @@ async fn a_request_that_waits_runs_when_a_seat_is_free_and_one_that_leaves_gives
 }
 
 #[test]
-fn idle_levels_lend_and_a_watch_of_the_seats_finds_none_twice() {
+fn idle_levels_lend_their_seats_and_no_seat_is_given_twice() {
     let control = FlowControl::default();
-    let (levels, _) = (defaults::defaults(), ());
     let mut known = control.0.known.lock();
-    for (resource, object) in levels {
+    for (resource, object) in defaults::defaults() {
         let stored = Stored { uid: "1".into(), object: object.clone() };
         match resource == defaults::FLOW_SCHEMAS {
             true => known.schemas.insert(meta::name(&object).to_owned(), stored),
