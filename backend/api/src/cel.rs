@@ -15,7 +15,7 @@ pub use authorizer::{Authorizer, Decision, Question};
 pub use evaluate::{Evaluation, Failure, Outcome};
 pub use types::Type;
 pub use typing::Scope;
-pub use value::V;
+pub use value::{RESERVED, V};
 
 use ::cel::IdedExpr;
 use ::cel::common::ast::{EntryExpr, Expr, SourceInfo};

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Kubernetes' limit for one conversion.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is asked at once, unless a single object is longer: so that an answer keeps within the client's limit.
+const QUESTION_BYTES: usize = 2 * 1024 * 1024;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Conversions(Arc<Inner>);
@@ -138,9 +141,11 @@ impl Conversions {
                 format!("conversion webhook for {from}, Kind={} {why}", to.kind),
             )
         };
-        let asked: Vec<Value> = others.iter().map(|i| objects[*i].clone()).collect();
-        let converted =
-            self.convert(&webhook, &wanted, asked).await.map_err(|why| failed(format!("failed: {why}")))?;
+        let mut converted = Vec::with_capacity(others.len());
+        for part in parts(others.iter().map(|i| objects[*i].clone())) {
+            let answer = self.convert(&webhook, &wanted, part).await;
+            converted.extend(answer.map_err(|why| failed(format!("failed: {why}")))?);
+        }
         if converted.len() != others.len() {
             let (found, expected) = (converted.len(), others.len());
             return Err(failed(format!("returned {found} objects, expected {expected}")));
@@ -182,6 +187,23 @@ impl Webhook {
         let endpoint = Endpoint::new(&conversion["webhook"]["clientConfig"]);
         Self { endpoint, version, basis: conversion.clone() }
     }
+}
+
+/// A list in parts, each of a size that one question may have.
+fn parts(objects: impl Iterator<Item = Value>) -> Vec<Vec<Value>> {
+    let (mut parts, mut bytes) = (Vec::<Vec<Value>>::new(), 0);
+    for object in objects {
+        let size = object.to_string().len();
+        match parts.last_mut().filter(|_| bytes + size <= QUESTION_BYTES) {
+            Some(part) => part.push(object),
+            None => {
+                parts.push(vec![object]);
+                bytes = 0;
+            }
+        }
+        bytes += size;
+    }
+    parts
 }
 
 fn identify(entry: &KindEntry, object: &mut Value) {

@@ -26,8 +26,8 @@ use tokio_rustls::client::TlsStream;
 
 /// Questions under way at the same time, to all.
 const CONCURRENCY: usize = 128;
-/// An answer carries a patch at most as long as a request.
-const ANSWER_LIMIT: usize = 3 * 1024 * 1024;
+/// A patch is at most as long as a request; what was converted may be somewhat longer than before.
+const ANSWER_LIMIT: usize = 8 * 1024 * 1024;
 /// Where Linux keeps the authorities that it trusts, for webhooks without a `caBundle`.
 const SYSTEM_ROOTS: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 

@@ -52,7 +52,7 @@ pub struct Url {
 }
 
 /// Words of CEL that a property can only be named by in underscores.
-const RESERVED: [&str; 21] = [
+pub const RESERVED: [&str; 21] = [
     "true",
     "false",
     "null",

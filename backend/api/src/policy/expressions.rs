@@ -1,6 +1,6 @@
 //! What the expressions of policies must be like: the checks when a policy is created or changed.
 use super::{Names, list, text};
-use crate::cel::{Program, Scope, Type};
+use crate::cel::{Program, RESERVED, Scope, Type};
 use crate::meta;
 use crate::validation::{FieldErrors, Path};
 use serde_json::Value;
@@ -8,30 +8,6 @@ use serde_json::Value;
 const MAX_CONDITIONS: usize = 64;
 const MAX_ANNOTATIONS: usize = 20;
 const MAX_ANNOTATION_BYTES: usize = 5 * 1024;
-/// Words that no variable may be called by.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// The expressions of a ValidatingAdmissionPolicy's spec. `name` is the policy's.
 pub fn validate_validating(name: &str, spec: &Value, path: &Path, errors: &mut FieldErrors) {

@@ -208,3 +208,15 @@ async fn a_webhook_that_fails_is_told_in_kubernetes_words() {
     assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(refused.body["details"]["causes"][0]["field"], "spec.conversion.webhook.clientConfig");
 }
+
+#[test]
+fn a_long_list_is_asked_about_in_parts() {
+    let object = |kilobytes: usize| json!({"a": "x".repeat(kilobytes * 1024)});
+    let sizes = |kilobytes: &[usize]| {
+        let parts = super::parts(kilobytes.iter().map(|size| object(*size)));
+        parts.iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(&[1, 1, 1]), [3]);
+    assert_eq!(sizes(&[1500, 400, 300, 3000, 1]), [2, 1, 1, 1]);
+    assert!(sizes(&[]).is_empty());
+}
