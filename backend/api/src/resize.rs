@@ -69,7 +69,7 @@ pub fn validate(new: &Value, old: &Value, errors: &mut FieldErrors) {
                     !before["resources"][field][*resource].is_null()
                         && container["resources"][field][*resource].is_null()
                 };
-                if RESOURCES.iter().any(|resource| gone(&resource)) {
+                if RESOURCES.iter().any(gone) {
                     errors.forbidden(&path.child(field), format!("resource {word} cannot be removed"));
                 }
             }

@@ -138,6 +138,10 @@ impl Shell {
 
     fn apply(&mut self, change: &Observed) {
         self.cluster.apply(change, Timestamp::now());
+        if &*change.key.resource == HORIZONTAL_POD_AUTOSCALERS && change.previous.is_none() {
+            // The first autoscaler must not find nothing measured.
+            self.measure();
+        }
         for (i, controller) in self.controllers.iter().enumerate() {
             for key in controller.keys(change, &self.cluster) {
                 self.queue.add((i, key));
