@@ -4,11 +4,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Values of one level, each with the labels that it has beside the level's name.
+type Rows<'a> = Vec<(&'a str, u64)>;
+
 impl FlowControl {
     pub fn metrics(&self, out: &mut String) {
         let table = self.0.table.load();
         let mut family =
-            |name: &str, kind: &str, help: &str, rows: &dyn Fn(&Arc<Priority>) -> Vec<(&str, u64)>| {
+            |name: &str, kind: &str, help: &str, rows: &dyn Fn(&Arc<Priority>) -> Rows<'static>| {
                 let name = format!("apiserver_flowcontrol_{name}");
                 let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}"); // a String takes all
                 for level in table.levels.values() {

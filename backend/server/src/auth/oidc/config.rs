@@ -33,18 +33,13 @@ pub struct IssuerConfig {
 }
 
 /// Requests without a credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
+    #[default]
     Everywhere,
     /// Only these paths.
     At(BTreeSet<String>),
     Nowhere,
-}
-
-impl Default for Anonymous {
-    fn default() -> Self {
-        Self::Everywhere
-    }
 }
 
 impl Anonymous {
