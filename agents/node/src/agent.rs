@@ -13,6 +13,7 @@ use crate::runtime::ObservedPod;
 use crate::runtime::docker::Docker;
 use crate::settings::Settings;
 use crate::tokens::Tokens;
+use crate::volumes::duties::Duties;
 use crate::{node_status, readings};
 use anyhow::Result;
 use futures::StreamExt;
@@ -65,6 +66,8 @@ pub struct Agent {
     pub node_object: Mutex<Value>,
     /// Ends the workers with the agent.
     pub shutdown: CancellationToken,
+    /// What is made and removed here for PersistentVolumes.
+    pub duties: Duties,
     workers: Mutex<HashMap<String, Arc<Worker>>>,
 }
 
@@ -96,6 +99,7 @@ impl Agent {
             image_dir: OnceCell::new(),
             node_object: Mutex::default(),
             shutdown,
+            duties: Duties::default(),
             workers: Mutex::default(),
         }
     }
@@ -113,6 +117,17 @@ impl Agent {
                     }
                 }),
             }
+        }
+        match full {
+            true => self.duties.start_over(),
+            false
+                if touched
+                    .iter()
+                    .any(|(resource, ..)| matches!(&**resource, "persistentvolumes" | "secrets")) =>
+            {
+                self.duties.changed.notify_one();
+            }
+            false => {}
         }
         if full {
             tokio::spawn(async move { self.look_for_strays().await });

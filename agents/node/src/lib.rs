@@ -79,6 +79,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         () = node_status::follow(agent.clone()) => {}
         () = usage::follow(agent.clone()) => {}
         () = reclaim::follow(agent.clone()) => {}
+        () = volumes::duties::follow(agent.clone()) => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

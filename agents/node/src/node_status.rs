@@ -6,6 +6,7 @@ use crate::image_disposal::Image;
 use crate::settings::Settings;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::quantity::Quantity;
+use pilothouse_api::storage::LOCAL_VOLUMES;
 use pilothouse_api::usage;
 use pilothouse_protocol::NodeMessage;
 use serde_json::{Value, json};
@@ -126,9 +127,11 @@ async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
         taints => json!({"taints": taints}),
     };
     let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let local_volumes = std::path::absolute(&agent.data_dir).unwrap_or_else(|_| agent.data_dir.clone());
+    let local_volumes = local_volumes.join("local-volumes");
     json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": {"name": name, "labels": labels, "annotations": {LOCAL_VOLUMES: local_volumes.to_string_lossy()}},
         "spec": spec,
         "status": {
             "allocatable": allocatable(&capacity, settings, &readings), "capacity": capacity,

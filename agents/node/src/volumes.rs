@@ -1,5 +1,6 @@
 //! Volumes: what of a node's disk, memory or network the containers of a pod mount. One kind is one file and one line.
 mod claims;
+pub mod duties;
 mod empty_dir;
 mod host_path;
 mod local;
@@ -9,6 +10,7 @@ mod on_disk;
 mod ownership;
 mod projected;
 mod records;
+mod s3;
 mod sub_path;
 
 pub use empty_dir::Sizes;
@@ -16,16 +18,17 @@ pub use on_disk::{bytes_on_disk, inodes_on_disk};
 pub use sub_path::{bind, mounts};
 
 use crate::environment::Sources;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use futures::future::{BoxFuture, FutureExt, ready};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// THE LIST: one line a kind. The first that takes a source has it.
 const KINDS: &[&dyn Kind] =
-    &[&empty_dir::EmptyDir, &projected::Projected, &host_path::HostPath, &local::Local, &nfs::Nfs];
+    &[&empty_dir::EmptyDir, &projected::Projected, &host_path::HostPath, &local::Local, &nfs::Nfs, &s3::S3];
 
 /// One kind of volume.
 pub trait Kind: Send + Sync {
@@ -52,6 +55,26 @@ pub trait Kind: Send + Sync {
     fn tear_down<'a>(&'a self, _left: &'a Left) -> BoxFuture<'a, Result<()>> {
         ready(Ok(())).boxed()
     }
+
+    /// Makes what a PersistentVolume of this kind stands for, once more without harm. Only for those that this server makes itself.
+    fn create<'a>(&'a self, _content: &'a Content<'a>) -> BoxFuture<'a, Result<()>> {
+        ready(Err(anyhow!("nothing is made for this kind of volume"))).boxed()
+    }
+
+    /// Removes what was made, with all that is in it.
+    fn remove<'a>(&'a self, _content: &'a Content<'a>) -> BoxFuture<'a, Result<()>> {
+        ready(Err(anyhow!("nothing is removed for this kind of volume"))).boxed()
+    }
+}
+
+/// What a PersistentVolume stands for.
+pub struct Content<'a> {
+    pub volume: &'a Value,
+    /// What stands in the kind's field.
+    pub source: &'a Value,
+    pub data_dir: &'a Path,
+    /// An object by resource, namespace and name.
+    pub find: &'a (dyn Fn(&str, &str, &str) -> Option<Arc<Value>> + Send + Sync),
 }
 
 /// A volume that is to be made.
@@ -134,6 +157,14 @@ fn kind_of(spec: &Value) -> Result<(&'static dyn Kind, &'static str, &Value)> {
     bail!("this kind of volume is not supported yet: {named}");
 }
 
+/// Removes a directory with all that is in it; nothing where it is gone.
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Makes every volume of a pod, or brings it up to date. An error keeps the pod waiting, and says why.
 pub async fn prepare(
     pod: &Value,
@@ -179,6 +210,8 @@ async fn make(
 pub async fn release(pod_dir: &Path, data_dir: &Path) -> Result<()> {
     for (record, name, field, left) in records::read(pod_dir, data_dir) {
         let kind = KINDS.iter().find(|kind| kind.fields().contains(&&*field) && kind.takes(&left.source));
+        let (volume, dir) = (&left.volume["metadata"]["name"], left.dir.strip_prefix(&left.data_dir));
+        tracing::debug!(pod = left.pod_uid, %volume, ?dir, "a volume is taken down");
         if let Some(kind) = kind {
             kind.tear_down(&left).await.with_context(|| format!("volume {name:?}"))?;
         }
@@ -196,11 +229,8 @@ pub async fn tear_down(pod_dir: &Path, data_dir: &Path) -> Result<()> {
     if let Some(mounted) = mounts::below(pod_dir).first() {
         bail!("{} is still mounted", mounted.display());
     }
-    match fs::remove_dir_all(pod_dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(dir = %pod_dir.display(), %error, "a pod's files could not be removed");
-        }
-        _ => {}
+    if let Err(error) = remove_tree(pod_dir) {
+        tracing::warn!(dir = %pod_dir.display(), %error, "a pod's files could not be removed");
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub const PROTOCOL: &str = "v1.node.pilothouse.io";
 #[serde(rename_all = "camelCase", tag = "type", content = "body")]
 pub enum ServerMessage {
     /// What this node needs to know: its own Node, the pods bound to it, the ConfigMaps, Secrets and PersistentVolume(Claim)s
-    /// those pods name, and every Service and EndpointSlice. The first message is the `full` set; what it does not
+    /// those pods lead to, the PersistentVolumes it is to make or to remove, and every Service and EndpointSlice. The first message is the `full` set; what it does not
     /// list is gone. Later ones are changes.
     #[serde(rename_all = "camelCase")]
     Objects { full: bool, revision: u64, changes: Vec<ObjectChange> },
@@ -40,7 +40,8 @@ pub enum ServerMessage {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectChange {
-    /// `pods`, `services`, `endpointslices.discovery.k8s.io`, `configmaps`, `secrets`, `nodes`.
+    /// `pods`, `services`, `endpointslices.discovery.k8s.io`, `configmaps`, `secrets`, `nodes`, `persistentvolumeclaims`,
+    /// `persistentvolumes`.
     pub resource: Arc<str>,
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub namespace: Arc<str>,
@@ -68,6 +69,9 @@ pub enum NodeMessage {
     PodStatus { namespace: Arc<str>, name: Arc<str>, uid: Arc<str>, status: Value },
     /// All containers of a pod with a deletion timestamp have ended and its resources are released: remove the object.
     PodTerminated { namespace: Arc<str>, name: Arc<str>, uid: Arc<str> },
+    /// What a PersistentVolume stands for was made, or removed, as `storage::duty_of` asks of the node; or why not.
+    #[serde(rename_all = "camelCase")]
+    VolumeDone { name: Arc<str>, uid: Arc<str>, is_removed: bool, outcome: Result<(), String> },
     /// A core/v1 Event about a pod or the node, without metadata: `involvedObject`, `reason`, `message`, `type`,
     /// `source`. The server fills in name and times, and counts repeats.
     Event { namespace: Arc<str>, event: Value },

@@ -10,20 +10,6 @@ pub const RUNTIME_CLASSES: &str = "runtimeclasses.node.k8s.io";
 /// What a claim leads to: its volume, and the secrets that name.
 pub const BEHIND_CLAIMS: &[&str] = &["persistentvolumes", SECRET];
 
-/// The annotation of a PersistentVolume that names the node which makes and removes what the volume stands for: a directory, a
-/// bucket.
-pub const DUTY: &str = "storage.pilothouse.io/node";
-/// Holds a PersistentVolume until that node has removed it.
-pub const DUTY_FINALIZER: &str = "storage.pilothouse.io/content";
-
-/// The node that has something to do about a volume now: to make it, before it is offered, or to remove it.
-pub fn duty_of(volume: &Value) -> Option<&str> {
-    let node = volume["metadata"]["annotations"][DUTY].as_str()?;
-    let is_made = !matches!(volume["status"]["phase"].as_str(), None | Some("Pending" | ""));
-    let is_deleting = !volume["metadata"]["deletionTimestamp"].is_null();
-    (!is_made || is_deleting).then_some(node)
-}
-
 fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     value[field].as_array().into_iter().flatten()
 }

@@ -31,6 +31,7 @@ pub mod scale;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod storage;
 pub mod table;
 pub mod usage;
 pub mod validation;

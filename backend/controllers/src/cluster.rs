@@ -1,4 +1,6 @@
 //! The view that controllers decide on: every object of the store at one revision, with the indexes they ask for.
+mod storage;
+
 use crate::horizontal_pod_autoscaler::{Answers, Memory};
 use crate::node::Node;
 use crate::object::{controller_of, is_deleting, owners, text, uid};
@@ -69,6 +71,9 @@ pub struct Cluster {
     pub answers: Answers,
     /// What each autoscaler remembers.
     memories: HashMap<Key, Memory>,
+    /// What people were told about a key by a controller, while that holds.
+    told: HashMap<(&'static str, Key), String>,
+    pub storage: storage::StorageIndex,
 }
 
 /// One object of the view.
@@ -151,6 +156,7 @@ impl Cluster {
     pub fn apply(&mut self, change: &Observed, now: Timestamp) {
         self.revision = self.revision.max(change.revision);
         let key = self.shared(&change.key);
+        self.storage.apply(&key, change.object.as_deref());
         let address = (key.namespace.clone(), key.name.clone());
         let old = self.objects.get_mut(&key.resource).and_then(|objects| objects.remove(&address));
         if let Some(old) = old {
@@ -186,6 +192,22 @@ impl Cluster {
             None if self.refusals.is_empty() => {}
             None => drop(self.refusals.remove(&(controller, key.clone()))),
         }
+    }
+
+    /// What a controller's plan for a key told, once its event is out.
+    pub fn note_told(&mut self, controller: &'static str, key: &Key, message: Option<&str>) {
+        match message {
+            Some(message) => drop(self.told.insert((controller, key.clone()), message.to_owned())),
+            None if self.told.is_empty() => {}
+            None => drop(self.told.remove(&(controller, key.clone()))),
+        }
+    }
+
+    pub fn told(&self, controller: &'static str, key: &Key) -> Option<&str> {
+        if self.told.is_empty() {
+            return None;
+        }
+        self.told.get(&(controller, key.clone())).map(String::as_str)
     }
 
     /// Why the last plan for a key could not create what it wanted.
@@ -445,6 +467,10 @@ impl Cluster {
     pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
         let nodes = self.objects.get(NODES).into_iter().flatten();
         nodes.filter_map(|((_, name), entry)| Some((&**name, entry.node.as_deref()?)))
+    }
+
+    pub fn is_ready(&self, node: &str) -> bool {
+        self.ready_nodes.contains(node)
     }
 
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &Pod)> {

@@ -16,6 +16,7 @@ mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
+mod ephemeral_volume;
 mod garbage_collection;
 mod history;
 mod job;
@@ -23,6 +24,8 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod object;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod_disruption_budget;
 mod pod_garbage_collection;
 #[cfg(test)]
@@ -34,11 +37,15 @@ mod root_ca;
 mod service_account;
 mod stateful_set;
 mod ttl_after_finished;
+mod volume_expansion;
+mod volume_protection;
+mod volume_provisioning;
 mod workload;
 #[cfg(test)]
 mod world;
 
 pub use cluster::{Cluster, Settings};
+pub use persistent_volume::with_phase;
 pub use plan::{Action, Part, Plan};
 
 use pilothouse_api::jiff::Timestamp;
@@ -66,6 +73,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(replica_set::REPLICA_SETS),
         Box::new(replication_controller::REPLICATION_CONTROLLERS),
         Box::new(endpoint_slice::EndpointSlices),
+        Box::new(ephemeral_volume::EphemeralVolumes),
         Box::new(flow_control::FlowControl),
         Box::new(endpoint_slice_mirroring::EndpointSliceMirroring),
         Box::new(garbage_collection::GarbageCollection),
@@ -74,6 +82,8 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(namespace::Namespaces),
         Box::new(node_ipam::NodeIpam),
         Box::new(node_lifecycle::NodeLifecycle),
+        Box::new(persistent_volume::PersistentVolumes),
+        Box::new(persistent_volume_claim::PersistentVolumeClaims),
         Box::new(pod_disruption_budget::PodDisruptionBudgets),
         Box::new(pod_garbage_collection::PodGarbageCollection),
         Box::new(resource_quota::ResourceQuotas),
@@ -81,5 +91,9 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(service_account::ServiceAccounts),
         Box::new(stateful_set::StatefulSets),
         Box::new(ttl_after_finished::TtlAfterFinished),
+        Box::new(volume_expansion::VolumeExpansion),
+        Box::new(volume_protection::CLAIM),
+        Box::new(volume_protection::VOLUME),
+        Box::new(volume_provisioning::VolumeProvisioning),
     ]
 }

@@ -61,6 +61,8 @@ pub struct Plan {
     pub check_again_at: Option<Timestamp>,
     /// What an autoscaler is to remember of this once it is done: nothing of it is anybody's state.
     pub memory: Option<Memory>,
+    /// What holds now and people were told: type, reason and message of the event, which is not told again while it stays so.
+    pub told: Option<(&'static str, &'static str, String)>,
 }
 
 impl Plan {
@@ -104,6 +106,20 @@ impl Plan {
             "resourceVersion": meta["resourceVersion"],
         });
         self.actions.push(Action::Event { about: reference, r#type, reason, message: message.into() });
+    }
+
+    /// What an event tells while this holds; [`Plan::tell_news`] makes one of it when it is news.
+    pub fn tell(&mut self, r#type: &'static str, reason: &'static str, message: impl Into<String>) {
+        self.told = Some((r#type, reason, message.into()));
+    }
+
+    /// `before` is what was told of the key the last time.
+    pub fn tell_news(&mut self, about: &Value, before: Option<&str>) {
+        if let Some((r#type, reason, message)) = self.told.clone()
+            && before != Some(message.as_str())
+        {
+            self.event(about, r#type, reason, message);
+        }
     }
 
     pub fn check_again(&mut self, at: Timestamp) {

@@ -2,6 +2,7 @@
 mod daemon_sets;
 mod jobs;
 mod stateful_sets;
+mod volumes;
 
 use crate::Action;
 use crate::world::{World, deployment};

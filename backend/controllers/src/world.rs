@@ -266,6 +266,8 @@ impl World {
         }
         self.is_blind = was_blind;
         self.cluster.note_outcome(self.controllers[i].name(), &key, refusal.as_deref());
+        let told = plan.told.as_ref().map(|(_, _, message)| message.as_str());
+        self.cluster.note_told(self.controllers[i].name(), &key, told);
         if let Some(memory) = plan.memory {
             self.cluster.remember(&key, memory);
         }

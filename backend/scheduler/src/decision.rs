@@ -1,4 +1,5 @@
 //! What the scheduler wants done about one pod.
+use crate::storage::Choice;
 use pilothouse_api::Key;
 use std::sync::Arc;
 
@@ -15,6 +16,10 @@ pub struct Victim {
 pub enum Decision {
     /// Write the binding. The pod counts on that node from now on.
     Bind { pod: Key, uid: String, node: Arc<str> },
+    /// The pod's claims get their volumes on that node: write the node on each claim whose volume is to be made, the claim on
+    /// each volume chosen, and name `node` in the pod's `status.nominatedNodeName`. The pod is tried again once they are bound.
+    /// Where a write fails: [`crate::Scheduler::volumes_failed`].
+    BindVolumes { pod: Key, uid: String, node: Arc<str>, claims: Vec<(Key, Choice)> },
     /// No node will do: tell the pod (condition `PodScheduled`, event `FailedScheduling`). `message` reads
     /// `0/1 nodes are available: 1 Insufficient cpu.`
     Unschedulable { pod: Key, uid: String, message: String },

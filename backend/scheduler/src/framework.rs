@@ -1,6 +1,7 @@
 //! What a scheduling plugin is, and what it may ask.
 use crate::pod_info::{PodInfo, Wants};
 use crate::snapshot::NodeInfo;
+use crate::storage::PodStorage;
 use crate::topology::Topology;
 
 /// The best score a plugin gives.
@@ -33,6 +34,8 @@ pub enum Event {
     PodLeft,
     /// A pod was placed on a node, or its labels changed.
     PodPlaced,
+    /// A volume or a class of storage came.
+    Volume,
 }
 
 /// What plugins compute once a pod, before the nodes are asked one by one.
@@ -40,6 +43,7 @@ pub struct Cycle<'a> {
     pub pod: &'a PodInfo,
     pub wants: &'a Wants,
     pub topology: Topology<'a>,
+    pub storage: PodStorage<'a>,
 }
 
 pub trait Filter: Send + Sync {

@@ -6,6 +6,7 @@ pub mod framework;
 pub mod plugins;
 pub mod queue;
 pub mod snapshot;
+pub mod storage;
 
 mod decision;
 mod pod_info;

@@ -229,6 +229,8 @@ pub struct PodInfo {
     pub created: Option<Timestamp>,
     pub requests: Resources,
     pub host_ports: Box<[HostPort]>,
+    /// The names of its claims, each once, and whether one was made for just this pod.
+    pub claims: Box<[(Arc<str>, bool)]>,
     pub labels: Arc<Labels>,
     /// UID of its controller: siblings are spread.
     pub owner: Option<Arc<str>>,
@@ -258,6 +260,7 @@ impl PodInfo {
             created: metadata["creationTimestamp"].as_str().and_then(|t| t.parse().ok()),
             requests: Resources::of_pod(resize::counted_spec(pod).as_ref().unwrap_or(spec)),
             host_ports: HostPort::of_pod(spec),
+            claims: claims(pod),
             owner: owners.filter(|o| o["controller"] == true).find_map(|o| text(&o["uid"])),
             is_deleting: metadata["deletionTimestamp"].is_string(),
             anti_affinity: PodTerm::list(
@@ -282,6 +285,7 @@ impl PodInfo {
             created: self.created,
             requests: self.requests.clone(),
             host_ports: self.host_ports.clone(),
+            claims: self.claims.clone(),
             labels: self.labels.clone(),
             owner: self.owner.clone(),
             is_deleting: self.is_deleting,
@@ -323,6 +327,19 @@ impl Wants {
             never_preempts: spec["preemptionPolicy"] == "Never",
         }
     }
+}
+
+fn claims(pod: &Value) -> Box<[(Arc<str>, bool)]> {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let named = volumes.filter_map(|volume| {
+        if volume["ephemeral"].is_object() {
+            let pod = pod["metadata"]["name"].as_str()?;
+            return Some((Arc::from(format!("{pod}-{}", volume["name"].as_str()?)), true));
+        }
+        Some((Arc::from(volume["persistentVolumeClaim"]["claimName"].as_str()?), false))
+    });
+    let each: std::collections::BTreeSet<(Arc<str>, bool)> = named.collect();
+    each.into_iter().collect()
 }
 
 pub fn labels_of(object: &Value) -> Labels {

@@ -84,10 +84,10 @@ impl Queue {
         }
     }
 
-    pub fn remove(&mut self, uid: &str) {
-        if let Some(waiting) = self.waiting.remove(uid) {
-            self.leave(&waiting);
-        }
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let waiting = self.waiting.remove(uid)?;
+        self.leave(&waiting);
+        Some(waiting.pod)
     }
 
     /// Whose turn it is. It stays in flight until told otherwise.
@@ -119,6 +119,13 @@ impl Queue {
         self.leave(&waiting);
         let until = waiting.backoff_until();
         self.enter(waiting, State::BackOff { until });
+    }
+
+    /// What a refused pod waits for has come: it is tried at once.
+    pub fn is_helped(&mut self, uid: &str) {
+        if self.waiting.get(uid).is_some_and(|waiting| matches!(waiting.state, State::Refused { .. })) {
+            self.activate(uid);
+        }
     }
 
     /// Wakes refused pods that the event may help. `helped` answers for one plugin.

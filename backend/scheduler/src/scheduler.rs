@@ -4,9 +4,11 @@ use crate::framework::{Cycle, Event, Filter, Verdict};
 use crate::pod_info::PodInfo;
 use crate::queue::Queue;
 use crate::snapshot::{NodeInfo, Snapshot};
+use crate::storage::{Choice, ClaimName, News, Storage};
 use crate::topology::Topology;
 use crate::{plugins, preemption};
 use pilothouse_api::jiff::Timestamp;
+use pilothouse_api::storage::CLAIMS;
 use pilothouse_api::{Key, Observed};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,12 +34,15 @@ pub struct Scheduler {
     assumed: HashMap<Arc<str>, Arc<PodInfo>>,
     /// Pods that room was made for, by node.
     nominated: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<PodInfo>>>,
+    storage: Storage,
+    /// UIDs of pods that wait for a node, by their claims.
+    waiting_with: HashMap<ClaimName, BTreeSet<Arc<str>>>,
     /// Where the last search ended, so that all nodes get their turn.
     start: usize,
 }
 
 impl Scheduler {
-    /// Takes the next change; those of other resources than pods and nodes are ignored.
+    /// Takes the next change; those of other resources than pods, nodes and [`crate::storage::RESOURCES`] are ignored.
     pub fn observe(&mut self, change: &Observed, now: Timestamp) {
         match &*change.key.resource {
             PODS => self.observe_pod(&change.key, change.object.as_deref(), now),
@@ -49,14 +54,26 @@ impl Scheduler {
                 }
                 None => self.snapshot.remove_node(&change.key.name),
             },
-            _ => {}
+            _ => match self.storage.observe(&change.key, change.object.as_deref()) {
+                News::Claim(claim) => {
+                    for uid in self.waiting_with.get(&claim).into_iter().flatten() {
+                        self.queue.is_helped(uid);
+                    }
+                }
+                News::Everybody => self.happened(Event::Volume),
+                News::Nothing => {}
+            },
         }
     }
 
     /// The next pod's outcome; None when no pod is ready to be tried.
     pub fn next(&mut self, now: Timestamp) -> Option<Decision> {
-        let pod = self.queue.next(now)?;
-        Some(self.decide(&pod, now))
+        loop {
+            let pod = self.queue.next(now)?;
+            if let Some(decision) = self.decide(&pod, now) {
+                return Some(decision);
+            }
+        }
     }
 
     /// When [`Scheduler::next`] may have something though nothing changes.
@@ -74,6 +91,12 @@ impl Scheduler {
         self.queue.retry(uid);
         self.observe_pod(key, pod.as_deref(), now);
         self.happened(Event::PodLeft);
+    }
+
+    /// What [`Decision::BindVolumes`] asked for was not written: the pod is tried again after a back-off.
+    pub fn volumes_failed(&mut self, uid: &str, claims: impl Iterator<Item = Key>) {
+        self.storage.take_back(claims.map(|claim| (claim.namespace, claim.name)));
+        self.queue.retry(uid);
     }
 
     pub fn snapshot(&self) -> &Snapshot {
@@ -116,12 +139,30 @@ impl Scheduler {
             return;
         }
         self.nominate(&pod, pod.nominated.clone());
+        for (claim, _) in &pod.claims {
+            let name = (key.namespace.clone(), claim.clone());
+            self.waiting_with.entry(name).or_default().insert(pod.uid.clone());
+        }
         self.queue.put(pod, now);
+    }
+
+    /// The pod waits for no node any more.
+    fn leave_queue(&mut self, uid: &Arc<str>) {
+        let Some(pod) = self.queue.remove(uid) else { return };
+        for (claim, _) in &pod.claims {
+            let name = (pod.key.namespace.clone(), claim.clone());
+            if let Some(waiting) = self.waiting_with.get_mut(&name) {
+                waiting.remove(uid);
+                if waiting.is_empty() {
+                    self.waiting_with.remove(&name);
+                }
+            }
+        }
     }
 
     fn observe_placed(&mut self, pod: Arc<PodInfo>) {
         self.assumed.remove(&pod.uid);
-        self.queue.remove(&pod.uid);
+        self.leave_queue(&pod.uid);
         self.nominate(&pod, None);
         let old = self.snapshot.placed(&pod.uid).cloned();
         if old.as_ref() == Some(&pod) {
@@ -137,7 +178,7 @@ impl Scheduler {
 
     /// The pod is gone, has ended, or is not for this scheduler.
     fn forget(&mut self, uid: &Arc<str>) {
-        self.queue.remove(uid);
+        self.leave_queue(uid);
         self.assumed.remove(uid);
         self.nominated.values_mut().for_each(|pods| drop(pods.remove(uid)));
         self.nominated.retain(|_, pods| !pods.is_empty());
@@ -158,9 +199,22 @@ impl Scheduler {
         }
     }
 
-    fn decide(&mut self, pod: &Arc<PodInfo>, now: Timestamp) -> Decision {
+    /// None: the pod's volumes are being made, and there is nothing new to say.
+    fn decide(&mut self, pod: &Arc<PodInfo>, now: Timestamp) -> Option<Decision> {
         let attempt = self.attempt(pod);
-        match attempt {
+        Some(match attempt {
+            Attempt::Waits => {
+                self.queue.refuse(&pod.uid, vec![plugins::volume_binding::NAME], now);
+                return None;
+            }
+            Attempt::FitsWith(node, choices) => {
+                self.nominate(pod, Some(node.clone()));
+                self.storage.promise(&choices);
+                self.queue.refuse(&pod.uid, vec![plugins::volume_binding::NAME], now);
+                let key = |(namespace, name): ClaimName| Key::new(CLAIMS, namespace, name);
+                let claims = choices.into_iter().map(|(claim, choice)| (key(claim), choice)).collect();
+                Decision::BindVolumes { pod: pod.key.clone(), uid: pod.uid.to_string(), node, claims }
+            }
             Attempt::Fits(node) => {
                 self.nominate(pod, None);
                 self.assumed.insert(pod.uid.clone(), pod.clone());
@@ -180,7 +234,7 @@ impl Scheduler {
                     None => Decision::Unschedulable { pod: pod.key.clone(), uid, message: refused.message },
                 }
             }
-        }
+        })
     }
 
     fn attempt(&mut self, pod: &PodInfo) -> Attempt {
@@ -188,15 +242,27 @@ impl Scheduler {
             return Attempt::Refused(Refused::default());
         };
         let topology = Topology::of(pod, wants, &self.snapshot);
-        let cycle = Cycle { pod, wants, topology };
+        let storage = self.storage.of_pod(pod, &self.snapshot);
+        let cycle = Cycle { pod, wants, topology, storage };
         let count = self.snapshot.nodes().count();
         if count == 0 {
             let message = "no nodes available to schedule pods".to_owned();
             return Attempt::Refused(Refused { message, ..Refused::default() });
         }
+        if let Some(why) = &cycle.storage.blocked {
+            let helpless = "Preemption is not helpful for scheduling";
+            let message = format!(
+                "0/{count} nodes are available: {why}. preemption: 0/{count} nodes are available: {count} {helpless}."
+            );
+            let by = [plugins::volume_binding::NAME].into();
+            return Attempt::Refused(Refused { message, by, room: None });
+        }
+        if cycle.storage.is_waiting {
+            return Attempt::Waits;
+        }
         let room_was_made = pod.nominated.as_deref().and_then(|name| self.snapshot.node(name));
         if let Some(node) = room_was_made.filter(|node| self.admit(&cycle, node).is_none()) {
-            return Attempt::Fits(node.name.clone());
+            return Attempt::on(&cycle, node);
         }
         let enough = enough(count);
         let (mut fitting, mut refusals) = (Vec::new(), Vec::new());
@@ -212,7 +278,7 @@ impl Scheduler {
             }
         }
         let outcome = match self.best(&cycle, &fitting) {
-            Some(node) => Attempt::Fits(node.name.clone()),
+            Some(node) => Attempt::on(&cycle, node),
             None => Attempt::Refused(self.refused(&cycle, count, &refusals)),
         };
         self.start = asked_last + 1;
@@ -300,7 +366,20 @@ fn refused_by(cycle: &Cycle<'_>, node: &NodeInfo) -> Option<(&'static dyn Filter
 
 enum Attempt {
     Fits(Arc<str>),
+    /// Once its claims have these volumes.
+    FitsWith(Arc<str>, Vec<(ClaimName, Choice)>),
+    /// Its volumes are being made.
+    Waits,
     Refused(Refused),
+}
+
+impl Attempt {
+    fn on(cycle: &Cycle<'_>, node: &NodeInfo) -> Self {
+        match cycle.storage.choose(node) {
+            Some(choices) if !choices.is_empty() => Self::FitsWith(node.name.clone(), choices),
+            _ => Self::Fits(node.name.clone()),
+        }
+    }
 }
 
 #[derive(Default)]

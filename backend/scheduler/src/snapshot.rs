@@ -1,5 +1,6 @@
 //! Nodes and the pods on them, kept up to date change by change: what plugins look at.
 use crate::pod_info::{PodInfo, Resources, labels_of};
+use crate::storage::ClaimName;
 use pilothouse_api::placement::{Labels, Taint};
 use pilothouse_api::quantity::Quantity;
 use serde_json::Value;
@@ -110,6 +111,8 @@ pub struct Snapshot {
     groups: HashMap<Arc<str>, HashMap<Arc<Labels>, Group>>,
     /// Placed pods with required anti-affinity, by UID.
     repelling: HashMap<Arc<str>, Arc<PodInfo>>,
+    /// Placed pods with a claim: UID and node.
+    claim_users: HashMap<ClaimName, HashMap<Arc<str>, Arc<str>>>,
 }
 
 impl Snapshot {
@@ -225,6 +228,10 @@ impl Snapshot {
             self.repelling.insert(pod.uid.clone(), pod.clone());
         }
         self.placed.insert(pod.uid.clone(), node.clone());
+        for (claim, _) in &pod.claims {
+            let users = self.claim_users.entry((pod.key.namespace.clone(), claim.clone())).or_default();
+            users.insert(pod.uid.clone(), node.clone());
+        }
         self.slot(&node).put(pod);
     }
 
@@ -234,6 +241,15 @@ impl Snapshot {
         let at = self.index.get(&node).copied()?;
         let pod = self.nodes[at].take(uid)?;
         self.repelling.remove(uid);
+        for (claim, _) in &pod.claims {
+            let name = (pod.key.namespace.clone(), claim.clone());
+            if let Some(users) = self.claim_users.get_mut(&name) {
+                users.remove(uid);
+                if users.is_empty() {
+                    self.claim_users.remove(&name);
+                }
+            }
+        }
         self.leave_group(&pod, &node);
         self.drop_if_unused(&node);
         Some(pod)
@@ -259,6 +275,11 @@ impl Snapshot {
         if groups.is_empty() {
             self.groups.remove(&pod.key.namespace);
         }
+    }
+
+    /// The placed pods that have a claim: UID and node.
+    pub fn claim_users(&self, claim: &ClaimName) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.claim_users.get(claim).into_iter().flatten()
     }
 
     pub fn placed(&self, uid: &str) -> Option<&Arc<PodInfo>> {

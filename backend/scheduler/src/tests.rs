@@ -1,4 +1,6 @@
 //! Where pods go, in what order, and what those are told that go nowhere.
+mod volumes;
+
 use crate::{Decision, Scheduler};
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 use pilothouse_api::{Key, Observed};
@@ -15,7 +17,7 @@ struct Bench {
 
 impl Bench {
     fn see(&mut self, resource: &str, name: &str, object: Option<Value>) {
-        let namespace = if resource == "pods" { "default" } else { "" };
+        let namespace = if matches!(resource, "pods" | "persistentvolumeclaims") { "default" } else { "" };
         let key = Key::new(resource, namespace, name);
         let change = Observed {
             key,
@@ -64,6 +66,11 @@ impl Bench {
     fn next(&mut self) -> Option<String> {
         Some(match self.scheduler.next(self.now)? {
             Decision::Bind { pod, node, .. } => format!("{} -> {node}", pod.name),
+            Decision::BindVolumes { pod, node, claims, .. } => {
+                let claims: Vec<String> =
+                    claims.iter().map(|(claim, choice)| format!("{} by {choice:?}", claim.name)).collect();
+                format!("{} waits on {node} for {}", pod.name, claims.join(", "))
+            }
             Decision::Unschedulable { pod, message, .. } => format!("{}: {message}", pod.name),
             Decision::Preempt { pod, node, victims, .. } => {
                 let names: Vec<&str> = victims.iter().map(|victim| &*victim.pod.name).collect();

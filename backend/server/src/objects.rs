@@ -623,6 +623,9 @@ fn bound(pod: &Value, uid: &str, node: &str, now: Timestamp) -> Result<Value, St
         },
         None => pod["status"]["conditions"] = serde_json::json!([scheduled]),
     }
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.remove("nominatedNodeName"); // it has its place
+    }
     Ok(pod)
 }
 

@@ -289,6 +289,11 @@ impl Server {
                 let failed = if outcome.is_err() { ", in vain" } else { "" };
                 Some(format!("the scheduler binds {pod} to {node}{failed}"))
             }
+            // Nobody tells a story of claims here.
+            Decision::BindVolumes { pod, uid, node, claims } => {
+                self.scheduler.volumes_failed(&uid, claims.into_iter().map(|(claim, _)| claim));
+                Some(format!("the scheduler would have volumes for {pod} on {node}"))
+            }
             Decision::Unschedulable { pod, message, .. } => {
                 Some(format!("the scheduler finds no node for {pod}: {message}"))
             }

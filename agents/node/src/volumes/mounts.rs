@@ -2,16 +2,24 @@
 //! within bounds, for a server far away may not answer.
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
+use parking_lot::Mutex;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 /// What a mount may take; the kernel's own patience with an NFS server is of this order.
 const MOUNT_TIMEOUT: Duration = Duration::from_secs(120);
 /// What an unmount may take to write back what is in memory, before the mount is only taken out of sight.
 const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(30);
+/// After a program has ended.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// Of what it says.
+const LONGEST_WORDS: usize = 8 << 10;
 const PROGRAM_PLACES: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -78,23 +86,52 @@ pub fn program(name: &str) -> Option<PathBuf> {
 pub async fn run(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Result<()> {
     let mut command = Command::new(program);
     command.args(arguments).envs(environment.iter().map(|(key, value)| (*key, value)));
-    command.stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let ended = tokio::time::timeout(MOUNT_TIMEOUT, command.output()).await;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let told = |what: String, output: &str| {
         let arguments = arguments.join(" ");
         format!(
             "mount failed: {what}\nMounting command: {program}\nMounting arguments: {arguments}\nOutput: {output}"
         )
     };
-    let output = match ended {
-        Ok(output) => output.with_context(|| format!("cannot run {program}"))?,
-        Err(_) => bail!(told(format!("no answer in {} s", MOUNT_TIMEOUT.as_secs()), "")),
+    let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
+    let words = Arc::new(Mutex::new(Vec::new()));
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let reading = {
+        let words = words.clone();
+        async move { tokio::join!(collect(out, &words), collect(err, &words)) }
     };
-    if !output.status.success() {
-        let words = [output.stderr, output.stdout].concat();
-        bail!(told(output.status.to_string(), String::from_utf8_lossy(&words).trim()));
+    let mut reading = tokio::spawn(reading);
+    let ended = tokio::time::timeout(MOUNT_TIMEOUT, child.wait()).await;
+    // A program that stays in the background may keep the pipe open.
+    if tokio::time::timeout(LAST_WORDS, &mut reading).await.is_err() {
+        reading.abort();
     }
-    Ok(())
+    let words = String::from_utf8_lossy(&words.lock()).trim().to_owned();
+    match ended {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(status) => bail!(told(status?.to_string(), &words)),
+        Err(_) => bail!(told(format!("no answer in {} s", MOUNT_TIMEOUT.as_secs()), &words)),
+    }
+}
+
+async fn collect(pipe: Option<impl AsyncRead + Unpin>, words: &Mutex<Vec<u8>>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut part = [0; 1024];
+    while let Ok(count @ 1..) = pipe.read(&mut part).await {
+        let mut words = words.lock();
+        if words.len() < LONGEST_WORDS {
+            words.extend_from_slice(&part[..count]);
+        }
+    }
+}
+
+/// The same for a program that stays, and serves the mount: apart from the agent, which may end before it.
+pub async fn run_daemon(program: &str, arguments: &[String], environment: &[(&str, String)]) -> Result<()> {
+    let scope = self::program("systemd-run").filter(|_| Path::new("/run/systemd/system").exists());
+    let Some(scope) = scope else { return run(program, arguments, environment).await };
+    let apart = ["--scope", "--quiet", "--collect", "--", program].map(str::to_owned);
+    let arguments: Vec<String> = apart.into_iter().chain(arguments.iter().cloned()).collect();
+    run(&scope.to_string_lossy(), &arguments, environment).await
 }
 
 /// `mount(8)`, which knows every file system's helper.

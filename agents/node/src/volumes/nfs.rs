@@ -1,10 +1,12 @@
 //! `nfs`: a directory of an NFS server, mounted by the kernel, or by a FUSE client where the kernel has none.
-use super::{Kind, Volume, Wanted, mounts};
+use super::{Content, Kind, Volume, Wanted, mounts};
 use anyhow::{Context, Result, bail};
 use futures::future::{BoxFuture, FutureExt};
+use pilothouse_api::storage::NFS_SHARE;
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 pub struct Nfs;
 
@@ -28,6 +30,55 @@ impl Kind for Nfs {
         }
         .boxed()
     }
+
+    fn create<'a>(&'a self, content: &'a Content<'a>) -> BoxFuture<'a, Result<()>> {
+        async move {
+            in_share(content, |dir| {
+                fs::create_dir_all(dir)?;
+                // Whatever user a pod runs as.
+                fs::set_permissions(dir, fs::Permissions::from_mode(0o777))
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, content: &'a Content<'a>) -> BoxFuture<'a, Result<()>> {
+        async move { in_share(content, |dir| super::remove_tree(dir)).await }.boxed()
+    }
+}
+
+/// Mounts the share that holds a volume's directory, and does something about the directory.
+async fn in_share(
+    content: &Content<'_>,
+    act: impl FnOnce(&Path) -> std::io::Result<()> + Send + 'static,
+) -> Result<()> {
+    let (name, base) =
+        (&content.volume["metadata"]["name"], &content.volume["metadata"]["annotations"][NFS_SHARE]);
+    let (Some(name), Some(base)) = (name.as_str(), base.as_str()) else {
+        bail!("the volume does not tell in which share its directory is");
+    };
+    let mut share = Share::new(content.source, &content.volume["spec"], false);
+    let dir = below_share(base, &share.path)?;
+    share.path = base.to_owned();
+    let point = content.data_dir.join("duties").join(name);
+    mounts::unmount_below(&point).await?; // left by an earlier run
+    fs::create_dir_all(&point)?;
+    share.mount(&point).await?;
+    let at = point.clone();
+    let done = tokio::task::spawn_blocking(move || act(&at.join(dir))).await;
+    mounts::unmount_below(&point).await?;
+    fs::remove_dir(&point)?;
+    done?.context("the directory on the share")
+}
+
+/// The directory as seen from its share; never the share itself.
+fn below_share(base: &str, path: &str) -> Result<PathBuf> {
+    let rest = path.strip_prefix(base.trim_end_matches('/')).unwrap_or_default().trim_matches('/');
+    if rest.is_empty() || rest.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        bail!("{path:?} is no directory below {base:?}");
+    }
+    Ok(PathBuf::from(rest))
 }
 
 /// A directory on a server, and how it is mounted.
@@ -113,6 +164,15 @@ mod tests {
         let share = Share::new(&json!({"server": "fd00::1", "path": "/"}), &json!({}), false);
         let arguments = mounts::mount_arguments("nfs", &share.source(), Path::new("/mnt/a"), &share.options);
         assert_eq!(arguments, ["-t", "nfs", "[fd00::1]:/", "/mnt/a"]);
+    }
+
+    #[test]
+    fn a_directory_on_a_share_is_never_the_share_itself() {
+        assert_eq!(below_share("/export", "/export/a/b").unwrap(), PathBuf::from("a/b"));
+        assert_eq!(below_share("/", "/a").unwrap(), PathBuf::from("a"));
+        for wrong in ["/export", "/export/", "/export/../etc", "/other/a"] {
+            assert!(below_share("/export", wrong).is_err(), "{wrong}");
+        }
     }
 
     #[tokio::test]

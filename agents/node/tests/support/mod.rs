@@ -512,6 +512,7 @@ async fn control(
                     }
                     NodeMessage::NodeStatus { status } => state.lock().node = status,
                     NodeMessage::Usage(_) => {}
+                    NodeMessage::VolumeDone { name, outcome, .. } => panic!("volume {name} came to {outcome:?}, unasked"),
                     NodeMessage::TokenRequest { id, pod, .. } => {
                         let (number, seconds) = {
                             let mut state = state.lock();

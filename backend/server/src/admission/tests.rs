@@ -335,3 +335,36 @@ async fn a_pod_takes_over_what_its_runtime_class_costs_and_where_it_runs() {
     };
     assert!(refused(&alone).await.contains("without corresponding RuntimeClass"));
 }
+
+#[tokio::test]
+async fn a_claim_takes_the_default_class_is_held_by_its_finalizer_and_grows_where_its_class_lets_it() {
+    const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let api = Api::start().await;
+    let claim = |name: &str| json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let classes = "/apis/storage.k8s.io/v1/storageclasses";
+    let marked = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+    api.call("DELETE", &format!("{classes}/local-path"), Value::Null).await;
+    api.make(CLAIMS, claim("early")).await;
+    api.make(classes, json!({"metadata": {"name": "std", "annotations": marked}, "provisioner": "x"})).await;
+    api.make(CLAIMS, claim("late")).await;
+    let get = async |name: &str| api.call("GET", &format!("{CLAIMS}/{name}"), Value::Null).await.body;
+    assert!(get("early").await["spec"]["storageClassName"].is_null());
+    let late = get("late").await;
+    assert_eq!(late["spec"]["storageClassName"], "std");
+    assert_eq!(late["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let mut bound = late.clone();
+    bound["status"]["phase"] = "Bound".into();
+    let bound = api.call("PUT", &format!("{CLAIMS}/late/status"), bound).await.body;
+    let mut larger = bound.clone();
+    larger["spec"]["resources"]["requests"]["storage"] = "2Gi".into();
+    let refused = api.call("PUT", &format!("{CLAIMS}/late"), larger.clone()).await;
+    assert_eq!(
+        refused.message(),
+        "persistentvolumeclaims \"late\" is forbidden: only dynamically provisioned pvc can be resized and the storageclass \
+         that provisions the pvc must support resize"
+    );
+    let mut class = api.call("GET", &format!("{classes}/std"), Value::Null).await.body;
+    class["allowVolumeExpansion"] = true.into();
+    api.call("PUT", &format!("{classes}/std"), class).await;
+    assert_eq!(api.call("PUT", &format!("{CLAIMS}/late"), larger).await.code, StatusCode::OK);
+}

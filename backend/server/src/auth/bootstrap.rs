@@ -4,6 +4,7 @@ use crate::admission::SYSTEM_CLASSES;
 use crate::objects::{Actor, Part, WriteOptions};
 use crate::state::AppState;
 use anyhow::Result;
+use pilothouse_api::storage::{CLASSES, DEFAULT_CLASS, LOCAL_PATH};
 use pilothouse_api::{Key, Reason, meta};
 use serde_json::{Value, json};
 use std::net::SocketAddrV4;
@@ -14,6 +15,7 @@ const CLUSTER_ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
 /// Makes what is missing; what an administrator changed stays.
 pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> {
     let actor = Actor::system("bootstrap");
+    let is_first_start = app.store.get(&Key::new("namespaces", "", "default")).is_none();
     for namespace in NAMESPACES {
         make(app, &actor, "namespaces", "", json!({"metadata": {"name": namespace}})).await?;
     }
@@ -28,6 +30,9 @@ pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> 
     }
     for (resource, object) in pilothouse_controllers::flow_control::defaults() {
         make(app, &actor, resource, "", object).await?;
+    }
+    if is_first_start {
+        make(app, &actor, CLASSES, "", local_path_class()).await?;
     }
     let (a, b) = (app.network.service_cidr.0.octets()[0], app.network.service_cidr.0.octets()[1]);
     let service = json!({
@@ -66,6 +71,14 @@ async fn extension_servers(app: &AppState, actor: &Actor) -> Result<()> {
         "roleRef": {"apiGroup": group, "kind": "Role", "name": NAME},
     });
     make(app, actor, "rolebindings.rbac.authorization.k8s.io", NAMESPACE, binding).await
+}
+
+/// Storage that needs nothing but the nodes' disks. Whoever removes it has their reasons: it is made once.
+fn local_path_class() -> Value {
+    json!({
+        "metadata": {"name": "local-path", "annotations": {DEFAULT_CLASS[0]: "true"}}, "provisioner": LOCAL_PATH,
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true,
+    })
 }
 
 /// The service has no selector, so what is behind it is written here, and again at each start.

@@ -62,12 +62,19 @@ struct Outcome {
     /// Why something could not be created: a quota, an admission rule, a mistake in a template.
     refusal: Option<String>,
     memory: Option<Memory>,
+    told: Option<String>,
     check_again_at: Option<Timestamp>,
 }
 
 impl Outcome {
     fn new(task: Task, check_again_at: Option<Timestamp>) -> Self {
-        Self { task, written: 0, failed: false, refusal: None, memory: None, check_again_at }
+        Self { task, written: 0, failed: false, refusal: None, memory: None, told: None, check_again_at }
+    }
+
+    /// Of a plan whose actions are yet to be written.
+    fn of(task: Task, plan: &mut Plan) -> Self {
+        let told = plan.told.take().map(|(_, _, message)| message);
+        Self { told, memory: plan.memory.take(), ..Self::new(task, plan.check_again_at) }
     }
 }
 
@@ -180,9 +187,9 @@ impl Shell {
         while self.running.len() < CONCURRENCY {
             let Some(task) = self.queue.next(now) else { return };
             let controller = &self.controllers[task.0];
-            let plan = controller.reconcile(&task.1, &self.cluster, now);
+            let mut plan = controller.reconcile(&task.1, &self.cluster, now);
             if plan.is_empty() {
-                self.finish(Outcome { memory: plan.memory, ..Outcome::new(task, plan.check_again_at) });
+                self.finish(Outcome::of(task, &mut plan));
                 continue;
             }
             let actor = Actor::system(&format!("controller:{}", controller.name()));
@@ -224,9 +231,13 @@ impl Shell {
 
     fn finish(&mut self, outcome: Outcome) {
         let (controller, key) = &outcome.task;
-        self.cluster.note_outcome(self.controllers[*controller].name(), key, outcome.refusal.as_deref());
-        if let Some(memory) = outcome.memory.filter(|_| !outcome.failed) {
-            self.cluster.remember(key, memory);
+        let name = self.controllers[*controller].name();
+        self.cluster.note_outcome(name, key, outcome.refusal.as_deref());
+        if !outcome.failed {
+            self.cluster.note_told(name, key, outcome.told.as_deref());
+            if let Some(memory) = outcome.memory {
+                self.cluster.remember(key, memory);
+            }
         }
         self.queue.done(&outcome.task, outcome.failed, Timestamp::now());
         if let Some(at) = outcome.check_again_at {
@@ -253,9 +264,9 @@ async fn carry_out(
     actor: Actor,
     controller: &'static str,
     task: Task,
-    plan: Plan,
+    mut plan: Plan,
 ) -> Outcome {
-    let mut outcome = Outcome { memory: plan.memory, ..Outcome::new(task, plan.check_again_at) };
+    let mut outcome = Outcome::of(task, &mut plan);
     let writes: Vec<&Action> =
         plan.actions.iter().filter(|action| !matches!(action, Action::Event { .. })).collect();
     let carried = writes.iter().map(|action| carry_out_one(&objects, &actor, action));

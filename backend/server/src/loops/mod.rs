@@ -11,7 +11,7 @@ mod scheduler;
 mod work_queue;
 
 pub use certificates::Signing;
-pub use events::EventRecorder;
+pub use events::{EventRecorder, reference};
 pub(crate) use metrics_apis::MetricsApis;
 
 use crate::aggregation::Aggregation;

@@ -5,7 +5,9 @@ use crate::objects::{Actor, Objects, Part, WriteOptions};
 use pilothouse_api::disruption::{self, Cause};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::lifecycle::DeleteOptions;
+use pilothouse_api::storage::{BOUND_BY_CONTROLLER, CLAIMS, SELECTED_NODE, VOLUMES};
 use pilothouse_api::{Key, Status};
+use pilothouse_scheduler::storage::Choice;
 use pilothouse_scheduler::{Decision, Scheduler, Victim};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -13,7 +15,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-const RESOURCES: &[&str] = &["pods", "nodes"];
+const RESOURCES: &[&str] = &[
+    "pods",
+    "nodes",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "storageclasses.storage.k8s.io",
+    "csinodes.storage.k8s.io",
+];
 /// Bindings being written at the same time.
 const CONCURRENCY: usize = 128;
 const COMPONENT: &str = "default-scheduler";
@@ -21,7 +30,7 @@ const COMPONENT: &str = "default-scheduler";
 pub async fn run(objects: Objects, events: EventRecorder, shutdown: CancellationToken) {
     let mut feed = Feed::new(objects.store().clone(), Some(RESOURCES));
     let mut scheduler = Scheduler::default();
-    let mut writing: JoinSet<Option<(Key, String)>> = JoinSet::new();
+    let mut writing: JoinSet<Option<Failed>> = JoinSet::new();
     loop {
         while writing.len() < CONCURRENCY {
             let Some(decision) = scheduler.next(Timestamp::now()) else { break };
@@ -48,9 +57,13 @@ pub async fn run(objects: Objects, events: EventRecorder, shutdown: Cancellation
                 Step::Quiet(_) => {}
             },
             Some(done) = writing.join_next(), if !writing.is_empty() => {
-                if let Ok(Some((key, uid))) = done {
-                    let pod = objects.store().get(&key).map(|object| Arc::new(object.value()));
-                    scheduler.binding_failed(&key, &uid, pod, Timestamp::now());
+                match done {
+                    Ok(Some(Failed::Binding(key, uid))) => {
+                        let pod = objects.store().get(&key).map(|object| Arc::new(object.value()));
+                        scheduler.binding_failed(&key, &uid, pod, Timestamp::now());
+                    }
+                    Ok(Some(Failed::Volumes(uid, claims))) => scheduler.volumes_failed(&uid, claims.into_iter()),
+                    _ => {}
                 }
             }
             () = timer => {}
@@ -58,8 +71,15 @@ pub async fn run(objects: Objects, events: EventRecorder, shutdown: Cancellation
     }
 }
 
-/// Gives the pod back whose binding failed.
-async fn carry_out(objects: Objects, events: EventRecorder, decision: Decision) -> Option<(Key, String)> {
+/// What could not be written.
+enum Failed {
+    /// The pod and its UID.
+    Binding(Key, String),
+    /// The pod's UID, and its claims.
+    Volumes(String, Vec<Key>),
+}
+
+async fn carry_out(objects: Objects, events: EventRecorder, decision: Decision) -> Option<Failed> {
     let actor = Actor::system("kube-scheduler");
     match decision {
         Decision::Bind { pod, uid, node } => {
@@ -72,7 +92,16 @@ async fn carry_out(objects: Objects, events: EventRecorder, decision: Decision) 
                 }
                 Err(error) => {
                     tracing::debug!(pod = %pod, %error, "a binding was refused");
-                    Some((pod, uid))
+                    Some(Failed::Binding(pod, uid))
+                }
+            }
+        }
+        Decision::BindVolumes { pod, uid, node, claims } => {
+            match bind_volumes(&objects, &actor, (&pod, &uid), &node, &claims).await {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::debug!(pod = %pod, %error, "a pod's volumes could not be bound");
+                    Some(Failed::Volumes(uid, claims.into_iter().map(|(claim, _)| claim).collect()))
                 }
             }
         }
@@ -98,6 +127,71 @@ async fn carry_out(objects: Objects, events: EventRecorder, decision: Decision) 
             None
         }
     }
+}
+
+/// Tells the binder which volume each claim gets, and whom the room on the node is kept for.
+async fn bind_volumes(
+    objects: &Objects,
+    actor: &Actor,
+    (pod, uid): (&Key, &str),
+    node: &str,
+    claims: &[(Key, Choice)],
+) -> Result<(), Status> {
+    let entry = |resource: &str| {
+        let found = objects.registry().by_resource(resource).cloned();
+        found.ok_or_else(|| Status::internal(format!("there is no kind {resource}")))
+    };
+    let options = WriteOptions::default();
+    for (key, choice) in claims {
+        match choice {
+            Choice::Make => {
+                let change = |old: &Value| {
+                    let mut new = old.clone();
+                    new["metadata"]["annotations"][SELECTED_NODE] = node.into();
+                    Ok(new)
+                };
+                let entry = entry(CLAIMS)?;
+                objects
+                    .update(actor, &entry, &key.namespace, &key.name, Part::Spec, &options, change)
+                    .await?;
+            }
+            Choice::Volume(volume) => {
+                let claim = objects.store().get(key).ok_or_else(|| Status::not_found(CLAIMS, &key.name))?;
+                let change = |old: &Value| claimed(old, key, &claim.uid, volume);
+                objects.update(actor, &*entry(VOLUMES)?, "", volume, Part::Spec, &options, change).await?;
+            }
+        }
+    }
+    let change = |old: &Value| {
+        if old["metadata"]["uid"] != uid || old["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
+            return Err(Status::not_found("pods", &pod.name));
+        }
+        let mut new = old.clone();
+        new["status"]["nominatedNodeName"] = node.into();
+        Ok(new)
+    };
+    objects
+        .update(actor, &*entry("pods")?, &pod.namespace, &pod.name, Part::Status, &options, change)
+        .await?;
+    Ok(())
+}
+
+/// The volume as the claim's; a conflict if it is another's meanwhile.
+fn claimed(volume: &Value, claim: &Key, uid: &str, name: &str) -> Result<Value, Status> {
+    let reference = &volume["spec"]["claimRef"];
+    let is_kept = reference["name"] == *claim.name && reference["namespace"] == *claim.namespace;
+    let is_ours = is_kept && reference["uid"].as_str().is_none_or(|bound| bound.is_empty() || bound == uid);
+    if !reference.is_null() && !is_ours {
+        return Err(Status::conflict(VOLUMES, name, "the volume is another claim's by now".to_owned()));
+    }
+    let mut new = volume.clone();
+    new["spec"]["claimRef"] = json!({
+        "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": &*claim.namespace, "name": &*claim.name, "uid": uid,
+    });
+    if reference.is_null() {
+        new["metadata"]["annotations"][BOUND_BY_CONTROLLER] = "yes".into();
+    }
+    Ok(new)
 }
 
 /// Sends a pod away for a more important one.

@@ -1,6 +1,7 @@
 //! Which node needs which objects: its own Node, its pods, what these lead to, and every service.
 use parking_lot::Mutex;
 use pilothouse_api::Key;
+use pilothouse_api::storage::{self, CLAIMS, VOLUMES};
 use pilothouse_protocol::{ObjectChange, ServerMessage, needs};
 use pilothouse_store::{Object, Store, WatchItem};
 use serde_json::value::RawValue;
@@ -12,8 +13,6 @@ use std::time::Duration;
 const SHARED: &[&str] = &["services", "endpointslices.discovery.k8s.io"];
 /// Told to the nodes whose pods lead to them.
 const NAMED: &[&str] = &["configmaps", "secrets", CLAIMS, VOLUMES, needs::RUNTIME_CLASSES];
-const CLAIMS: &str = "persistentvolumeclaims";
-const VOLUMES: &str = "persistentvolumes";
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Whom a message is for.
@@ -299,7 +298,7 @@ impl State {
 fn root(key: &Key, object: &serde_json::Value) -> Option<String> {
     let node = match &*key.resource {
         "pods" => object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()),
-        VOLUMES => needs::duty_of(object),
+        VOLUMES => storage::duty_of(object),
         _ => None,
     };
     node.map(str::to_owned)
@@ -422,7 +421,10 @@ mod tests {
     #[test]
     fn a_volume_goes_to_the_node_that_is_to_make_it_and_leaves_when_it_is_made() {
         let mut state = State::default();
-        let volume = |phase: &str, deleted: Value| json!({"metadata": {"annotations": {needs::DUTY: "n1"}, "deletionTimestamp": deleted}, "status": {"phase": phase}});
+        let volume = |phase: &str, deleted: Value| {
+            json!({"metadata": {"annotations": {storage::DUTY: "n1"}, "finalizers": [storage::DUTY_FINALIZER], "deletionTimestamp": deleted},
+                "spec": {"persistentVolumeReclaimPolicy": "Delete"}, "status": {"phase": phase}})
+        };
         let told = vec![("n1".to_owned(), "pv".to_owned())];
         assert_eq!(put_cluster(&mut state, VOLUMES, "pv", &volume("Pending", Value::Null)), told);
         assert_eq!(

@@ -2,11 +2,12 @@
 use super::Hub;
 use super::event_budget::EventBudget;
 use crate::auth::token_requests;
+use crate::loops::reference;
 use crate::objects::{Actor, Part, WriteOptions};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::k8s_openapi::api::core::v1 as core;
 use pilothouse_api::lifecycle::{self, DeleteOptions};
-use pilothouse_api::{Key, KindEntry, Reason, Status, meta};
+use pilothouse_api::{Key, KindEntry, Reason, Status, meta, storage};
 use pilothouse_protocol::{IssuedToken, NodeMessage, PodRef, status};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -41,10 +42,14 @@ impl Hub {
             outcome => return outcome.map(drop),
         }
         let labels = object["metadata"]["labels"].clone();
+        let volumes = object["metadata"]["annotations"][storage::LOCAL_VOLUMES].clone();
         let relabel = |old: &Value| {
             let mut new = old.clone();
             for (label, value) in labels.as_object().into_iter().flatten() {
                 new["metadata"]["labels"][label] = value.clone();
+            }
+            if volumes.is_string() {
+                new["metadata"]["annotations"][storage::LOCAL_VOLUMES] = volumes.clone();
             }
             Ok(new)
         };
@@ -108,6 +113,9 @@ impl Hub {
             }
             NodeMessage::PodTerminated { namespace, name, uid } => {
                 self.pod_terminated(actor, node, &namespace, &name, &uid).await
+            }
+            NodeMessage::VolumeDone { name, uid, is_removed, outcome } => {
+                self.volume_done(node, &name, &uid, is_removed, outcome).await
             }
             NodeMessage::Event { event, .. } => {
                 self.event(node, budget, event);
@@ -179,6 +187,58 @@ impl Hub {
             ..DeleteOptions::default()
         };
         objects.delete(actor, &entry, namespace, name, &delete, &WriteOptions::default()).await.map(drop)
+    }
+
+    /// A volume was made or removed by the node whose duty it was. The node writes no volumes: what it says decides one step.
+    async fn volume_done(
+        &self,
+        node: &str,
+        name: &str,
+        uid: &str,
+        is_removed: bool,
+        outcome: Result<(), String>,
+    ) -> Result<(), Status> {
+        let objects = &self.0.objects;
+        let actor = Actor::system("controller:volume-provisioner");
+        let is_asked = |volume: &Value| {
+            let is_deleting = !volume["metadata"]["deletionTimestamp"].is_null();
+            meta::uid(volume) == uid && storage::duty_of(volume) == Some(node) && is_deleting == is_removed
+        };
+        let volume = objects.store().get(&Key::new(storage::VOLUMES, "", name)).map(|found| found.value());
+        let volume = volume.filter(is_asked).ok_or_else(|| Status::not_found(storage::VOLUMES, name))?;
+        let claim = volume["spec"]["claimRef"].clone();
+        let maker = volume["metadata"]["annotations"][storage::PROVISIONED_BY].as_str().unwrap_or_default();
+        let event = |about: Value, r#type: &str, reason: &str, message: String| {
+            self.0.events.record(about, r#type, reason, message, maker);
+        };
+        if let Err(why) = outcome {
+            match is_removed {
+                true => event(reference(&volume), "Warning", "VolumeFailedDelete", why),
+                false => {
+                    let class = storage::class_of(&volume);
+                    let message = format!("failed to provision volume with StorageClass {class:?}: {why}");
+                    event(claim, "Warning", "ProvisioningFailed", message);
+                }
+            }
+            return Ok(());
+        }
+        let part = if is_removed { Part::Spec } else { Part::Status };
+        let change = |old: &Value| match () {
+            () if !is_asked(old) => Err(Status::not_found(storage::VOLUMES, name)),
+            () if is_removed => Ok(storage::without_finalizer(old, storage::DUTY_FINALIZER)),
+            () => Ok(pilothouse_controllers::with_phase(old, "Available", "", Timestamp::now())),
+        };
+        let entry = self.entry(storage::VOLUMES)?;
+        objects.update(&actor, &entry, "", name, part, &WriteOptions::default(), change).await?;
+        if !is_removed {
+            event(
+                claim,
+                "Normal",
+                "ProvisioningSucceeded",
+                format!("Successfully provisioned volume {name}"),
+            );
+        }
+        Ok(())
     }
 
     fn entry(&self, resource: &str) -> Result<Arc<KindEntry>, Status> {

@@ -340,3 +340,48 @@ async fn a_node_writes_events_about_its_own_only() {
     }
     assert_eq!(written(), ["mine"]);
 }
+
+#[tokio::test]
+async fn a_volume_is_offered_once_its_node_has_made_it_and_not_when_another_says_so() {
+    use pilothouse_api::storage::{DUTY, DUTY_FINALIZER, VOLUMES};
+    let server = server().await;
+    let (mut maker, mut other) = (server.join("n1").await, server.join("n2").await);
+    let objects = &server.app.objects;
+    let entry = objects.registry().by_resource(VOLUMES).cloned().unwrap();
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": "pvc-1", "annotations": {DUTY: "n1"}, "finalizers": [DUTY_FINALIZER]},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Delete",
+            "nfs": {"server": "s", "path": "/x"}}});
+    let made =
+        objects.create(&Actor::system("test"), &entry, "", volume, &WriteOptions::default()).await.unwrap();
+    let told = loop {
+        match hear(&mut maker).await.unwrap() {
+            ServerMessage::Objects { changes, .. } if changes.iter().any(|c| &*c.resource == VOLUMES) => {
+                break changes;
+            }
+            _ => {}
+        }
+    };
+    assert_eq!(&*told[0].name, "pvc-1");
+    let done = |uid: &str, is_removed: bool| NodeMessage::VolumeDone {
+        name: "pvc-1".into(),
+        uid: uid.into(),
+        is_removed,
+        outcome: Ok(()),
+    };
+    say(&mut other, &done(&made.uid, false)).await;
+    say(&mut other, &NodeMessage::Ping).await;
+    while !matches!(hear(&mut other).await.unwrap(), ServerMessage::Pong) {}
+    for wrong in [done("another", false), done(&made.uid, true)] {
+        say(&mut maker, &wrong).await;
+    }
+    say(&mut maker, &NodeMessage::Ping).await;
+    while !matches!(hear(&mut maker).await.unwrap(), ServerMessage::Pong) {}
+    let key = pilothouse_api::Key::new(VOLUMES, "", "pvc-1");
+    let phase = |server: &Server| server.app.store.get(&key).unwrap().value()["status"]["phase"].clone();
+    assert_eq!(phase(&server), "Pending");
+    say(&mut maker, &done(&made.uid, false)).await;
+    say(&mut maker, &NodeMessage::Ping).await;
+    while !matches!(hear(&mut maker).await.unwrap(), ServerMessage::Pong) {}
+    assert_eq!(phase(&server), "Available");
+}
