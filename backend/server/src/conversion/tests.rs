@@ -40,7 +40,8 @@ struct Converter {
 
 impl Converter {
     async fn start() -> Self {
-        let (asked, answer): (Arc<Mutex<Vec<usize>>>, Arc<Mutex<Option<Value>>>) = Default::default();
+        let asked: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let answer: Arc<Mutex<Option<Value>>> = Arc::default();
         let (seen, other) = (asked.clone(), answer.clone());
         let convert = async move |body: Bytes| {
             let review: Value = serde_json::from_slice(&body).unwrap();
