@@ -12,6 +12,7 @@ use crate::resize::{self, Allocation};
 use crate::runtime::ObservedPod;
 use crate::runtime::docker::Docker;
 use crate::settings::Settings;
+use crate::static_pods::{self, Statics};
 use crate::tokens::Tokens;
 use crate::volumes::duties::Duties;
 use crate::{node_status, readings};
@@ -19,7 +20,7 @@ use anyhow::Result;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use pilothouse_api::jiff::Timestamp;
-use pilothouse_protocol::{NodeMessage, ObjectChange};
+use pilothouse_protocol::{NodeMessage, ObjectChange, PodRef};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ pub struct Agent {
     pub host_ip: String,
     pub assigned: Mutex<Assigned>,
     pub admitted: Mutex<Admitted>,
+    /// The pods that this machine itself brings.
+    pub statics: Mutex<Statics>,
     pub network: Network,
     pub tokens: Tokens,
     /// What the node promised to each pod.
@@ -90,6 +93,7 @@ impl Agent {
             host_ip: node_status::host_address(),
             assigned: Mutex::default(),
             admitted: Mutex::default(),
+            statics: Mutex::default(),
             network: Network::default(),
             tokens: Tokens::default(),
             promises: Mutex::default(),
@@ -136,6 +140,10 @@ impl Agent {
 
     fn assign_pod(self: &Arc<Self>, namespace: &str, name: &str) {
         let pod = self.assigned.lock().get("pods", namespace, name);
+        let is_own = self.statics.lock().contains_key(&(namespace.to_owned(), name.to_owned()));
+        if is_own || pod.as_deref().is_some_and(static_pods::is_mirror) {
+            return self.mirror(namespace, name);
+        }
         let uid = pod.as_ref().map(|p| p["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
         // Another pod of that name, or none: what ran under it is not assigned any more.
         for worker in self.workers.lock().values() {
@@ -147,6 +155,57 @@ impl Agent {
         if let (Some(pod), Some(uid)) = (pod, uid) {
             self.worker(&uid, Some(pod));
         }
+    }
+
+    /// Takes what the machine's own manifests say now.
+    pub fn take_statics(self: &Arc<Self>, found: Statics) {
+        let before = std::mem::replace(&mut *self.statics.lock(), found.clone());
+        let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        for (place, old) in &before {
+            if found.get(place).is_some_and(|new| uid(new) == uid(old)) {
+                continue;
+            }
+            if let Some(worker) = self.workers.lock().get(&uid(old)) {
+                worker.pod.send_replace(None);
+                worker.wake.notify_one();
+            }
+            self.mirror(&place.0, &place.1);
+        }
+        for (place, pod) in found {
+            if before.get(&place).is_none_or(|old| uid(old) != uid(&pod)) {
+                self.worker(&uid(&pod), Some(pod));
+            }
+        }
+    }
+
+    /// Sees to it that the server shows a static pod as it is.
+    pub fn mirror(&self, namespace: &str, name: &str) {
+        let place = (namespace.to_owned(), name.to_owned());
+        let own = self.statics.lock().get(&place).cloned();
+        let (shown, complete) = {
+            let assigned = self.assigned.lock();
+            (assigned.get("pods", namespace, name), assigned.complete)
+        };
+        if !complete {
+            return; // what the server shows is not known yet
+        }
+        if let Some(word) = static_pods::next_word(own.as_deref(), shown.as_deref()) {
+            return self.outbox.tell(&format!("{namespace}/{name}"), word);
+        }
+        let (Some(own), Some(shown)) = (own, shown) else { return };
+        let uid = own["metadata"]["uid"].as_str().unwrap_or_default();
+        let told = self.workers.lock().get(uid).map(|worker| worker.status.lock().clone());
+        if let Some(told) = told.filter(|told| !told.is_null() && !pod_sync::is_shown(told, &shown["status"]))
+        {
+            self.tell_status(&own, uid, told);
+        }
+    }
+
+    /// The UID by which the node knows a pod that the server names: of a mirror, the static pod's.
+    pub fn uid_here(&self, pod: &PodRef) -> String {
+        let own = self.statics.lock().get(&(pod.namespace.to_string(), pod.name.to_string())).cloned();
+        let uid = own.and_then(|own| own["metadata"]["uid"].as_str().map(str::to_owned));
+        uid.unwrap_or_else(|| pod.uid.to_string())
     }
 
     /// Wakes the worker of a pod, which is made if there is none.
@@ -321,7 +380,14 @@ impl Agent {
     pub fn tell_status(&self, pod: &Value, uid: &str, status: Value) {
         let text = |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap_or_default().into() };
         let (namespace, name) = (text("namespace"), text("name"));
-        self.outbox.tell(uid, NodeMessage::PodStatus { namespace, name, uid: uid.into(), status });
+        let mut shown_as: Arc<str> = uid.into();
+        if static_pods::is_static(pod) {
+            // Until its mirror is there nobody could tell whose status it is.
+            let shown = self.assigned.lock().get("pods", &namespace, &name);
+            let Some(shown) = shown.filter(|shown| static_pods::is_mirror(shown)) else { return };
+            shown_as = shown["metadata"]["uid"].as_str().unwrap_or_default().into();
+        }
+        self.outbox.tell(uid, NodeMessage::PodStatus { namespace, name, uid: shown_as, status });
     }
 
     /// An event about a pod or one of its containers.

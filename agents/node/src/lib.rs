@@ -22,6 +22,7 @@ mod reclaim;
 pub mod resize;
 pub mod runtime;
 pub mod settings;
+mod static_pods;
 mod streams;
 mod termination;
 mod tokens;
@@ -70,6 +71,10 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         shutdown.clone(),
     ));
     node_status::take(&agent).await;
+    // Before anything on the node could be taken for nobody's.
+    if let Some(dir) = agent.settings.static_pods.clone() {
+        agent.take_statics(static_pods::read(&dir, &agent.node));
+    }
     tracing::info!(node = %options.node_name, "the agent runs");
     tokio::select! {
         () = connection.run(agent.clone(), shutdown.clone()) => {}
@@ -80,6 +85,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         () = usage::follow(agent.clone()) => {}
         () = reclaim::follow(agent.clone()) => {}
         () = volumes::duties::follow(agent.clone()) => {}
+        () = static_pods::follow(agent.clone()) => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::fault::{self, Point};
 use crate::health;
 use crate::pod_sync::{self, Decision, Failure, Memory, ResizeFailure, Step, Stopping, Verdict};
 use crate::runtime::{Limits, ObservedPod, State};
-use crate::{admission, containers, hooks, network, termination, usage, volumes};
+use crate::{admission, containers, hooks, network, static_pods, termination, usage, volumes};
 use anyhow::Result;
 use parking_lot::Mutex;
 use pilothouse_api::jiff::{Timestamp, ToSpan};
@@ -35,6 +35,8 @@ pub struct Worker {
     pub memory: Mutex<Memory>,
     /// The last status told.
     pub status: Mutex<Value>,
+    /// Brought by this machine itself.
+    is_static: bool,
     /// Its containers that ran at the last look.
     pub running: Mutex<Vec<Running>>,
 }
@@ -52,6 +54,7 @@ impl Worker {
     pub fn new(uid: &str, pod: Option<Arc<Value>>) -> Self {
         Self {
             uid: uid.to_owned(),
+            is_static: pod.as_deref().is_some_and(static_pods::is_static),
             wake: Notify::new(),
             status: Mutex::new(pod.as_ref().map(|p| p["status"].clone()).unwrap_or_default()),
             pod: watch::Sender::new(pod),
@@ -205,8 +208,8 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         }
         let pod = worker.pod.borrow().clone();
         let Some(assigned) = pod else {
-            // Before the first full set nothing may be taken for unassigned.
-            if !agent.assigned.lock().complete {
+            // Before the first full set nothing may be taken for unassigned, but what was never the server's.
+            if !agent.assigned.lock().complete && !worker.is_static {
                 return Ok(Turn::Until(None));
             }
             for step in pod_sync::forget(&observed) {

@@ -83,7 +83,7 @@ pub async fn serve(agent: &Agent, dialer: &Dialer, id: &str, request: StreamRequ
             finish(socket, &exit_status(0)).await
         }
         StreamRequest::PortForward { pod, port } => {
-            let observed = agent.runtime.observe(&pod.uid).await?;
+            let observed = agent.runtime.observe(&agent.uid_here(&pod)).await?;
             let pid =
                 observed.sandbox.filter(|s| s.state == State::Running).context("the pod is not running")?.pid;
             let stream = connect_inside(pid, port)
@@ -95,7 +95,7 @@ pub async fn serve(agent: &Agent, dialer: &Dialer, id: &str, request: StreamRequ
 }
 
 async fn find(agent: &Agent, pod: &PodRef, container: &str, previous: bool) -> Result<Container> {
-    let observed = agent.runtime.observe(&pod.uid).await?;
+    let observed = agent.runtime.observe(&agent.uid_here(pod)).await?;
     let found = if previous { observed.previous(container) } else { observed.latest(container) };
     let why = match previous {
         true => format!("previous terminated container {container:?} in pod {:?} not found", &*pod.name),

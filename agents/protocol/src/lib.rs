@@ -72,6 +72,8 @@ pub enum NodeMessage {
     /// What a PersistentVolume stands for was made, or removed, as `storage::duty_of` asks of the node; or why not.
     #[serde(rename_all = "camelCase")]
     VolumeDone { name: Arc<str>, uid: Arc<str>, is_removed: bool, outcome: Result<(), String> },
+    /// Shows a pod that the node itself brings (a static pod), under an annotation that names its UID there.
+    Mirror { pod: Value },
     /// A core/v1 Event about a pod or the node, without metadata: `involvedObject`, `reason`, `message`, `type`,
     /// `source`. The server fills in name and times, and counts repeats.
     Event { namespace: Arc<str>, event: Value },

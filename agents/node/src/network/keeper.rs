@@ -74,7 +74,8 @@ impl Keeper {
 
     /// The ports of the node that pods asked for.
     fn host_ports(&self) -> Vec<rules::HostPort> {
-        let pods = self.agent.assigned.lock().all("pods");
+        let mut pods = self.agent.assigned.lock().all("pods");
+        pods.extend(self.agent.statics.lock().values().cloned());
         let addresses = self.agent.network.addresses.lock();
         let Some(addresses) = addresses.as_ref() else { return Vec::new() };
         let mut doors = Vec::new();

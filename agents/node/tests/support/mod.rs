@@ -505,6 +505,7 @@ async fn control(
                     NodeMessage::PodStatus { uid, status, .. } => drop(state.lock().statuses.insert(uid.to_string(), status)),
                     NodeMessage::PodTerminated { uid, .. } => state.lock().terminated.push(uid.to_string()),
                     NodeMessage::Ping => drop(socket.send(text(&ServerMessage::Pong)).await),
+                    NodeMessage::Mirror { pod } => state.lock().events.push(("Mirror".into(), pod["metadata"]["name"].to_string())),
                     NodeMessage::StreamFailed { message, .. } => panic!("a stream failed: {message}"),
                     NodeMessage::Event { event, .. } => {
                         let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();

@@ -117,6 +117,7 @@ impl Hub {
             NodeMessage::VolumeDone { name, uid, is_removed, outcome } => {
                 self.volume_done(node, &name, &uid, is_removed, outcome).await
             }
+            NodeMessage::Mirror { pod } => self.mirror(actor, node, pod).await,
             NodeMessage::Event { event, .. } => {
                 self.event(node, budget, event);
                 Ok(())
@@ -239,6 +240,32 @@ impl Hub {
             );
         }
         Ok(())
+    }
+
+    /// Shows a node's own pod. One of another name or manifest is the node's to take away first.
+    async fn mirror(&self, actor: &Actor, node: &str, pod: Value) -> Result<(), Status> {
+        check::<core::Pod>("the mirror pod", &pod)?;
+        let own = pod["spec"]["nodeName"] == node;
+        if !own || !pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
+            return Err(Status::bad_request("a node may create mirrors of its own static pods only"));
+        }
+        let reads = ["configMap", "secret", "persistentVolumeClaim"];
+        let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+        if volumes.into_iter().any(|volume| reads.iter().any(|kind| !volume[kind].is_null()))
+            || !pod["spec"]["serviceAccountName"].is_null()
+        {
+            // It would let a node read what it names (`NodeRestriction`).
+            return Err(Status::bad_request(
+                "a mirror pod may not refer to a service account or other objects",
+            ));
+        }
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        let entry = self.entry("pods")?;
+        let options = WriteOptions::default();
+        match self.0.objects.create(actor, &entry, &namespace, pod, &options).await {
+            Err(status) if status.reason == Reason::AlreadyExists => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     fn entry(&self, resource: &str) -> Result<Arc<KindEntry>, Status> {
