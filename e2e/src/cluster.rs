@@ -14,6 +14,8 @@ pub struct Cluster {
     dir: PathBuf,
     child: Option<Child>,
     node: String,
+    /// Where the API is served: any free port at first, then always that one, so that clients find it again.
+    listen: String,
     arguments: Vec<String>,
     /// The ready line of the last start.
     pub ready_line: String,
@@ -37,8 +39,10 @@ impl Cluster {
         fs::create_dir_all(&dir)?;
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
         let node = format!("e2e-{name}-{}", std::process::id());
-        let mut cluster = Self { dir, child: None, node, arguments, ready_line: String::new() };
+        let listen = "127.0.0.1:0".to_owned();
+        let mut cluster = Self { dir, child: None, node, listen, arguments, ready_line: String::new() };
         cluster.resume()?;
+        cluster.listen = cluster.api()?.trim_start_matches("https://").to_owned();
         Ok(cluster)
     }
 
@@ -79,7 +83,7 @@ impl Cluster {
             .arg("up")
             .arg("--data-dir")
             .arg(self.dir.join("data"))
-            .args(["--listen", "127.0.0.1:0", "--dashboard-listen", "127.0.0.1:0"])
+            .args(["--listen", &self.listen, "--dashboard-listen", "127.0.0.1:0"])
             .args(["--node-name", &self.node])
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -117,6 +121,14 @@ impl Cluster {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
         eventually("the end of pilothouse", STOP_TIMEOUT, || Ok(child.try_wait()?)).map(drop)
+    }
+
+    /// The first process of the private PostgreSQL.
+    pub fn postgres_pid(&self) -> Result<u32> {
+        let file = self.dir.join("data/postgres/postmaster.pid");
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let first = text.lines().next().unwrap_or_default();
+        first.trim().parse().with_context(|| format!("{} begins with {first:?}", file.display()))
     }
 
     /// The process of the local agent.

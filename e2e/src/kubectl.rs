@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 #[derive(Clone)]
 pub struct Kubectl {
+    program: PathBuf,
     kubeconfig: PathBuf,
     namespace: Option<String>,
 }
@@ -21,7 +22,13 @@ pub struct Output {
 
 impl Kubectl {
     pub fn new(kubeconfig: PathBuf) -> Self {
-        Self { kubeconfig, namespace: None }
+        Self { program: "kubectl".into(), kubeconfig, namespace: None }
+    }
+
+    /// The same with another program, such as an older version.
+    #[must_use]
+    pub fn with_program(&self, program: PathBuf) -> Self {
+        Self { program, ..self.clone() }
     }
 
     #[must_use]
@@ -30,7 +37,7 @@ impl Kubectl {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&self.program);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         // Discovery is cached per cluster directory, so that one test run never reads another's.
         command.arg("--cache-dir").arg(self.kubeconfig.with_file_name("kubectl-cache"));
@@ -53,7 +60,7 @@ impl Kubectl {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context("kubectl is not on PATH")?;
+            .with_context(|| format!("cannot run {}: ./dev test fetches it", self.program.display()))?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes()).or_else(|error| match error.kind() {
                 std::io::ErrorKind::BrokenPipe => Ok(()), // it did not read its input

@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod eventually;
 pub mod kubectl;
 pub mod namespace;
+pub mod rust_client;
 pub mod simulation;
 
 pub use browser::Browser;
