@@ -17,3 +17,6 @@ mod write;
 pub use discovery::Documents;
 pub use health::{healthy, ready};
 pub use timeout::check_timeout;
+
+#[cfg(test)]
+mod tests;

@@ -203,6 +203,13 @@ async fn apply_patch(call: &Call, decoded: Decoded) -> Result<Response, Status> 
         let updated = updated?;
         return one(call, StatusCode::OK, &updated).await;
     }
+    if !meta::uid(applied).is_empty() {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+            meta::uid(applied)
+        );
+        return Err(Status::conflict(&call.entry.resource, &call.name, why));
+    }
     let mut object = apply::apply(&call.entry, None, applied, manager, force, now)?;
     object["metadata"]["name"] = call.name.as_str().into();
     let made = objects.create(&call.actor, &call.entry, &call.namespace, object, &options).await?;
