@@ -139,7 +139,7 @@ fn ports(subset: &Value) -> Value {
     let ports = subset["ports"].as_array().into_iter().flatten();
     let ports = ports.map(|port| {
         let mut copy =
-            json!({"name": text(port, "name"), "port": port["port"], "protocol": port["protocol"]});
+            json!({"name": text(port, "name"), "port": port["port"], "protocol": port["protocol"].as_str().unwrap_or("TCP")});
         if !port["appProtocol"].is_null() {
             copy["appProtocol"] = port["appProtocol"].clone();
         }
