@@ -176,8 +176,8 @@ fn every_wrong_field_is_named_with_what_is_wrong() {
         ("/terminationGracePeriodSeconds", (-1).into(), &[]),
         ("/hostNetwork", true.into(), &[]),
         (
-            "/securityContext/sysctls",
-            json!([{"name": "kernel/shmmax", "value": "1"}, {"name": "foo-", "value": "1"}, {"name": "bar..", "value": "1"}]),
+            "/securityContext",
+            json!({"sysctls": [{"name": "kernel/shmmax", "value": "1"}, {"name": "foo-", "value": "1"}, {"name": "bar..", "value": "1"}]}),
             &[
                 "spec.securityContext.sysctls[1].name: Invalid value: \"foo-\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
                 "spec.securityContext.sysctls[2].name: Invalid value: \"bar..\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
