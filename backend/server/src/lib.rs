@@ -143,7 +143,7 @@ pub fn build(
     let metrics = metrics::Metrics::default();
     let hub = node_hub::Hub::new(objects.clone(), auth.clone(), metrics.clone());
     client.connect_through(hub.clone());
-    let state = AppState {
+    let state = state::Handles {
         store,
         registry,
         objects,
@@ -159,7 +159,7 @@ pub fn build(
         ca_pem: ca_pem.into(),
         documents: Arc::default(),
     };
-    Ok((state, followers))
+    Ok((state.into(), followers))
 }
 
 /// Brings the server up: what must exist is made, then requests are taken, then the loops run.

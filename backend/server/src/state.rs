@@ -8,6 +8,7 @@ use pilothouse_api::{Key, KindEntry, Registry, Revision};
 use pilothouse_store::{Index, Store};
 use serde_json::Value;
 use std::net::Ipv4Addr;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -127,9 +128,33 @@ impl Default for ClusterNetwork {
     }
 }
 
-/// Cloned into each handler: every field is a handle.
+/// Cheap to clone: the framework does so several times a request. Changed before it is shared, as when the server starts.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Handles>);
+
+impl From<Handles> for AppState {
+    fn from(handles: Handles) -> Self {
+        Self(Arc::new(handles))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        &self.0
+    }
+}
+
+impl DerefMut for AppState {
+    fn deref_mut(&mut self) -> &mut Handles {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+/// What handlers reach: every field is a handle.
+#[derive(Clone)]
+pub struct Handles {
     pub store: Store,
     pub registry: SharedRegistry,
     pub objects: Objects,

@@ -393,7 +393,7 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}),
         )
         .await;
-        state.objects
+        state.objects.clone()
     }
 
     async fn make(objects: &Objects, resource: &str, namespace: &str, object: Value) {
