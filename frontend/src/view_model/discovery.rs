@@ -15,9 +15,14 @@ impl Found {
     pub fn can(&self, verb: &str) -> bool {
         self.verbs.iter().any(|v| v == verb)
     }
+
+    /// Every list here is live; what is only ever computed when asked for, as measurements are, has no watch.
+    fn is_shown(&self) -> bool {
+        self.can("list") && self.can("watch")
+    }
 }
 
-/// Reads an `APIGroupDiscoveryList`: each group's preferred version of each kind that can be listed.
+/// Reads an `APIGroupDiscoveryList`: each group's preferred version of each kind that can be shown.
 pub fn from_groups(body: &Value) -> Vec<Found> {
     let mut out: Vec<Found> = Vec::new();
     for group in list(body, &["items"]) {
@@ -28,7 +33,7 @@ pub fn from_groups(body: &Value) -> Vec<Found> {
                     other.resource.group == found.resource.group
                         && other.resource.plural == found.resource.plural
                 });
-                if !known && found.can("list") {
+                if !known && found.is_shown() {
                     out.push(found);
                 }
             }
@@ -70,7 +75,7 @@ pub fn from_resource_list(body: &Value) -> Vec<Found> {
         verbs: strings(resource, "verbs"),
         short_names: strings(resource, "shortNames"),
     };
-    resources.map(found).filter(|found| found.can("list")).collect()
+    resources.map(found).filter(Found::is_shown).collect()
 }
 
 fn strings(value: &Value, field: &str) -> Vec<String> {
@@ -86,19 +91,22 @@ mod tests {
     #[test]
     fn both_forms_of_discovery_give_the_same_kinds() {
         let old = json!({"groupVersion": "v1", "resources": [
-            {"name": "pods", "kind": "Pod", "namespaced": true, "verbs": ["list", "get"], "shortNames": ["po"]},
+            {"name": "pods", "kind": "Pod", "namespaced": true, "verbs": ["list", "watch"], "shortNames": ["po"]},
             {"name": "pods/log", "kind": "Pod", "namespaced": true, "verbs": ["get"]},
+            {"name": "looks", "kind": "Look", "namespaced": true, "verbs": ["list", "get"]},
             {"name": "bindings", "kind": "Binding", "namespaced": true, "verbs": ["create"]}]});
         let new = json!({"items": [{"metadata": {}, "versions": [{"version": "v1", "resources": [
-            {"resource": "pods", "responseKind": {"kind": "Pod"}, "scope": "Namespaced", "verbs": ["list", "get"], "shortNames": ["po"]},
+            {"resource": "pods", "responseKind": {"kind": "Pod"}, "scope": "Namespaced", "verbs": ["list", "watch"], "shortNames": ["po"]},
+            {"resource": "looks", "responseKind": {"kind": "Look"}, "scope": "Namespaced", "verbs": ["list", "get"]},
             {"resource": "bindings", "responseKind": {"kind": "Binding"}, "scope": "Namespaced", "verbs": ["create"]}]}]}]});
         assert_eq!(from_resource_list(&old), from_groups(&new));
-        assert_eq!(from_groups(&new)[0].resource, PODS);
+        let [pods] = from_groups(&new).try_into().unwrap();
+        assert_eq!(pods.resource, PODS, "neither what cannot be listed nor what cannot be watched");
     }
 
     #[test]
     fn a_kind_in_two_versions_is_shown_once_in_the_preferred_one() {
-        let resource = json!({"resource": "deployments", "responseKind": {"kind": "Deployment"}, "scope": "Namespaced", "verbs": ["list"]});
+        let resource = json!({"resource": "deployments", "responseKind": {"kind": "Deployment"}, "scope": "Namespaced", "verbs": ["list", "watch"]});
         let body = json!({"items": [{"metadata": {"name": "apps"}, "versions": [
             {"version": "v1", "resources": [resource]}, {"version": "v1beta1", "resources": [resource]}]}]});
         let found = from_groups(&body);
