@@ -149,6 +149,8 @@ impl Client {
             .uri(path)
             .header("host", authority)
             .header("user-agent", "pilothouse")
+            // Also for an empty body: servers insist on it.
+            .header("content-length", body.len())
             .body(Full::new(Bytes::from(body)))?;
         let asking = async {
             let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port))
