@@ -40,7 +40,7 @@ fn claim_key(n: u8) -> Key {
 }
 
 fn classes(n: u8) -> &'static str {
-    if n % 2 == 0 { "disk" } else { "local-path" }
+    if n.is_multiple_of(2) { "disk" } else { "local-path" }
 }
 
 /// What a server would refuse, the story leaves out.
