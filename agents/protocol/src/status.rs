@@ -20,6 +20,16 @@ pub fn of_pod(old: &Value, mut fresh: Value) -> Value {
     let scheduled = all.iter().any(|c| c["type"] == "PodScheduled");
     all.extend(told.into_iter().filter(|t| t["type"] != "PodScheduled" || !scheduled));
     fresh["conditions"] = all.into();
+    // What has ended has ended: a pod that was given up with its node is counted and replaced, whatever another machine of
+    // that name makes of it.
+    if matches!(old["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        for field in ["phase", "reason", "message"] {
+            fresh[field] = old[field].clone();
+        }
+    }
+    if let Some(fields) = fresh.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
     fresh
 }
 
@@ -82,6 +92,15 @@ mod tests {
             json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": "then"}, {"type": "gate", "status": "True"},
                 {"type": "Ready", "status": "True"}])
         );
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_does_not_begin_again() {
+        let failed = json!({"phase": "Failed", "reason": "NodeLost", "qosClass": "BestEffort"});
+        let new = of_pod(&failed, json!({"phase": "Pending", "hostIP": "192.0.2.1"}));
+        assert_eq!((&new["phase"], &new["reason"]), (&failed["phase"], &failed["reason"]));
+        let running = json!({"phase": "Running", "qosClass": "BestEffort"});
+        assert_eq!(of_pod(&running, json!({"phase": "Failed"}))["phase"], "Failed");
     }
 
     #[test]
