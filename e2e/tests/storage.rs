@@ -193,7 +193,7 @@ fn get(port: u16, path: &str) -> Result<String> {
 fn s3_server(port: u16) -> Result<Server> {
     let port_text = port.to_string();
     let child = Command::new("python3")
-        .env("PYTHONPATH", cluster::checkout().join(".tools/python"))
+        .env("PYTHONPATH", cluster::checkout().join(".tools/moto"))
         .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port_text])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
