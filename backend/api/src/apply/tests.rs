@@ -298,8 +298,9 @@ proptest! {
         let taken = apply(&entry(), Some(&alone), &second, "two", true, at(1)).unwrap();
         let all = fields::merge(entry().rules.type_ref(), &alone, &second);
         prop_assert_eq!(&taken["spec"], &all["spec"], "the documented merge, with the second one's values");
-        // The first one's next word that says the same as then is in conflict wherever it was overruled.
+        // Where it was not overruled the first one may say the same again. (An order is nobody's, so more may be the same.)
         let next = apply(&entry(), Some(&taken), &pod_template(first), "one", false, at(2));
-        prop_assert_eq!(next.is_ok(), taken["spec"] == fields::merge(entry().rules.type_ref(), &taken, &alone)["spec"]);
+        let is_unchanged = taken["spec"] == fields::merge(entry().rules.type_ref(), &taken, &alone)["spec"];
+        prop_assert!(next.is_ok() || !is_unchanged);
     }
 }
