@@ -1,3 +1,4 @@
+//! No input makes the server panic: apply configurations.
 #![no_main]
 #[path = "../src/harness.rs"]
 #[allow(dead_code)] // one of several targets

@@ -1,3 +1,4 @@
+//! No input makes the server panic: bodies in JSON and YAML.
 #![no_main]
 #[path = "../src/harness.rs"]
 #[allow(dead_code)] // one of several targets
