@@ -17,6 +17,7 @@ const GROUP: usize = 512;
 /// Behind the notifications: a lost one costs at most this.
 const TICK: Duration = Duration::from_secs(2);
 const EVENTS: &str = "events";
+const NO_ANSWER: &str = "no answer in time";
 
 pub struct Writer {
     link: Link,
@@ -26,11 +27,27 @@ pub struct Writer {
     partitions_end: i64,
     marks: Marks,
     clock: Clock,
+    /// Whether the database failed last time, and that was said.
+    failing: bool,
 }
 
 impl Writer {
     pub fn new(link: Link, seal: Seal, memory: Arc<Memory>, marks: Marks, clock: Clock) -> Self {
-        Self { link, seal, memory, partitions_end: 0, marks, clock }
+        Self { link, seal, memory, partitions_end: 0, marks, clock, failing: false }
+    }
+
+    /// An exchange with the database failed: told once, until one succeeds again.
+    fn failed(&mut self, what: &str, why: impl std::fmt::Display) {
+        match std::mem::replace(&mut self.failing, true) {
+            false => tracing::warn!(error = %why, "{what}; further failures are told at level debug"),
+            true => tracing::debug!(error = %why, "{what}"),
+        }
+    }
+
+    fn succeeded(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            tracing::warn!("the database answers again");
+        }
     }
 
     pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, mut nudges: mpsc::Receiver<()>) {
@@ -110,9 +127,9 @@ impl Writer {
             Ok::<_, OpenError>(())
         });
         match outcome.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "cannot read the log"),
-            Err(_) => tracing::warn!("the database does not answer"),
+            Ok(Ok(())) => self.succeeded(),
+            Ok(Err(error)) => self.failed("cannot read the log", error),
+            Err(_) => self.failed("cannot read the log", NO_ANSWER),
         }
     }
 
@@ -164,15 +181,16 @@ impl Writer {
             group.drain(..).map(|job| (job.batch, job.answer)).unzip();
         let failure = match tokio::time::timeout(TIMEOUT, self.commit(&batches)).await {
             Ok(Ok(outcomes)) => {
+                self.succeeded();
                 for (answer, outcomes) in waiting.into_iter().zip(outcomes) {
                     let _ = answer.send(outcomes); // the caller may have gone
                 }
                 return;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => NO_ANSWER.to_owned(),
         };
-        tracing::warn!(error = %failure, "a group of writes failed");
+        self.failed("a group of writes failed", &failure);
         for (answer, batch) in waiting.into_iter().zip(batches) {
             let why = |_| Err(WriteError::Unavailable(failure.clone()));
             let _ = answer.send(batch.writes.iter().map(why).collect());
@@ -324,8 +342,8 @@ impl Writer {
         });
         match outcome.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "old entries of the log cannot be dropped"),
-            Err(_) => tracing::warn!("the database does not answer"),
+            Ok(Err(error)) => self.failed("old entries of the log cannot be dropped", error),
+            Err(_) => self.failed("old entries of the log cannot be dropped", NO_ANSWER),
         }
         if let Some(old) = self.marks.older_than(now, retention::EVENTS) {
             self.expire_events(old).await;
@@ -347,8 +365,8 @@ impl Writer {
             let group = Batch { writes, together: false, term: None };
             match tokio::time::timeout(TIMEOUT, self.commit(&[group])).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => return tracing::warn!(%error, "old events cannot be deleted"),
-                Err(_) => return tracing::warn!("the database does not answer"),
+                Ok(Err(error)) => return self.failed("old events cannot be deleted", error),
+                Err(_) => return self.failed("old events cannot be deleted", NO_ANSWER),
             }
         }
     }
