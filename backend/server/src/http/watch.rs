@@ -52,7 +52,11 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
     let watch = call.app.store.watch(Some(&resource), namespace, start);
     let watch = match watch {
         Ok(watch) => watch,
-        Err(error) => return Err(read_failed(error)),
+        // What goes wrong with a watch that was let in is an event of it: there clients look for 410.
+        Err(failure) => {
+            let line = error(&read_failed(failure));
+            return respond(parts, futures::stream::once(async { Ok(line) })).await;
+        }
     };
     let seconds = call.param("timeoutSeconds").and_then(|s| s.parse().ok());
     let seconds = seconds.unwrap_or_else(|| rand::rng().random_range(SHORTEST..LONGEST));
@@ -72,10 +76,6 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
         first.put_slice(&encoder.bookmark(start, true));
     }
     let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
-    let socket = match parts.headers.contains_key(header::UPGRADE) {
-        true => Some(upgrade(parts).await?),
-        false => None,
-    };
     let stream = futures::stream::unfold(Some((watch, encoder, first.freeze())), move |running| {
         let shutdown = shutdown.clone();
         async move {
@@ -95,14 +95,19 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
             Some((Ok(bytes), goes_on.then_some((watch, encoder, Bytes::new()))))
         }
     });
-    if let Some(socket) = socket {
-        return Ok(socket.on_upgrade(move |socket| tell(socket, stream)));
+    respond(parts, stream).await
+}
+
+/// As lines of one answer, or as messages of a WebSocket.
+async fn respond(
+    parts: &mut Parts,
+    lines: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
+) -> Result<Response, Status> {
+    if parts.headers.contains_key(header::UPGRADE) {
+        return Ok(upgrade(parts).await?.on_upgrade(move |socket| tell(socket, lines)));
     }
-    Ok((
-        [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache, private")],
-        Body::from_stream(stream),
-    )
-        .into_response())
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache, private")];
+    Ok((headers, Body::from_stream(lines)).into_response())
 }
 
 /// The same events over a WebSocket, a message each, as Kubernetes offers them: a browser opens few plain connections.
