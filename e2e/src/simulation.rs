@@ -7,7 +7,7 @@ mod faults;
 mod invariants;
 mod machine;
 mod people;
-mod random;
+pub mod random;
 mod rollouts;
 mod server;
 mod story;
