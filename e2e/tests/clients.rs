@@ -1,4 +1,7 @@
-//! Clients that teams have already, unmodified: Helm and Python's `kubernetes`.
+//! Clients that teams have already, unmodified: Helm, Python's `kubernetes` and kube-rs.
+#[path = "clients/kube_rs.rs"]
+mod kube_rs;
+
 use anyhow::{Result, ensure};
 use pilothouse_e2e::{Cluster, cluster, eventually};
 use std::process::Command;
@@ -13,12 +16,18 @@ fn ok(command: &mut Command) -> Result<String> {
 }
 
 #[test]
-fn helm_and_python_work_as_they_are() -> Result<()> {
+fn helm_python_and_rust_work_as_they_are() -> Result<()> {
     ok(&mut Command::new(cluster::checkout().join("examples/build-images.sh")))?;
     let cluster = Cluster::start("clients", &[])?;
     helm_installs_upgrades_rolls_back_and_uninstalls(&cluster)?;
     python_creates_watches_executes_and_deletes(&cluster)?;
-    Ok(())
+    kube_rs::logs_and_executes(&cluster)
+}
+
+#[test]
+fn rust_programs_watch_through_a_restart() -> Result<()> {
+    let mut cluster = Cluster::start("kube-rs", &["--no-agent"])?;
+    kube_rs::reads_writes_and_watches(&mut cluster)
 }
 
 fn helm_installs_upgrades_rolls_back_and_uninstalls(cluster: &Cluster) -> Result<()> {
