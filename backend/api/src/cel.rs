@@ -4,6 +4,7 @@
 //! The parser is the `cel` crate's. Expressions are checked and evaluated here, within a budget: none can hold up the
 //! server, whatever it loops over. Follows Kubernetes' "Common Expression Language in Kubernetes".
 mod authorizer;
+mod cost;
 mod evaluate;
 mod functions;
 mod overloads;
@@ -12,11 +13,13 @@ mod typing;
 mod value;
 
 pub use authorizer::{Authorizer, Decision, Question};
+pub use cost::{MAX_REQUEST, min_bytes};
 pub use evaluate::{Evaluation, Failure, Outcome};
 pub use types::Type;
 pub use typing::Scope;
 pub use value::{RESERVED, V};
 
+use crate::custom::schema::Schema;
 use ::cel::IdedExpr;
 use ::cel::common::ast::{EntryExpr, Expr, SourceInfo};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +81,11 @@ impl Program {
             open.extend(children(expression));
         }
         false
+    }
+
+    /// What it costs at most where `self` and `oldSelf` have this schema, in Kubernetes' units.
+    pub fn max_cost(&self, schema: &Schema) -> u64 {
+        cost::max_cost(&self.expression, schema)
     }
 
     /// What can be said of it before it runs: the type of its result. Errors are worded as CEL's compiler words them, or

@@ -164,6 +164,8 @@ pub trait Kind: Send + Sync + 'static {
     fn before_update(_object: &mut Value, _old: &Value) {}
     /// Rules for an object by itself.
     fn validate(_object: &Self::Object, _errors: &mut FieldErrors) {}
+    /// Rules for a new object alone: those that what is there already need not keep. Runs beside [`Kind::validate`].
+    fn validate_create(_object: &Self::Object, _errors: &mut FieldErrors) {}
     /// Rules for a change: immutable fields. Runs beside [`Kind::validate`].
     fn validate_update(_object: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
     /// Rules for a status change.
@@ -394,6 +396,7 @@ impl<K: Kind> Rules for Typed<K> {
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
         if let Some(typed) = Self::decode(object, errors) {
             K::validate(&typed, errors);
+            K::validate_create(&typed, errors);
         }
     }
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut FieldErrors) {

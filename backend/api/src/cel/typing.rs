@@ -302,7 +302,8 @@ fn field<'s>(at: u64, of: &Type<'s>, name: &str) -> Found<'s> {
     }
 }
 
-fn introduces_names(call: &CallExpr, namespace: bool) -> bool {
+/// Whether a call is a macro that the parser leaves to be run.
+pub fn introduces_names(call: &CallExpr, namespace: bool) -> bool {
     let count = call.args.len();
     match call.func_name.as_str() {
         "bind" => namespace,

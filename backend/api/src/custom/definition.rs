@@ -61,6 +61,12 @@ pub fn validate_version(version: &Value, path: &Path, errors: &mut FieldErrors) 
     validate_scale(&version["subresources"]["scale"], &path.child("subresources").child("scale"), errors);
 }
 
+/// Checks what the rules of one of `spec.versions` may cost. A schema that is in use already is not judged again.
+pub fn validate_costs(version: &Value, path: &Path, errors: &mut FieldErrors) {
+    let path = path.child("schema").child("openAPIV3Schema");
+    rules::validate_costs(&Schema::root(&version["schema"]["openAPIV3Schema"]), &path, errors);
+}
+
 /// Where a schema stands.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {

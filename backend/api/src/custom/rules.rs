@@ -1,4 +1,8 @@
 //! `x-kubernetes-validations`: what a schema's rules say of an object, and what a definition's rules must be.
+mod costs;
+
+pub use costs::validate_costs;
+
 use super::schema::{Additional, List, Schema};
 use super::validate::old_item;
 use crate::cel::{Evaluation, Failure, Program, Scope, Type, V};

@@ -104,7 +104,12 @@ impl Kind for CustomResourceDefinition {
         }
     }
 
+    fn validate_create(object: &Self::Object, errors: &mut FieldErrors) {
+        validate_costs(&object.spec.versions, &[], errors);
+    }
+
     fn validate_update(object: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {
+        validate_costs(&object.spec.versions, &old.spec.versions, errors);
         let (path, new, old_spec) = (Path::new("spec"), &object.spec, &old.spec);
         let changes = [("group", &new.group, &old_spec.group), ("scope", &new.scope, &old_spec.scope)];
         for (field, new, old) in changes {
@@ -137,6 +142,24 @@ impl Kind for CustomResourceDefinition {
 
     fn cells(object: &Self::Object, _now: Timestamp) -> Vec<Value> {
         vec![name_cell(&object.metadata), created_cell(&object.metadata)]
+    }
+}
+
+/// What rules may cost, of versions whose schema is new.
+#[cfg_attr(not(feature = "schema"), allow(unused_variables))]
+fn validate_costs(
+    new: &[apiextensions::CustomResourceDefinitionVersion],
+    old: &[apiextensions::CustomResourceDefinitionVersion],
+    errors: &mut FieldErrors,
+) {
+    #[cfg(feature = "schema")]
+    for (index, version) in new.iter().enumerate() {
+        let known = old.iter().find(|old| old.name == version.name);
+        if known.is_none_or(|known| known.schema != version.schema) {
+            let path = Path::new("spec").child("versions").index(index);
+            let version = serde_json::to_value(version).unwrap_or_default();
+            crate::custom::definition::validate_costs(&version, &path, errors);
+        }
     }
 }
 
