@@ -55,6 +55,8 @@ impl Browser {
         .map(str::to_owned);
         let mut capabilities = Capabilities::new();
         capabilities.insert("goog:chromeOptions".into(), json!({"args": arguments}));
+        // The issuer of a test has a certificate of its own making.
+        capabilities.insert("acceptInsecureCerts".into(), json!(true));
         capabilities.insert("goog:loggingPrefs".into(), json!({"browser": "ALL"}));
         let url = format!("http://127.0.0.1:{port}");
         let until = Instant::now() + DRIVER_START;

@@ -2,6 +2,7 @@
 pub mod browser;
 pub mod cluster;
 pub mod eventually;
+pub mod issuer;
 pub mod kubectl;
 pub mod namespace;
 pub mod rust_client;
@@ -10,6 +11,7 @@ pub mod simulation;
 pub use browser::Browser;
 pub use cluster::Cluster;
 pub use eventually::eventually;
+pub use issuer::Issuer;
 pub use kubectl::{Kubectl, Output, Running};
 pub use namespace::Namespace;
 

@@ -1,13 +1,18 @@
-//! The dashboard, as a team uses it: everything by hand in Chromium, nothing by kubectl.
+//! The dashboard, as a team uses it: everything by hand in Chromium; kubectl only says who may do what.
 use anyhow::{Context, Result, ensure};
-use pilothouse_e2e::{Browser, Cluster, IMAGE, cluster};
+use pilothouse_e2e::{Browser, Cluster, IMAGE, Issuer, cluster};
 use std::process::Command;
 
 #[test]
 fn a_team_deploys_scales_watches_and_mends_in_a_browser() -> Result<()> {
     let script = cluster::checkout().join("examples/build-images.sh");
     ensure!(Command::new(script).status()?.success(), "the example image was not built");
-    let cluster = Cluster::start("browser", &[])?;
+    let issuer = Issuer::start()?;
+    let trusted = Cluster::dir_of("browser").join("authentication.json");
+    std::fs::create_dir_all(Cluster::dir_of("browser"))?;
+    issuer.configuration(&trusted)?;
+    let arguments = ["--authentication-config", &*trusted.to_string_lossy(), "--sign-in-issuer", &issuer.url];
+    let cluster = Cluster::start("browser", &arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let browser = Browser::start(&cluster.dir().join("chromium")).await?;
@@ -22,6 +27,7 @@ fn a_team_deploys_scales_watches_and_mends_in_a_browser() -> Result<()> {
 
 async fn story(cluster: &Cluster, browser: &Browser) -> Result<()> {
     let dashboard = cluster.dashboard()?;
+    sign_in_at_the_issuer(cluster, browser, &dashboard).await.context("sign in at an issuer")?;
     sign_in(cluster, browser, &dashboard).await.context("sign in")?;
     make_a_namespace(browser, &dashboard).await.context("make a namespace")?;
     deploy(cluster, browser).await.context("deploy")?;
@@ -41,6 +47,22 @@ async fn story(cluster: &Cluster, browser: &Browser) -> Result<()> {
 /// this machine: the dashboard connects again.
 fn is_expected(error: &str) -> bool {
     (error.contains("/auth/") && error.contains("401")) || error.contains("ERR_NETWORK_CHANGED")
+}
+
+/// Ann changes her mind first, and is told what came of it.
+async fn sign_in_at_the_issuer(cluster: &Cluster, browser: &Browser, dashboard: &str) -> Result<()> {
+    let may_view = ["create", "clusterrolebinding", "ann-views", "--clusterrole=view", "--user=oidc:ann"];
+    cluster.kubectl().ok(&may_view)?;
+    browser.open(dashboard).await?;
+    browser.click("login-issuer").await?;
+    browser.click("issuer-cancel").await?;
+    browser.shows("Ann went home").await?;
+    browser.picture("sign-in").await?;
+    browser.click("login-issuer").await?;
+    browser.click("issuer-ann").await?;
+    browser.reads("signed-in-as", "oidc:ann").await?;
+    browser.click("sign-out").await?;
+    browser.find("login-submit").await.map(drop)
 }
 
 async fn sign_in(cluster: &Cluster, browser: &Browser, dashboard: &str) -> Result<()> {

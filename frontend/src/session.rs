@@ -35,6 +35,38 @@ fn signed_in(session: &Value) {
     spawn_local(discover());
 }
 
+/// How people may sign in here.
+#[derive(Clone, Debug, Default)]
+pub struct Methods {
+    pub issuers: Vec<Issuer>,
+    /// Why the last sign-in at an issuer failed.
+    pub trouble: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    url: String,
+    /// Where the browser goes to sign in there.
+    pub start: String,
+}
+
+impl Issuer {
+    /// What people know it by.
+    pub fn host(&self) -> &str {
+        let rest = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
+        rest.split('/').next().unwrap_or(rest)
+    }
+}
+
+pub async fn methods() -> Result<Methods, ApiError> {
+    let answer = api::get("/auth/methods").await?;
+    let issuers = crate::view_model::list(&answer, &["openid"]).iter().map(|issuer| Issuer {
+        url: text(issuer, &["issuer"]).to_owned(),
+        start: text(issuer, &["start"]).to_owned(),
+    });
+    Ok(Methods { issuers: issuers.collect(), trouble: text(&answer, &["trouble"]).to_owned() })
+}
+
 pub async fn sign_in(username: String, password: String) -> Result<(), ApiError> {
     let body = Body::json(&json!({"username": username, "password": password}));
     let session = api::send("POST", "/auth/login", "application/json", Some(body)).await?;

@@ -3,7 +3,7 @@
 use super::{Configuration, Issuer};
 use crate::auth::{Auth, Claims, login, tokens};
 use crate::http::reply;
-use crate::http::resources::{parse_query, percent_encode};
+use crate::http::resources::{parse_query, percent_decode, percent_encode};
 use crate::listen::PLAIN_HTTP;
 use crate::outbound;
 use crate::state::AppState;
@@ -19,10 +19,15 @@ use pilothouse_api::{Reason, Status};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// What the browser keeps of a sign-in that is under way. `Lax`: it must come along when the issuer sends it back.
+/// What the browser keeps of a sign-in that is under way.
 const COOKIE: &str = "pilothouse_sign_in";
 /// How long somebody may take at the issuer.
 const SECONDS: i64 = 600;
+/// Why the last sign-in failed, until the dashboard asks. A cookie: in the URL anybody could put words of their own there.
+const TROUBLE: &str = "pilothouse_sign_in_trouble";
+const TROUBLE_SECONDS: i64 = 60;
+const METHODS: &str = "/auth/methods";
+const CALLBACKS: &str = "/auth/oidc";
 const CALLBACK: &str = "/auth/oidc/callback";
 const SCOPES: &str = "openid profile email groups";
 
@@ -59,23 +64,28 @@ impl Client {
     }
 }
 
-/// `GET /auth/methods`: how people may sign in here.
-pub async fn methods(State(state): State<AppState>) -> Response {
+/// `GET /auth/methods`: how people may sign in here, and why the last attempt at an issuer failed.
+pub async fn methods(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let issuers: Vec<Value> = state
         .auth
         .sign_in()
         .map(|client| json!({"issuer": client.issuer, "start": "/auth/oidc/login"}))
         .into_iter()
         .collect();
-    reply::json(StatusCode::OK, &json!({"password": true, "openid": issuers}))
+    let trouble = super::super::cookie(&headers, TROUBLE).map(|text| percent_decode(&text));
+    let mut response = reply::json(
+        StatusCode::OK,
+        &json!({"password": true, "openid": issuers, "trouble": trouble.as_deref().unwrap_or_default()}),
+    );
+    if trouble.is_some() {
+        set_cookie(&mut response, TROUBLE, METHODS, "", 0, &headers);
+    }
+    response
 }
 
 /// `GET /auth/oidc/login`: to the issuer.
 pub async fn start(State(state): State<AppState>, headers: HeaderMap, uri: Uri) -> Response {
-    match try_start(&state.auth, &headers, &uri).await {
-        Ok(response) => response,
-        Err(status) => reply::status(&status),
-    }
+    try_start(&state.auth, &headers, &uri).await.unwrap_or_else(|status| failed(&status, &headers))
 }
 
 /// `GET /auth/oidc/callback`: back from the issuer.
@@ -84,17 +94,23 @@ pub async fn finish(State(state): State<AppState>, headers: HeaderMap, uri: Uri)
         Ok(session) => {
             (StatusCode::SEE_OTHER, [(header::SET_COOKIE, session), (header::LOCATION, HOME)]).into_response()
         }
-        Err(status) => {
-            tracing::warn!(why = status.message, "sign-in at an issuer failed");
-            reply::status(&status)
-        }
+        Err(status) => failed(&status, &headers),
     };
-    if let Ok(gone) = cookie("", 0, &headers) {
-        response.headers_mut().append(header::SET_COOKIE, gone);
-    }
+    set_cookie(&mut response, COOKIE, CALLBACKS, "", 0, &headers);
     response
 }
 
+/// Somebody sits before this browser: the dashboard tells them, and they can try again.
+fn failed(status: &Status, headers: &HeaderMap) -> Response {
+    tracing::warn!(why = status.message, "sign-in at an issuer failed");
+    let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, HOME)]).into_response();
+    let why: String = status.message.chars().take(TROUBLE_LENGTH).collect();
+    set_cookie(&mut response, TROUBLE, METHODS, &percent_encode(&why), TROUBLE_SECONDS, headers);
+    response
+}
+
+/// The issuer has a say in the message; browsers take 4 KiB, and an escape triples it.
+const TROUBLE_LENGTH: usize = 500;
 const HOME: HeaderValue = HeaderValue::from_static("/ui/");
 
 fn client(auth: &Auth) -> Result<Client, Status> {
@@ -128,8 +144,9 @@ async fn try_start(auth: &Auth, headers: &HeaderMap, uri: &Uri) -> Result<Respon
     let mark = if endpoint.contains('?') { '&' } else { '?' };
     let token = auth.issue(&pending).map_err(Status::internal)?;
     let location = HeaderValue::from_str(&format!("{endpoint}{mark}{query}")).map_err(Status::internal)?;
-    let cookie = cookie(&token, SECONDS, headers)?;
-    Ok((StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, location)]).into_response())
+    let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response();
+    set_cookie(&mut response, COOKIE, CALLBACKS, &token, SECONDS, headers);
+    Ok(response)
 }
 
 async fn try_finish(auth: &Auth, headers: &HeaderMap, uri: &Uri) -> Result<HeaderValue, Status> {
@@ -212,11 +229,21 @@ fn redirect_uri(headers: &HeaderMap, uri: &Uri) -> Result<String, Status> {
     Ok(format!("{scheme}://{host}{CALLBACK}"))
 }
 
-fn cookie(token: &str, seconds: i64, headers: &HeaderMap) -> Result<HeaderValue, Status> {
+/// `Lax`: it must come along when the issuer sends the browser back.
+fn set_cookie(
+    response: &mut Response,
+    name: &str,
+    path: &str,
+    value: &str,
+    seconds: i64,
+    headers: &HeaderMap,
+) {
     let secure = if headers.contains_key(PLAIN_HTTP) { "" } else { "; Secure" };
-    let text =
-        format!("{COOKIE}={token}; Path=/auth/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
-    HeaderValue::from_str(&text).map_err(Status::internal)
+    let text = format!("{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    // Tokens and escapes have no character that a header refuses.
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
 }
 
 /// 244 random bits, in letters that need no escape.

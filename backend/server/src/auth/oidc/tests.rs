@@ -225,6 +225,7 @@ async fn people_sign_in_at_the_issuer_and_come_back_with_a_session() {
         let all = headers.get_all(header::SET_COOKIE).iter();
         all.map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned()).collect()
     };
+    let home = header::HeaderValue::from_static("/ui/");
     let start = visit("/auth/oidc/login", "").await;
     assert_eq!(start.code, 303, "{}", start.body);
     let location = start.headers["location"].to_str().unwrap().to_owned();
@@ -238,16 +239,21 @@ async fn people_sign_in_at_the_issuer_and_come_back_with_a_session() {
     let pending = cookies(&start.headers).remove(0);
 
     let back = format!("/auth/oidc/callback?code=the-code&state={}", asked["state"]);
-    assert_eq!(visit(&back, "").await.code, 401, "another browser");
     let foreign = "/auth/oidc/callback?code=the-code&state=other";
-    assert_eq!(visit(foreign, &pending).await.code, 401, "another sign-in");
+    for (url, cookie, why) in [
+        (&*back, "", "this browser began no sign-in"),
+        (foreign, &*pending, "the answer belongs to another sign-in"),
+    ] {
+        let refused = visit(url, cookie).await;
+        assert_eq!((refused.code.as_u16(), &refused.headers["location"]), (303, &home));
+        let kept = cookies(&refused.headers);
+        assert!(!kept.iter().any(|cookie| cookie.starts_with("pilothouse_session")), "{kept:?}");
+        let told = visit("/auth/methods", &kept[0]).await;
+        assert!(told.body["trouble"].as_str().unwrap().contains(why), "{}", told.body);
+    }
+    assert_eq!(visit("/auth/methods", "").await.body["trouble"], "");
     let done = visit(&back, &pending).await;
-    assert_eq!(
-        (done.code.as_u16(), &done.headers["location"]),
-        (303, &header::HeaderValue::from_static("/ui/")),
-        "{}",
-        done.body
-    );
+    assert_eq!((done.code.as_u16(), &done.headers["location"]), (303, &home), "{}", done.body);
     let session = cookies(&done.headers).remove(0);
     let who = visit("/auth/session", &session).await;
     assert_eq!(
