@@ -9,6 +9,10 @@ use serde_json::Value;
 pub const CLAIMS: &str = "persistentvolumeclaims";
 pub const VOLUMES: &str = "persistentvolumes";
 pub const CLASSES: &str = "storageclasses.storage.k8s.io";
+pub const ATTACHMENTS: &str = "volumeattachments.storage.k8s.io";
+pub const CSI_DRIVERS: &str = "csidrivers.storage.k8s.io";
+pub const CSI_NODES: &str = "csinodes.storage.k8s.io";
+pub const CSI_CAPACITIES: &str = "csistoragecapacities.storage.k8s.io";
 
 /// A claim's binding has come to its end once: it is never bound anew.
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
@@ -44,6 +48,34 @@ pub const DUTY_FINALIZER: &str = "storage.pilothouse.io/content";
 pub const NFS_SHARE: &str = "storage.pilothouse.io/share";
 /// The driver name of S3 volumes.
 pub const S3_DRIVER: &str = "s3.pilothouse.io";
+
+/// The driver of a volume, and what that calls the volume. None for those that no driver of others serves.
+pub fn driver_of(volume: &Value) -> Option<(&str, &str)> {
+    let csi = &volume["spec"]["csi"];
+    let driver = csi["driver"].as_str().filter(|driver| *driver != S3_DRIVER)?;
+    Some((driver, csi["volumeHandle"].as_str()?))
+}
+
+/// Whether a driver's volumes are attached to a node before they are mounted there: unless its CSIDriver says that they are not.
+pub fn is_attached(driver: Option<&Value>) -> bool {
+    driver.is_none_or(|driver| driver["spec"]["attachRequired"] != false)
+}
+
+/// The name of a VolumeAttachment, by which the node finds the one it waits for (as Kubernetes' attach/detach controller has it).
+pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
+    format!("csi-{}", digest(&format!("{handle}{driver}{node}")))
+}
+
+/// A volume's name in `volumesInUse` and `volumesAttached` of a node's status.
+pub fn name_in_use(driver: &str, handle: &str) -> String {
+    format!("kubernetes.io/csi/{driver}^{handle}")
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn digest(text: &str) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Whether what the volume stands for is still to be made.
 pub fn is_unmade(volume: &Value) -> bool {

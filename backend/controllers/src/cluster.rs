@@ -1,6 +1,8 @@
 //! The view that controllers decide on: every object of the store at one revision, with the indexes they ask for.
 mod storage;
 
+pub use storage::claims_of;
+
 use crate::horizontal_pod_autoscaler::{Answers, Memory};
 use crate::node::Node;
 use crate::object::{controller_of, is_deleting, owners, text, uid};

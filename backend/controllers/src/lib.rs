@@ -9,6 +9,7 @@ pub mod node;
 pub mod plan;
 pub mod pod;
 
+mod attach_detach;
 mod cluster_role_aggregation;
 mod cron_job;
 mod custom_resource_definition;
@@ -65,6 +66,7 @@ pub trait Controller: Send + Sync {
 /// THE LIST: one line a controller.
 pub fn all() -> Vec<Box<dyn Controller>> {
     vec![
+        Box::new(attach_detach::AttachDetach),
         Box::new(cluster_role_aggregation::ClusterRoleAggregation),
         Box::new(cron_job::CronJobs),
         Box::new(custom_resource_definition::CustomResourceDefinitions),

@@ -1,7 +1,7 @@
 //! Who uses which claim and which volumes are to be had: what storage controllers would otherwise look for among all objects.
 use pilothouse_api::Key;
 use pilothouse_api::quantity::Quantity;
-use pilothouse_api::storage::{CLAIMS, Offer, VOLUMES, class_of, is_bound};
+use pilothouse_api::storage::{ATTACHMENTS, CLAIMS, Offer, VOLUMES, class_of, is_bound};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,6 +25,10 @@ pub struct StorageIndex {
     unbound: HashMap<Arc<str>, BTreeSet<Key>>,
     /// Claims that name a volume.
     wanted_by: HashMap<Arc<str>, BTreeSet<Key>>,
+    /// Of each VolumeAttachment its volume and its node.
+    attachments: HashMap<Arc<str>, (Arc<str>, Arc<str>)>,
+    attachments_of: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    attached_to: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
 struct Volume {
@@ -49,6 +53,7 @@ impl StorageIndex {
             super::PODS => self.apply_pod(key, object),
             VOLUMES => self.apply_volume(&key.name, object),
             CLAIMS => self.apply_claim(key, object),
+            ATTACHMENTS => self.apply_attachment(&key.name, object),
             _ => {}
         }
     }
@@ -113,6 +118,49 @@ impl StorageIndex {
         self.claims.insert(key.clone(), Wish { unbound, volume });
     }
 
+    fn apply_attachment(&mut self, name: &Arc<str>, object: Option<&Value>) {
+        if let Some((volume, node)) = self.attachments.remove(name) {
+            super::remove(&mut self.attachments_of, &volume, name);
+            super::remove(&mut self.attached_to, &node, name);
+        }
+        let Some(attachment) = object else { return };
+        let spec = &attachment["spec"];
+        let text = |value: &Value| Arc::<str>::from(value.as_str().unwrap_or_default());
+        let (volume, node) = (text(&spec["source"]["persistentVolumeName"]), text(&spec["nodeName"]));
+        add(&mut self.attachments_of, volume.clone(), name.clone());
+        add(&mut self.attached_to, node.clone(), name.clone());
+        self.attachments.insert(name.clone(), (volume, node));
+    }
+
+    /// The names of a volume's VolumeAttachments.
+    pub fn attachments_of(&self, volume: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.attachments_of.get(volume).into_iter().flatten()
+    }
+
+    /// The names of the VolumeAttachments to a node.
+    pub fn attached_to(&self, node: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.attached_to.get(node).into_iter().flatten()
+    }
+
+    /// Of a VolumeAttachment the volume.
+    pub fn volume_attached_by(&self, attachment: &str) -> Option<&Arc<str>> {
+        self.attachments.get(attachment).map(|(volume, _)| volume)
+    }
+
+    pub fn attached_volumes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.attachments_of.keys()
+    }
+
+    /// Nodes that volumes are attached to.
+    pub fn nodes_with_volumes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.attached_to.keys()
+    }
+
+    /// The volume that a claim names.
+    pub fn volume_of(&self, claim: &Key) -> Option<&Arc<str>> {
+        self.claims.get(claim)?.volume.as_ref()
+    }
+
     /// Pods on nodes that use a claim, and have not ended.
     pub fn users(&self, claim: &Key) -> impl Iterator<Item = &Key> {
         self.users.get(&(claim.namespace.clone(), claim.name.clone())).into_iter().flatten()
@@ -141,7 +189,7 @@ impl StorageIndex {
 }
 
 /// The names of a pod's claims, those that are made for its ephemeral volumes among them.
-fn claims_of(pod: &Value) -> impl Iterator<Item = String> {
+pub fn claims_of(pod: &Value) -> impl Iterator<Item = String> {
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.filter_map(|volume| {
         if volume["ephemeral"].is_object() {
