@@ -2,15 +2,18 @@
 use crate::pod_info::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
 use pilothouse_api::Key;
+use pilothouse_api::placement::Labels;
 use pilothouse_api::quantity::Quantity;
-use pilothouse_api::storage::{self, CLAIMS, CLASSES, Demand, Offer, VOLUMES};
+use pilothouse_api::selector::LabelSelector;
+use pilothouse_api::storage::{
+    self, CLAIMS, CLASSES, CSI_CAPACITIES, CSI_DRIVERS, CSI_NODES, Demand, Offer, VOLUMES,
+};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-pub const CSI_NODES: &str = "csinodes.storage.k8s.io";
 /// What the scheduler must be told besides pods and nodes.
-pub const RESOURCES: [&str; 4] = [CLAIMS, VOLUMES, CLASSES, CSI_NODES];
+pub const RESOURCES: [&str; 6] = [CLAIMS, VOLUMES, CLASSES, CSI_NODES, CSI_DRIVERS, CSI_CAPACITIES];
 
 /// Namespace and name of a claim.
 pub type ClaimName = (Arc<str>, Arc<str>);
@@ -33,6 +36,14 @@ struct Class {
     makes: bool,
     provisioner: String,
     object: Value,
+}
+
+/// What a driver has left for new volumes of a class on some nodes: a CSIStorageCapacity.
+struct Capacity {
+    /// None: on no node.
+    nodes: Option<LabelSelector>,
+    /// What the largest volume may have.
+    most: Quantity,
 }
 
 /// Which volume a claim is to get on a node.
@@ -63,6 +74,12 @@ pub struct Storage {
     classes: HashMap<Arc<str>, Class>,
     /// How many volumes of a driver a node takes.
     limits: HashMap<Arc<str>, HashMap<String, usize>>,
+    /// Drivers that tell what they have left.
+    tellers: HashSet<Arc<str>>,
+    /// What is left, by class.
+    capacities: HashMap<String, HashMap<ClaimName, Capacity>>,
+    /// The class of each capacity.
+    class_of_capacity: HashMap<ClaimName, String>,
     /// Volumes that a decision gave to a claim, until that is observed.
     promised: HashMap<Arc<str>, ClaimName>,
 }
@@ -86,8 +103,46 @@ impl Storage {
                 }
                 News::Everybody
             }
+            CSI_DRIVERS => {
+                match object.is_some_and(|driver| driver["spec"]["storageCapacity"] == true) {
+                    true => drop(self.tellers.insert(key.name.clone())),
+                    false => drop(self.tellers.remove(&key.name)),
+                }
+                News::Everybody
+            }
+            CSI_CAPACITIES => {
+                self.observe_capacity(key, object);
+                News::Everybody
+            }
             _ => News::Nothing,
         }
+    }
+
+    fn observe_capacity(&mut self, key: &Key, object: Option<&Value>) {
+        let name = (key.namespace.clone(), key.name.clone());
+        if let Some(class) = self.class_of_capacity.remove(&name)
+            && let Some(of_class) = self.capacities.get_mut(&class)
+        {
+            of_class.remove(&name);
+            if of_class.is_empty() {
+                self.capacities.remove(&class);
+            }
+        }
+        let Some(object) = object else { return };
+        let class = object["storageClassName"].as_str().unwrap_or_default().to_owned();
+        self.class_of_capacity.insert(name.clone(), class.clone());
+        self.capacities.entry(class).or_default().insert(name, Capacity::new(object));
+    }
+
+    /// Whether the driver of a class says that a volume can be made for a node, if it says such things.
+    fn has_room(&self, class: &Class, demand: &Demand, labels: &Labels) -> bool {
+        if !self.tellers.contains(&*class.provisioner) {
+            return true;
+        }
+        let mut all = self.capacities.get(&demand.class).into_iter().flat_map(HashMap::values);
+        all.any(|capacity| {
+            capacity.most >= demand.size && capacity.nodes.as_ref().is_some_and(|nodes| nodes.matches(labels))
+        })
     }
 
     fn observe_claim(&mut self, key: &Key, object: Option<&Value>) -> News {
@@ -245,7 +300,10 @@ impl Storage {
             return Some(Choice::Volume(offer.name.as_str().into()));
         }
         let class = open.class.filter(|class| class.makes)?;
-        storage::class_allows(&class.object, &node.facts.labels).then_some(Choice::Make)
+        let labels = &node.facts.labels;
+        let is_possible =
+            storage::class_allows(&class.object, labels) && self.has_room(class, open.demand, labels);
+        is_possible.then_some(Choice::Make)
     }
 
     /// The drivers' volumes of a pod, each once: the driver, and what that calls the volume.
@@ -333,6 +391,17 @@ impl Claim {
             owner: owner.and_then(|owner| owner["uid"].as_str()).map(str::to_owned),
             is_deleting: !claim["metadata"]["deletionTimestamp"].is_null(),
             is_lost: claim["status"]["phase"] == "Lost",
+        }
+    }
+}
+
+impl Capacity {
+    fn new(object: &Value) -> Self {
+        let amount = |field: &str| object[field].as_str().and_then(Quantity::parse);
+        let topology = &object["nodeTopology"];
+        Self {
+            nodes: topology.is_object().then(|| LabelSelector::from_object(topology).ok()).flatten(),
+            most: amount("maximumVolumeSize").or_else(|| amount("capacity")).unwrap_or(Quantity::ZERO),
         }
     }
 }

@@ -168,6 +168,30 @@ fn a_claim_for_one_pod_is_one_pods_at_a_time() {
 }
 
 #[test]
+fn a_driver_that_tells_what_it_has_left_gets_no_claim_beyond_that() {
+    let mut bench = Bench::default();
+    for (name, rack) in [("n1", "a"), ("n2", "b")] {
+        bench.node(name, "4", json!({"metadata": {"labels": {"rack": rack}}}));
+    }
+    bench.class("disk", "disk.example.com", "WaitForFirstConsumer");
+    let told = json!({"spec": {"storageCapacity": true}});
+    bench.see("csidrivers.storage.k8s.io", "disk.example.com", Some(told));
+    let left = |rack: &str, capacity: &str| json!({"storageClassName": "disk", "nodeTopology": {"matchLabels": {"rack": rack}}, "capacity": capacity});
+    bench.see("csistoragecapacities.storage.k8s.io", "a", Some(left("a", "1Gi")));
+    bench.see("csistoragecapacities.storage.k8s.io", "b", Some(left("b", "512Mi")));
+    bench.claim("small", "disk", json!({}));
+    bench.claim("large", "disk", json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}));
+    bench.pod_with("p1", "small");
+    bench.pod_with("p2", "large");
+    let all = bench.all();
+    assert_eq!(all[0], "p1 waits on n1 for small by Make");
+    assert!(all[1].contains("2 node(s) didn't find available persistent volumes to bind"), "{all:?}");
+    bench.see("csistoragecapacities.storage.k8s.io", "b", Some(left("b", "4Gi")));
+    bench.pass(10);
+    assert_eq!(bench.all().last().map(String::as_str), Some("p2 waits on n2 for large by Make"));
+}
+
+#[test]
 fn zones_and_the_limits_of_drivers_hold() {
     let mut bench = Bench::default();
     bench.node("a1", "4", json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "a"}}}));

@@ -22,6 +22,8 @@ const RESOURCES: &[&str] = &[
     "persistentvolumes",
     "storageclasses.storage.k8s.io",
     "csinodes.storage.k8s.io",
+    "csidrivers.storage.k8s.io",
+    "csistoragecapacities.storage.k8s.io",
 ];
 /// Bindings being written at the same time.
 const CONCURRENCY: usize = 128;
