@@ -2,6 +2,7 @@
 use crate::admission::Admitted;
 use crate::assigned::Assigned;
 use crate::connection::Outbox;
+use crate::csi::Drivers;
 use crate::environment::Sources;
 use crate::eviction::{Pressure, Readings};
 use crate::image_disposal::Ledger;
@@ -15,7 +16,7 @@ use crate::settings::Settings;
 use crate::static_pods::{self, Statics};
 use crate::tokens::Tokens;
 use crate::volumes::duties::Duties;
-use crate::{node_status, readings};
+use crate::{node_status, readings, volumes};
 use anyhow::Result;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -71,6 +72,8 @@ pub struct Agent {
     pub shutdown: CancellationToken,
     /// What is made and removed here for PersistentVolumes.
     pub duties: Duties,
+    /// The storage drivers on this node.
+    pub drivers: Drivers,
     workers: Mutex<HashMap<String, Arc<Worker>>>,
 }
 
@@ -83,6 +86,10 @@ impl Agent {
         outbox: Outbox,
         shutdown: CancellationToken,
     ) -> Self {
+        let drivers = Drivers::new(settings.root_dir.clone(), node.clone(), outbox.clone());
+        for (volume, pod) in volumes::held(&data_dir) {
+            drivers.hold(&volume, &pod);
+        }
         Self {
             node,
             images: Mutex::new(Ledger::load(&data_dir)),
@@ -104,6 +111,7 @@ impl Agent {
             node_object: Mutex::default(),
             shutdown,
             duties: Duties::default(),
+            drivers,
             workers: Mutex::default(),
         }
     }
@@ -122,6 +130,7 @@ impl Agent {
                 }),
             }
         }
+        self.drivers.news.notify_waiters();
         match full {
             true => self.duties.start_over(),
             false
@@ -368,6 +377,7 @@ impl Agent {
 
     /// Every pod's newest status goes to the server again.
     pub fn tell_everything(&self) {
+        self.drivers.tell_everything();
         for worker in self.workers.lock().values() {
             if let (Some(pod), status) = (worker.pod.borrow().clone(), worker.status.lock().clone())
                 && !status.is_null()
@@ -419,6 +429,18 @@ impl Agent {
             "source": {"component": "kubelet", "host": self.node}, "reportingComponent": "kubelet", "reportingInstance": self.node,
         });
         self.outbox.send(NodeMessage::Event { namespace: "default".into(), event });
+    }
+
+    /// Sees to it that the pod's tokens are there and fresh; when to come again.
+    pub async fn ensure_tokens(&self, pod: &Value) -> Result<Option<Timestamp>, String> {
+        let find =
+            |resource: &str, namespace: &str, name: &str| self.assigned.lock().get(resource, namespace, name);
+        self.tokens.ensure(&self.outbox, pod, volumes::requested_tokens(pod, find)).await
+    }
+
+    /// What volumes need of the node.
+    pub fn host(&self) -> volumes::Host<'_> {
+        volumes::Host { data_dir: &self.data_dir, drivers: &self.drivers }
     }
 
     /// What a pod's fields may refer to.

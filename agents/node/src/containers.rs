@@ -119,9 +119,9 @@ async fn prepare_volumes(
     pod: &Value,
     observed: &ObservedPod,
 ) -> Result<volumes::Paths, volumes::Failed> {
-    agent.tokens.ensure(&agent.outbox, pod).await.map_err(|why| volumes::Failed::token(pod, why))?;
+    agent.ensure_tokens(pod).await.map_err(|why| volumes::Failed::token(pod, why))?;
     let dir = agent.pod_dir(pod["metadata"]["uid"].as_str().unwrap_or_default());
-    volumes::prepare(pod, &dir, &agent.data_dir, &agent.sources(pod, observed)).await
+    volumes::prepare(pod, &dir, agent.host(), &agent.sources(pod, observed)).await
 }
 
 /// Makes and starts one attempt of a container.
@@ -150,6 +150,7 @@ pub async fn start(
     let env = environment::build(pod, spec, &agent.sources(pod, observed)).map_err(StartFailure::config)?;
     let config = |error: anyhow::Error| StartFailure::config(format!("{error:#}"));
     let mut mounts = volumes::mounts(spec, &paths, &env).map_err(config)?;
+    let devices = volumes::devices(spec, &paths).map_err(config)?;
     mounts.extend(files::etc(&agent.pod_dir(uid), pod, spec, sandbox).map_err(config)?);
     let last_words = termination::file(&agent.pod_dir(uid), container, attempt);
     termination::make_file(&last_words).map_err(|e| config(e.into()))?;
@@ -166,6 +167,7 @@ pub async fn start(
         sandbox,
         env,
         mounts,
+        devices,
         labels: all,
         data_dir: &agent.data_dir,
         runtime,

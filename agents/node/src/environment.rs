@@ -1,6 +1,7 @@
 //! A container's environment: literal values, references to ConfigMaps, Secrets and the pod's own fields,
 //! services.
 use base64::Engine;
+use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::quantity::Quantity;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,8 +9,8 @@ use std::sync::Arc;
 
 /// Looks an object up by resource, namespace and name.
 type Find<'a> = Box<dyn Fn(&str, &str, &str) -> Option<Arc<Value>> + Send + Sync + 'a>;
-/// Looks a service account token up by audience and seconds.
-type Token<'a> = Box<dyn Fn(&str, i64) -> Option<String> + Send + Sync + 'a>;
+/// Looks a service account token up by audience and seconds, and until when it holds.
+type Token<'a> = Box<dyn Fn(&str, i64) -> Option<(String, Timestamp)> + Send + Sync + 'a>;
 
 /// What references are looked up in.
 pub struct Sources<'a> {

@@ -4,10 +4,14 @@ mod agent;
 mod assigned;
 mod connection;
 mod containers;
+#[doc(hidden)]
+pub mod csi;
 mod environment;
 mod eviction;
 #[doc(hidden)]
 pub mod fault;
+#[doc(hidden)]
+pub mod grpc;
 mod health;
 mod hooks;
 mod image_disposal;
@@ -70,6 +74,10 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         connection.outbox(),
         shutdown.clone(),
     ));
+    // What drivers mount in their pods is to be seen here, and in other pods.
+    if let Err(error) = volumes::share(&agent.drivers.root) {
+        tracing::warn!(error = format!("{error:#}"), "storage drivers (CSI) will not work on this node");
+    }
     node_status::take(&agent).await;
     // Before anything on the node could be taken for nobody's.
     if let Some(dir) = agent.settings.static_pods.clone() {
@@ -86,6 +94,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         () = reclaim::follow(agent.clone()) => {}
         () = volumes::duties::follow(agent.clone()) => {}
         () = static_pods::follow(agent.clone()) => {}
+        () = csi::follow(agent.clone()) => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

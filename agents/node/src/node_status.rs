@@ -39,6 +39,7 @@ pub async fn follow(agent: Arc<Agent>) {
         tokio::select! {
             _ = look.tick() => {}
             () = agent.node_changed.notified() => {}
+            () = agent.drivers.uses_changed.notified() => {}
         }
         let node = collect(&agent, begun.elapsed() > NETWORK_PATIENCE).await;
         let before = std::mem::replace(&mut *agent.node_object.lock(), node.clone());
@@ -146,6 +147,7 @@ async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
             },
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
             "images": largest(images),
+            "volumesInUse": agent.drivers.in_use(),
         },
     })
 }

@@ -215,7 +215,7 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
             for step in pod_sync::forget(&observed) {
                 carry_out(agent, worker, &Arc::default(), &observed, step).await?;
             }
-            volumes::tear_down(&agent.pod_dir(&worker.uid), &agent.data_dir).await?;
+            volumes::tear_down(&agent.pod_dir(&worker.uid), agent.host()).await?;
             return Ok(Turn::Over);
         };
         let pod = agent.promised(&worker.uid, &assigned);
@@ -229,7 +229,7 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         let decision = pod_sync::decide(&pod, &observed, &memory, Timestamp::now());
         if decision.steps.contains(&Step::Finished) {
             // First: once the pod is gone, another node may take its volumes.
-            volumes::tear_down(&agent.pod_dir(&worker.uid), &agent.data_dir).await?;
+            volumes::tear_down(&agent.pod_dir(&worker.uid), agent.host()).await?;
             fault::pass(Point::FilesRemoved);
             let text =
                 |field: &str| -> Arc<str> { pod["metadata"][field].as_str().unwrap_or_default().into() };
@@ -325,7 +325,7 @@ async fn follow_sources(
         return None;
     }
     let dir = agent.pod_dir(&worker.uid);
-    let renew_at = match agent.tokens.ensure(&agent.outbox, pod).await {
+    let renew_at = match agent.ensure_tokens(pod).await {
         Ok(renew_at) => renew_at,
         Err(error) => {
             tracing::warn!(pod = %worker.uid, error, "a pod's token could not be renewed");
@@ -333,7 +333,7 @@ async fn follow_sources(
         }
     };
     let sources = agent.sources(pod, observed);
-    if let Err(failed) = volumes::prepare(pod, &dir, &agent.data_dir, &sources).await {
+    if let Err(failed) = volumes::prepare(pod, &dir, agent.host(), &sources).await {
         tracing::debug!(pod = %worker.uid, error = %failed, "mounted files could not be renewed");
     }
     if let Some(verdict) = sizes.exceeded(pod, &dir).await {
@@ -403,7 +403,7 @@ async fn carry_out(
             fault::pass(Point::SandboxRemoved);
             agent.release_address(&worker.uid);
             // No container is left: what is mounted for them goes, though the pod may stay long.
-            volumes::release(&agent.pod_dir(&worker.uid), &agent.data_dir).await
+            volumes::release(&agent.pod_dir(&worker.uid), agent.host()).await
         }
         Step::Finished => Ok(()),
     }

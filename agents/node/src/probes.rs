@@ -1,9 +1,10 @@
 //! What probes and hooks do: a command in the container, a request to it, a connection, a pause.
+use crate::grpc::{self, Call};
 use crate::runtime::docker::Docker;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -272,71 +273,46 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// `grpc.health.v1.Health/Check`, whose two messages are small enough to be written by hand.
+/// `grpc.health.v1.HealthCheckRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthRequest {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Health {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+/// `grpc.health.v1.Health/Check`.
 async fn grpc(target: &Target<'_>, action: &Value) -> Result<(), String> {
     let (host, port) = place(target, action)?;
-    let service = action["service"].as_str().unwrap_or_default();
-    let fail = |why: String| format!("error: health rpc failed: {why}");
+    let service = action["service"].as_str().unwrap_or_default().to_owned();
     let stream = dial(&host, port)
         .await
         .map_err(|why| format!("timeout: failed to connect service \"{host}:{port}\": {why}"))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(|e| fail(e.to_string()))?;
-    tokio::spawn(connection);
-    let request = Request::post(format!("http://{host}:{port}{HEALTH_CHECK}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("user-agent", "kube-probe/1.36")
-        .body(Full::new(Bytes::from(health_request(service))))
-        .map_err(|e| fail(e.to_string()))?;
-    let response = sender.send_request(request).await.map_err(|e| fail(e.to_string()))?;
-    let (head, body) = response.into_parts();
-    let body = http_body_util::Limited::new(body, READ_LIMIT);
-    let body = body.collect().await.map_err(|e| fail(e.to_string()))?;
-    let code =
-        |headers: &hyper::HeaderMap| headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
-    let code: Option<u32> = body.trailers().and_then(code).or_else(|| code(&head.headers));
-    match (code, health_of(&body.to_bytes())) {
-        (Some(0), Some(1)) => Ok(()),
-        (Some(0), status) => {
+    let authority = format!("{host}:{port}");
+    let call = Call {
+        authority: &authority,
+        method: HEALTH_CHECK,
+        user_agent: "kube-probe/1.36",
+        timeout: REQUEST_TIMEOUT,
+    };
+    match grpc::call::<Health>(stream, &call, &HealthRequest { service }).await {
+        Ok(Health { status: 1 }) => Ok(()),
+        Ok(Health { status }) => {
             let words = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
-            let word = status.and_then(|s| words.get(usize::from(s))).unwrap_or(&"UNKNOWN");
+            let word = usize::try_from(status).ok().and_then(|s| words.get(s)).unwrap_or(&"UNKNOWN");
             Err(format!("service unhealthy (responded with {word:?})"))
         }
-        (Some(12), _) => {
+        Err(fault) if fault.code == grpc::UNIMPLEMENTED => {
             Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
                 .into())
         }
-        (code, _) => Err(fail(format!("code {}", code.map_or_else(|| "unknown".into(), |c| c.to_string())))),
-    }
-}
-
-/// A frame with `HealthCheckRequest { service = 1 }`.
-fn health_request(service: &str) -> Vec<u8> {
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        message.push(0x0a);
-        let mut length = service.len();
-        while length > 0x7f {
-            message.push(u8::try_from(length & 0x7f).unwrap_or(0) | 0x80);
-            length >>= 7;
-        }
-        message.push(u8::try_from(length).unwrap_or(0));
-        message.extend(service.as_bytes());
-    }
-    let length = u32::try_from(message.len()).unwrap_or(0);
-    [&[0], &length.to_be_bytes()[..], &message].concat()
-}
-
-/// The `status` of a frame with `HealthCheckResponse { status = 1 }`; 0 is not sent.
-fn health_of(frame: &[u8]) -> Option<u8> {
-    let message = frame.get(5..)?;
-    match message {
-        [] => Some(0),
-        [0x08, status, ..] => Some(*status),
-        _ => None,
+        Err(fault) => Err(format!("error: health rpc failed: {fault}")),
     }
 }
 
@@ -355,6 +331,7 @@ async fn exec(target: &Target<'_>, command: &[String]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper_util::rt::TokioExecutor;
     use serde_json::json;
 
     #[test]
@@ -370,15 +347,6 @@ mod tests {
         for (given, expected) in rows {
             assert_eq!(port(&container, &given), expected, "{given}");
         }
-    }
-
-    #[test]
-    fn health_messages_are_framed_as_grpc_does() {
-        assert_eq!(health_request(""), [0, 0, 0, 0, 0]);
-        assert_eq!(health_request("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
-        assert_eq!(health_of(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
-        assert_eq!(health_of(&[0, 0, 0, 0, 0]), Some(0));
-        assert_eq!(health_of(&[]), None);
     }
 
     /// What a probe comes to against a listener on the loopback.

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 /// Kubernetes' default for pods on a node.
 const MAX_PODS: u32 = 110;
+/// Kubelet's default.
+const ROOT_DIR: &str = "/var/lib/kubelet";
 /// Label prefixes that a node may give itself, of those that are Kubernetes' own (`NodeRestriction`).
 const OWN_LABELS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
@@ -26,6 +28,8 @@ pub struct Settings {
     pub max_pods: u32,
     /// Manifests of pods that run whether or not there is a server.
     pub static_pods: Option<PathBuf>,
+    /// Where storage drivers look for the node: kubelet's root directory, which their manifests name.
+    pub root_dir: PathBuf,
     /// Seconds that pods have when the machine shuts down, and of these what is left to critical ones. None: pods are not
     /// the agent's to end.
     pub shutdown_grace: Option<(u64, u64)>,
@@ -41,6 +45,7 @@ impl Default for Settings {
             reserved: Amounts::new(),
             max_pods: MAX_PODS,
             static_pods: None,
+            root_dir: ROOT_DIR.into(),
             shutdown_grace: None,
         }
     }

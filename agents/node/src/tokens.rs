@@ -46,19 +46,24 @@ pub fn asked(source: &Value) -> (String, i64) {
 }
 
 impl Tokens {
-    /// The token a volume holds, if it still holds.
-    pub fn get(&self, uid: &str, audience: &str, seconds: i64) -> Option<String> {
+    /// The token a volume holds, if it still holds, and until when.
+    pub fn get(&self, uid: &str, audience: &str, seconds: i64) -> Option<(String, Timestamp)> {
         let held = self.held.lock();
         let found = held.get(&(uid.to_owned(), audience.to_owned(), seconds))?;
-        (found.expires_at > Timestamp::now()).then(|| found.token.clone())
+        (found.expires_at > Timestamp::now()).then(|| (found.token.clone(), found.expires_at))
     }
 
-    /// Sees to it that every token of the pod is there and fresh; when to come again. Fails only where a token is
+    /// Sees to it that every token of the pod is there and fresh, those that its storage drivers ask for among them; when to come again. Fails only where a token is
     /// missing: one that still holds serves on when the server is away.
-    pub async fn ensure(&self, outbox: &Outbox, pod: &Value) -> Result<Option<Timestamp>, String> {
+    pub async fn ensure(
+        &self,
+        outbox: &Outbox,
+        pod: &Value,
+        of_drivers: Vec<(String, i64)>,
+    ) -> Result<Option<Timestamp>, String> {
         let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
         let mut again: Option<Timestamp> = None;
-        for (audience, seconds) in wanted(pod) {
+        for (audience, seconds) in wanted(pod).into_iter().chain(of_drivers) {
             let key = (text("uid").to_owned(), audience.clone(), seconds);
             let now = Timestamp::now();
             let renew_at =

@@ -1,5 +1,6 @@
 //! Volumes: what of a node's disk, memory or network the containers of a pod mount. One kind is one file and one line.
 mod claims;
+mod csi;
 pub mod duties;
 mod empty_dir;
 mod host_path;
@@ -13,10 +14,13 @@ mod records;
 mod s3;
 mod sub_path;
 
+pub use csi::{held, requested_tokens};
 pub use empty_dir::Sizes;
+pub use mounts::share;
 pub use on_disk::{bytes_on_disk, inodes_on_disk};
-pub use sub_path::{bind, mounts};
+pub use sub_path::{bind, devices, mounts};
 
+use crate::csi::Drivers;
 use crate::environment::Sources;
 use anyhow::{Context, Result, anyhow, bail};
 use futures::future::{BoxFuture, FutureExt, ready};
@@ -27,8 +31,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// THE LIST: one line a kind. The first that takes a source has it.
-const KINDS: &[&dyn Kind] =
-    &[&empty_dir::EmptyDir, &projected::Projected, &host_path::HostPath, &local::Local, &nfs::Nfs, &s3::S3];
+const KINDS: &[&dyn Kind] = &[
+    &empty_dir::EmptyDir,
+    &projected::Projected,
+    &host_path::HostPath,
+    &local::Local,
+    &nfs::Nfs,
+    &s3::S3,
+    &csi::Csi, // after S3, which shares its field
+];
 
 /// One kind of volume.
 pub trait Kind: Send + Sync {
@@ -52,7 +63,7 @@ pub trait Kind: Send + Sync {
 
     /// Undoes it once the containers are gone; again later where it fails. What is still mounted at the volume's directory
     /// is unmounted after it in any case.
-    fn tear_down<'a>(&'a self, _left: &'a Left) -> BoxFuture<'a, Result<()>> {
+    fn tear_down<'a>(&'a self, _left: &'a Left, _host: Host<'a>) -> BoxFuture<'a, Result<()>> {
         ready(Ok(())).boxed()
     }
 
@@ -65,6 +76,14 @@ pub trait Kind: Send + Sync {
     fn remove<'a>(&'a self, _content: &'a Content<'a>) -> BoxFuture<'a, Result<()>> {
         ready(Err(anyhow!("nothing is removed for this kind of volume"))).boxed()
     }
+}
+
+/// What volumes need of the node.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// The agent's directory.
+    pub data_dir: &'a Path,
+    pub drivers: &'a Drivers,
 }
 
 /// What a PersistentVolume stands for.
@@ -86,11 +105,12 @@ pub struct Wanted<'a> {
     pub source: &'a Value,
     /// The PersistentVolume, where the pod names a claim.
     pub volume: Option<&'a Value>,
+    /// The claim by which the pod has it.
+    pub claim: Option<&'a Value>,
     pub read_only: bool,
     /// The volume's own directory below the pod's. It may not exist yet.
     pub dir: &'a Path,
-    /// The agent's.
-    pub data_dir: &'a Path,
+    pub host: Host<'a>,
     pub sources: &'a Sources<'a>,
 }
 
@@ -111,6 +131,18 @@ pub struct Volume {
     pub path: PathBuf,
     /// Nobody writes to it through a mount, whatever the mount says.
     pub read_only: bool,
+    /// A block device, for `volumeDevices`.
+    pub is_device: bool,
+}
+
+impl Volume {
+    pub fn files(path: PathBuf, read_only: bool) -> Self {
+        Self { path, read_only, is_device: false }
+    }
+
+    pub fn device(path: PathBuf, read_only: bool) -> Self {
+        Self { path, read_only, is_device: true }
+    }
 }
 
 /// A pod's volumes by name.
@@ -169,7 +201,7 @@ fn remove_tree(dir: &Path) -> std::io::Result<()> {
 pub async fn prepare(
     pod: &Value,
     pod_dir: &Path,
-    data_dir: &Path,
+    host: Host<'_>,
     sources: &Sources<'_>,
 ) -> Result<Paths, Failed> {
     let mut paths = Paths::new();
@@ -179,8 +211,7 @@ pub async fn prepare(
             |of: &str, error: anyhow::Error| Failed { volume: of.to_owned(), why: format!("{error:#}") };
         let claimed = claims::resolve(pod, volume, sources).map_err(|error| failed(name, error))?;
         let shown = claimed.as_ref().map_or(name, |claimed| claimed.name());
-        let place = (pod_dir, data_dir);
-        let made = make(pod, volume, claimed.as_ref(), place, sources).await;
+        let made = make(pod, volume, claimed.as_ref(), pod_dir, host, sources).await;
         paths.insert(name.to_owned(), made.map_err(|error| failed(shown, error))?);
     }
     Ok(paths)
@@ -190,7 +221,8 @@ async fn make(
     pod: &Value,
     entry: &Value,
     claimed: Option<&claims::Claimed>,
-    (pod_dir, data_dir): (&Path, &Path),
+    pod_dir: &Path,
+    host: Host<'_>,
     sources: &Sources<'_>,
 ) -> Result<Volume> {
     let name = entry["name"].as_str().unwrap_or_default();
@@ -202,18 +234,19 @@ async fn make(
     if kind.is_recorded() {
         records::write(pod_dir, name, field, source, volume).context("a record could not be written")?;
     }
-    let wanted = Wanted { pod, spec, source, volume, read_only, dir: &dir, data_dir, sources };
+    let claim = claimed.map(|claimed| &*claimed.claim);
+    let wanted = Wanted { pod, spec, source, volume, claim, read_only, dir: &dir, host, sources };
     kind.prepare(&wanted).await
 }
 
 /// Gives back what a pod holds beyond its own directory. Its files there stay: containers that have ended still show them.
-pub async fn release(pod_dir: &Path, data_dir: &Path) -> Result<()> {
-    for (record, name, field, left) in records::read(pod_dir, data_dir) {
+pub async fn release(pod_dir: &Path, host: Host<'_>) -> Result<()> {
+    for (record, name, field, left) in records::read(pod_dir, host.data_dir) {
         let kind = KINDS.iter().find(|kind| kind.fields().contains(&&*field) && kind.takes(&left.source));
         let (volume, dir) = (&left.volume["metadata"]["name"], left.dir.strip_prefix(&left.data_dir));
         tracing::debug!(pod = left.pod_uid, %volume, ?dir, "a volume is taken down");
         if let Some(kind) = kind {
-            kind.tear_down(&left).await.with_context(|| format!("volume {name:?}"))?;
+            kind.tear_down(&left, host).await.with_context(|| format!("volume {name:?}"))?;
         }
         mounts::unmount_below(&left.dir).await?;
         fs::remove_file(record)?;
@@ -222,8 +255,8 @@ pub async fn release(pod_dir: &Path, data_dir: &Path) -> Result<()> {
 }
 
 /// Takes away what a pod had on disk, in memory and over the network.
-pub async fn tear_down(pod_dir: &Path, data_dir: &Path) -> Result<()> {
-    release(pod_dir, data_dir).await?;
+pub async fn tear_down(pod_dir: &Path, host: Host<'_>) -> Result<()> {
+    release(pod_dir, host).await?;
     mounts::unmount_below(pod_dir).await?;
     // What is mounted there is not the pod's to delete.
     if let Some(mounted) = mounts::below(pod_dir).first() {

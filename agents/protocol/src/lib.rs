@@ -11,6 +11,7 @@ use pilothouse_api::metrics::NodeUsage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub const CONNECT_PATH: &str = "/node/v1/connect";
@@ -23,7 +24,8 @@ pub const PROTOCOL: &str = "v1.node.pilothouse.io";
 #[serde(rename_all = "camelCase", tag = "type", content = "body")]
 pub enum ServerMessage {
     /// What this node needs to know: its own Node, the pods bound to it, the ConfigMaps, Secrets and PersistentVolume(Claim)s
-    /// those pods lead to, the PersistentVolumes it is to make or to remove, and every Service and EndpointSlice. The first message is the `full` set; what it does not
+    /// those pods lead to, the PersistentVolumes it is to make or to remove, the VolumeAttachments to it, and every Service, EndpointSlice
+    /// and CSIDriver. The first message is the `full` set; what it does not
     /// list is gone. Later ones are changes.
     #[serde(rename_all = "camelCase")]
     Objects { full: bool, revision: u64, changes: Vec<ObjectChange> },
@@ -41,7 +43,7 @@ pub enum ServerMessage {
 #[serde(rename_all = "camelCase")]
 pub struct ObjectChange {
     /// `pods`, `services`, `endpointslices.discovery.k8s.io`, `configmaps`, `secrets`, `nodes`, `persistentvolumeclaims`,
-    /// `persistentvolumes`.
+    /// `persistentvolumes`, `volumeattachments.storage.k8s.io`, `csidrivers.storage.k8s.io`.
     pub resource: Arc<str>,
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub namespace: Arc<str>,
@@ -72,6 +74,18 @@ pub enum NodeMessage {
     /// What a PersistentVolume stands for was made, or removed, as `storage::duty_of` asks of the node; or why not.
     #[serde(rename_all = "camelCase")]
     VolumeDone { name: Arc<str>, uid: Arc<str>, is_removed: bool, outcome: Result<(), String> },
+    /// A storage driver registered on the node: its entry in the CSINode, and the labels that tell where the node is. None: it left.
+    StorageDriver { name: Arc<str>, driver: Option<Value>, topology: BTreeMap<String, String> },
+    /// The volume of a pod's claim is as large here as the PersistentVolume says, or why not.
+    #[serde(rename_all = "camelCase")]
+    VolumeExpanded {
+        pod: PodRef,
+        claim: Arc<str>,
+        claim_uid: Arc<str>,
+        /// A quantity.
+        capacity: Arc<str>,
+        outcome: Result<(), String>,
+    },
     /// Shows a pod that the node itself brings (a static pod), under an annotation that names its UID there.
     Mirror { pod: Value },
     /// A core/v1 Event about a pod or the node, without metadata: `involvedObject`, `reason`, `message`, `type`,

@@ -7,8 +7,8 @@ const SECRET: &str = "secrets";
 const CLAIM: &str = "persistentvolumeclaims";
 pub const RUNTIME_CLASSES: &str = "runtimeclasses.node.k8s.io";
 
-/// What a claim leads to: its volume, and the secrets that name.
-pub const BEHIND_CLAIMS: &[&str] = &["persistentvolumes", SECRET];
+/// What a claim leads to: its volume, the secrets that names, and the word of its driver.
+pub const BEHIND_CLAIMS: &[&str] = &["persistentvolumes", SECRET, "csidrivers.storage.k8s.io"];
 
 fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     value[field].as_array().into_iter().flatten()

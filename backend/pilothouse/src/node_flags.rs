@@ -53,6 +53,9 @@ pub struct NodeFlags {
     /// Directory with manifests of pods that run here whether or not there is a server
     #[arg(long, value_name = "DIR")]
     pub pod_manifest_path: Option<String>,
+    /// Directory by which storage drivers (CSI) and the node find each other [default: /var/lib/kubelet]
+    #[arg(long, value_name = "DIR")]
+    pub root_dir: Option<String>,
 }
 
 impl NodeFlags {
@@ -73,6 +76,7 @@ impl NodeFlags {
             ("--image-gc-low-threshold", &self.image_gc_low_threshold),
             ("--minimum-image-ttl-duration", &self.minimum_image_ttl_duration),
             ("--pod-manifest-path", &self.pod_manifest_path),
+            ("--root-dir", &self.root_dir),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
@@ -124,6 +128,9 @@ impl NodeFlags {
         all.reserved = settings::reserved(&text(&self.system_reserved)).map_err(bad("--system-reserved"))?;
         all.max_pods = u32::try_from(number("--max-pods", &self.max_pods, all.max_pods.into())?)?;
         all.static_pods = self.pod_manifest_path.as_ref().map(PathBuf::from);
+        if let Some(dir) = &self.root_dir {
+            all.root_dir = std::path::absolute(dir)?;
+        }
         Ok(all)
     }
 }

@@ -2,7 +2,7 @@
 use crate::environment;
 use crate::resize;
 use crate::runtime::{Container, ObservedPod, State};
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount};
+use bollard::models::{ContainerCreateBody, DeviceMapping, HostConfig, HostConfigLogConfig, Mount};
 use pilothouse_api::quantity::Quantity;
 use pilothouse_api::usage::quantity;
 use serde_json::Value;
@@ -17,6 +17,7 @@ pub struct Made<'a> {
     pub sandbox: &'a Container,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<DeviceMapping>,
     pub labels: HashMap<String, String>,
     /// Where seccomp profiles lie.
     pub data_dir: &'a Path,
@@ -121,6 +122,7 @@ fn host_config(made: &Made<'_>) -> Result<HostConfig, String> {
         pid_mode: pid_mode(made),
         runtime: made.runtime.clone(),
         mounts: Some(mounts.clone()),
+        devices: (!made.devices.is_empty()).then(|| made.devices.clone()),
         cpu_shares: set(limits.cpu_shares),
         cpu_period: set(limits.cpu_quota).map(|_| resize::PERIOD_MICROSECONDS),
         cpu_quota: set(limits.cpu_quota),
@@ -238,6 +240,7 @@ mod tests {
             sandbox: &sandbox,
             env: vec![("A".into(), "1".into())],
             mounts: Vec::new(),
+            devices: Vec::new(),
             labels: HashMap::new(),
             data_dir: Path::new("/nowhere"),
             runtime: None,

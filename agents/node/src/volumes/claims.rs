@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 /// The volume a claim is bound to.
 pub struct Claimed {
+    pub claim: Arc<Value>,
     pub volume: Arc<Value>,
     /// The pod wants to read only.
     pub read_only: bool,
@@ -38,7 +39,7 @@ pub fn resolve(pod: &Value, entry: &Value, sources: &Sources<'_>) -> Result<Opti
         bail!("error processing PVC {place}: PV {volume} is bound to another claim");
     }
     let read_only = entry["persistentVolumeClaim"]["readOnly"] == true || reads_only(&claim);
-    Ok(Some(Claimed { volume: found, read_only }))
+    Ok(Some(Claimed { claim, volume: found, read_only }))
 }
 
 /// A claim that asks to be read by many is not written by any.

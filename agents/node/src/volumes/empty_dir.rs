@@ -24,7 +24,7 @@ impl Kind for EmptyDir {
 
     fn prepare<'a>(&'a self, wanted: &'a Wanted<'a>) -> BoxFuture<'a, Result<Volume>> {
         let made = prepare(wanted.pod, wanted.source, wanted.dir);
-        ready(made.map(|()| Volume { path: wanted.dir.to_owned(), read_only: false })).boxed()
+        ready(made.map(|()| Volume::files(wanted.dir.to_owned(), false))).boxed()
     }
 }
 

@@ -15,7 +15,7 @@ impl Kind for HostPath {
     }
 
     fn prepare<'a>(&'a self, wanted: &'a Wanted<'a>) -> BoxFuture<'a, Result<Volume>> {
-        ready(path(wanted.source).map(|path| Volume { path, read_only: wanted.read_only })).boxed()
+        ready(path(wanted.source).map(|path| Volume::files(path, wanted.read_only))).boxed()
     }
 }
 

@@ -3,7 +3,7 @@ use super::{Content, Kind, Volume, Wanted, ownership};
 use anyhow::{Context, Result, bail};
 use futures::future::{BoxFuture, FutureExt, ready};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 
 pub struct Local;
@@ -37,10 +37,16 @@ fn prepare(wanted: &Wanted<'_>) -> Result<Volume> {
     if !path.exists() {
         bail!("path {:?} does not exist", path.display().to_string());
     }
-    if !wanted.read_only && wanted.spec["volumeMode"] != "Block" {
+    if wanted.spec["volumeMode"] == "Block" {
+        if !fs::metadata(&path)?.file_type().is_block_device() {
+            bail!("path {:?} is no block device", path.display().to_string());
+        }
+        return Ok(Volume::device(path, wanted.read_only));
+    }
+    if !wanted.read_only {
         ownership::claim(wanted.pod, wanted.dir, &path).context("cannot give the files to fsGroup")?;
     }
-    Ok(Volume { path, read_only: wanted.read_only })
+    Ok(Volume::files(path, wanted.read_only))
 }
 
 /// Anybody may write there, whatever user a pod runs as: nobody else comes by.

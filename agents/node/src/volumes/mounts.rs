@@ -1,7 +1,7 @@
 //! What is mounted on the node: read from the kernel, so that an agent that starts again knows it; mounting and unmounting
 //! within bounds, for a server far away may not answer.
 use anyhow::{Context, Result, bail};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use parking_lot::Mutex;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -38,6 +38,41 @@ pub fn below(dir: &Path) -> Vec<PathBuf> {
 pub fn is_mounted(path: &Path) -> bool {
     let path = resolved(path);
     below(&path).contains(&path)
+}
+
+/// Sees to it that what is mounted below a directory by somebody who has it from here is mounted here too: it becomes a shared
+/// mount, if what holds it is none.
+pub fn share(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let dir = dir.canonicalize()?;
+    let table = fs::read("/proc/self/mountinfo")?;
+    if is_shared(&table, &dir) {
+        return Ok(());
+    }
+    let none: Option<&str> = None;
+    if !is_mounted(&dir) {
+        nix::mount::mount(Some(&dir), &dir, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+            .with_context(|| format!("cannot bind {}", dir.display()))?;
+    }
+    nix::mount::mount(none, &dir, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none)
+        .with_context(|| format!("cannot share what is mounted at {}", dir.display()))
+}
+
+/// Whether the mount that holds a path has a peer group: of several at one place the last counts.
+fn is_shared(table: &[u8], path: &Path) -> bool {
+    let mut holder: (usize, bool) = (0, false);
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ').skip(4);
+        let Some(point) = fields.next().map(unescape).filter(|point| path.starts_with(point)) else {
+            continue;
+        };
+        let length = point.components().count();
+        if length >= holder.0 {
+            let mut options = fields.skip(1).take_while(|field| *field != b"-");
+            holder = (length, options.any(|option| option.starts_with(b"shared:")));
+        }
+    }
+    holder.1
 }
 
 /// The path without links in its parents. The last part is not looked at: it may be a mount that hangs.
@@ -181,6 +216,13 @@ mod tests {
         let all: Vec<PathBuf> = points(table).collect();
         assert_eq!(all, [PathBuf::from("/proc"), PathBuf::from("/var/my pods/a\\b")]);
         assert!(is_mounted(Path::new("/proc")) && !is_mounted(Path::new("/proc/self")));
+    }
+
+    #[test]
+    fn the_innermost_mount_says_whether_it_is_shared() {
+        let table = b"22 1 0:21 / / rw shared:1 - ext4 / rw\n30 22 0:40 / /var/lib rw,nosuid - tmpfs t rw\n31 30 0:41 / /var/lib/k rw master:7 shared:5 - tmpfs t rw\n";
+        let shared = |path: &str| is_shared(table, Path::new(path));
+        assert!(shared("/etc") && !shared("/var/lib/x") && shared("/var/lib/k/plugins"));
     }
 
     #[tokio::test]

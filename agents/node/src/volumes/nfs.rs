@@ -26,7 +26,7 @@ impl Kind for Nfs {
                 let share = Share::new(wanted.source, wanted.spec, wanted.read_only);
                 share.mount(wanted.dir).await?;
             }
-            Ok(Volume { path: wanted.dir.to_owned(), read_only: wanted.read_only })
+            Ok(Volume::files(wanted.dir.to_owned(), wanted.read_only))
         }
         .boxed()
     }

@@ -25,7 +25,7 @@ impl Kind for Projected {
     fn prepare<'a>(&'a self, wanted: &'a Wanted<'a>) -> BoxFuture<'a, Result<Volume>> {
         let made = files(wanted.pod, wanted.spec, wanted.sources)
             .and_then(|files| write(wanted.dir, &files, Owner::of(wanted.pod)));
-        ready(made.map(|()| Volume { path: wanted.dir.to_owned(), read_only: true })).boxed()
+        ready(made.map(|()| Volume::files(wanted.dir.to_owned(), true))).boxed()
     }
 }
 
@@ -141,7 +141,7 @@ fn add_fields(
 
 fn add_token(files: &mut Files, pod: &Value, source: &Value, mode: i64, sources: &Sources<'_>) -> Result<()> {
     let (audience, seconds) = tokens::asked(source);
-    let Some(token) = (sources.token)(&audience, seconds) else { bail!("the token has not come yet") };
+    let Some((token, _)) = (sources.token)(&audience, seconds) else { bail!("the token has not come yet") };
     // Nobody else may read it, where it is known who will.
     let private = ownership::fs_group(pod).is_some() || ownership::only_user(pod).is_some();
     let mode = if private { 0o600 } else { mode };

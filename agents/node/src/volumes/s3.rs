@@ -41,7 +41,7 @@ impl Kind for S3 {
                 let bucket = Bucket::new(wanted.source, wanted.sources.namespace, &*wanted.sources.any)?;
                 mount(&bucket, wanted).await?;
             }
-            Ok(Volume { path: wanted.dir.to_owned(), read_only: wanted.read_only })
+            Ok(Volume::files(wanted.dir.to_owned(), wanted.read_only))
         }
         .boxed()
     }
@@ -182,7 +182,7 @@ async fn mount(bucket: &Bucket, wanted: &Wanted<'_>) -> Result<()> {
         ("RCLONE_S3_SECRET_ACCESS_KEY", bucket.secret.clone()),
         // Where it is set, rclone 1.60 refuses to start at all.
         ("AWS_CA_BUNDLE", String::new()),
-        ("RCLONE_CACHE_DIR", wanted.data_dir.join("rclone").to_string_lossy().into_owned()),
+        ("RCLONE_CACHE_DIR", wanted.host.data_dir.join("rclone").to_string_lossy().into_owned()),
     ];
     if let Some(token) = &bucket.token {
         environment.extend([("AWSSESSIONTOKEN", token.clone()), ("RCLONE_S3_SESSION_TOKEN", token.clone())]);

@@ -2,7 +2,7 @@
 use super::Paths;
 use crate::environment;
 use anyhow::{Context, Error, Result, bail};
-use bollard::models::{Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType};
+use bollard::models::{DeviceMapping, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +16,9 @@ pub fn mounts(spec: &Value, paths: &Paths, env: &[(String, String)]) -> Result<V
         let text = |field: &str| wanted[field].as_str().filter(|text| !text.is_empty());
         let name = text("name").unwrap_or_default();
         let volume = paths.get(name).with_context(|| format!("the pod has no volume {name:?}"))?;
+        if volume.is_device {
+            bail!("volume {name:?} has volumeMode Block, but is specified in volumeMounts");
+        }
         let sub = match (text("subPath"), text("subPathExpr")) {
             (Some(path), _) => Some(path.to_owned()),
             (None, Some(path)) => Some(environment::expand_whole(path, &known).map_err(Error::msg)?),
@@ -39,6 +42,24 @@ pub fn mounts(spec: &Value, paths: &Paths, env: &[(String, String)]) -> Result<V
         mounts.push(mount);
     }
     Ok(mounts)
+}
+
+/// A container's block devices: `volumeDevices`.
+pub fn devices(spec: &Value, paths: &Paths) -> Result<Vec<DeviceMapping>> {
+    let mut devices = Vec::new();
+    for wanted in spec["volumeDevices"].as_array().into_iter().flatten() {
+        let name = wanted["name"].as_str().unwrap_or_default();
+        let volume = paths.get(name).with_context(|| format!("the pod has no volume {name:?}"))?;
+        if !volume.is_device {
+            bail!("volume {name:?} has volumeMode Filesystem, but is specified in volumeDevices");
+        }
+        devices.push(DeviceMapping {
+            path_on_host: Some(volume.path.to_string_lossy().into_owned()),
+            path_in_container: wanted["devicePath"].as_str().map(str::to_owned),
+            cgroup_permissions: Some(if volume.read_only { "r" } else { "mrw" }.into()),
+        });
+    }
+    Ok(devices)
 }
 
 pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
@@ -85,7 +106,7 @@ mod tests {
     fn a_sub_path_that_names_a_variable_without_a_value_keeps_the_container_waiting() {
         let spec = json!({"volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(EMPTY)/$(GONE)/$(NAME)"}]});
         let dir = std::env::temp_dir();
-        let paths = Paths::from([("v".to_owned(), super::super::Volume { path: dir, read_only: false })]);
+        let paths = Paths::from([("v".to_owned(), super::super::Volume::files(dir, false))]);
         let env = [("NAME".to_owned(), "foo".to_owned()), ("EMPTY".to_owned(), String::new())];
         assert_eq!(mounts(&spec, &paths, &env).unwrap_err().to_string(), "missing value for EMPTY, GONE");
     }

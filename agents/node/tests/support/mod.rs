@@ -513,6 +513,7 @@ async fn control(
                     }
                     NodeMessage::NodeStatus { status } => state.lock().node = status,
                     NodeMessage::Usage(_) => {}
+                    NodeMessage::StorageDriver { .. } | NodeMessage::VolumeExpanded { .. } => {}
                     NodeMessage::VolumeDone { name, outcome, .. } => panic!("volume {name} came to {outcome:?}, unasked"),
                     NodeMessage::TokenRequest { id, pod, .. } => {
                         let (number, seconds) = {

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Told to every node.
-const SHARED: &[&str] = &["services", "endpointslices.discovery.k8s.io"];
+const SHARED: &[&str] = &["services", "endpointslices.discovery.k8s.io", storage::CSI_DRIVERS];
 /// Told to the nodes whose pods lead to them.
-const NAMED: &[&str] = &["configmaps", "secrets", CLAIMS, VOLUMES, needs::RUNTIME_CLASSES];
+const NAMED: &[&str] =
+    &["configmaps", "secrets", CLAIMS, VOLUMES, storage::ATTACHMENTS, needs::RUNTIME_CLASSES];
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Whom a message is for.
@@ -39,7 +40,8 @@ struct State {
     objects: HashMap<Key, Arc<Object>>,
     shared: HashSet<Key>,
     nodes: HashSet<Arc<str>>,
-    /// The nodes of what a node is given for its own sake: pods on it, volumes that it is to make or to remove.
+    /// The nodes of what a node is given for its own sake: pods on it, volumes that it is to make or to remove, and those that
+    /// are attached to it.
     roots: HashMap<Key, String>,
     roots_of: HashMap<String, HashSet<Key>>,
     /// What an object leads to: a pod to its claims, a claim to its volume, a volume to its secrets.
@@ -180,7 +182,7 @@ impl State {
         told: &mut BTreeMap<String, Vec<ObjectChange>>,
     ) {
         let value = match (&*key.resource, object) {
-            ("pods" | CLAIMS | VOLUMES, Some(object)) => object.value(),
+            ("pods" | CLAIMS | VOLUMES | storage::ATTACHMENTS, Some(object)) => object.value(),
             _ => serde_json::Value::Null,
         };
         let (root, leads_to) = (root(key, &value), leads_to(key, &value));
@@ -297,7 +299,7 @@ impl State {
 /// The node that is given an object for its own sake.
 fn root(key: &Key, object: &serde_json::Value) -> Option<String> {
     let node = match &*key.resource {
-        "pods" => object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()),
+        "pods" | storage::ATTACHMENTS => object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()),
         VOLUMES => storage::duty_of(object),
         _ => None,
     };

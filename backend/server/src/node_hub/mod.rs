@@ -2,6 +2,7 @@
 mod assignments;
 mod event_budget;
 mod reports;
+mod storage_reports;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -19,7 +19,7 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i64 = 40;
 
 /// Holds what a node sent to the shape it must have: code that reads it later need not fear it.
-fn check<T: DeserializeOwned>(what: &str, value: &Value) -> Result<(), Status> {
+pub(super) fn check<T: DeserializeOwned>(what: &str, value: &Value) -> Result<(), Status> {
     let wrong = |why: String| Status::bad_request(format!("{what} is malformed: {why}"));
     if !value.is_object() {
         return Err(wrong("it is no object".into()));
@@ -116,6 +116,12 @@ impl Hub {
             }
             NodeMessage::VolumeDone { name, uid, is_removed, outcome } => {
                 self.volume_done(node, &name, &uid, is_removed, outcome).await
+            }
+            NodeMessage::StorageDriver { name, driver, topology } => {
+                self.storage_driver(actor, node, &name, driver, topology).await
+            }
+            NodeMessage::VolumeExpanded { pod, claim, claim_uid, capacity, outcome } => {
+                self.volume_expanded(node, &pod, &claim, &claim_uid, &capacity, outcome).await
             }
             NodeMessage::Mirror { pod } => self.mirror(actor, node, pod).await,
             NodeMessage::Event { event, .. } => {
@@ -268,7 +274,7 @@ impl Hub {
         }
     }
 
-    fn entry(&self, resource: &str) -> Result<Arc<KindEntry>, Status> {
+    pub(super) fn entry(&self, resource: &str) -> Result<Arc<KindEntry>, Status> {
         let found = self.0.objects.registry().by_resource(resource).cloned();
         found.ok_or_else(|| Status::internal(format!("there is no kind {resource}")))
     }
