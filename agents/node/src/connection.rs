@@ -270,7 +270,12 @@ impl Connection {
     fn receive(&self, agent: &Arc<Agent>, text: &str) -> Result<()> {
         match serde_json::from_str(text).context("the server speaks another protocol")? {
             ServerMessage::Pong => {}
-            ServerMessage::Objects { full, changes, .. } => agent.clone().assign(full, changes),
+            ServerMessage::Objects { full, changes, pod_network, .. } => {
+                if let Some(pods) = pod_network {
+                    agent.network.learn(pods);
+                }
+                agent.clone().assign(full, changes);
+            }
             ServerMessage::Token { id, outcome } => agent.tokens.answered(&id, outcome),
             ServerMessage::OpenStream { id, request } => {
                 let (agent, dialer, outbox) = (agent.clone(), self.dialer.clone(), self.outbox.clone());

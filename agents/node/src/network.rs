@@ -9,6 +9,7 @@ pub use keeper::serve;
 
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
+use pilothouse_api::{Ipv4Cidr, PodNetwork};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
@@ -22,14 +23,15 @@ pub const BRIDGE: &str = "ph0";
 pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The service `default/kubernetes`.
 pub const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
-const POD_NETWORK: &str = "10.244.0.0/16";
-const SERVICE_NETWORK: &str = "10.96.0.0/16";
+const SERVICE_NETWORK: Ipv4Cidr = Ipv4Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16);
 /// `ip`, `nft` and `iptables` answer at once, or something holds them.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The network as the rest of the agent sees it.
 #[derive(Default)]
 pub struct Network {
+    /// The addresses of all pods, where the server says so.
+    pods: Mutex<Option<Ipv4Cidr>>,
     /// None until the node's range is known and the bridge stands.
     pub addresses: Mutex<Option<Addresses>>,
     /// Services, endpoints or the node's range.
@@ -43,6 +45,18 @@ pub struct Network {
 impl Network {
     pub fn is_up(&self) -> bool {
         self.addresses.lock().is_some()
+    }
+
+    /// Takes what the server says of the addresses of all pods.
+    pub fn learn(&self, pods: Ipv4Cidr) {
+        if self.pods.lock().replace(pods) != Some(pods) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The addresses of all pods of the cluster.
+    pub fn pods(&self) -> Ipv4Cidr {
+        self.pods.lock().unwrap_or(PodNetwork::DEFAULT_CIDR)
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod needs;
 pub mod status;
 
+use pilothouse_api::Ipv4Cidr;
 use pilothouse_api::metrics::NodeUsage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,7 +29,14 @@ pub enum ServerMessage {
     /// and CSIDriver. The first message is the `full` set; what it does not
     /// list is gone. Later ones are changes.
     #[serde(rename_all = "camelCase")]
-    Objects { full: bool, revision: u64, changes: Vec<ObjectChange> },
+    Objects {
+        full: bool,
+        revision: u64,
+        changes: Vec<ObjectChange>,
+        /// The addresses of all pods of the cluster; a full set names them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pod_network: Option<Ipv4Cidr>,
+    },
     /// Dial [`STREAM_PATH`]`/{id}` and serve `request` there.
     #[serde(rename_all = "camelCase")]
     OpenStream { id: String, request: StreamRequest },
@@ -182,11 +190,11 @@ mod tests {
             name: "a".into(),
             object: RawValue::from_string(object.to_owned()).ok(),
         };
-        let sent =
-            serde_json::to_string(&ServerMessage::Objects { full: true, revision: 7, changes: vec![change] })
-                .unwrap();
+        let full =
+            ServerMessage::Objects { full: true, revision: 7, changes: vec![change], pod_network: None };
+        let sent = serde_json::to_string(&full).unwrap();
         match serde_json::from_str(&sent).unwrap() {
-            ServerMessage::Objects { full: true, revision: 7, changes } => {
+            ServerMessage::Objects { full: true, revision: 7, changes, .. } => {
                 assert_eq!(changes[0].object.as_ref().unwrap().get(), object);
             }
             other => panic!("{other:?}"),

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod observed;
 pub mod patch;
 pub mod placement;
+pub mod pod_network;
 #[cfg(feature = "schema")]
 pub mod policy;
 pub mod protobuf;
@@ -43,6 +44,7 @@ pub use k8s_openapi::jiff;
 pub use key::{Key, Revision};
 pub use kind::{Column, Kind, KindEntry, Scope, Subresource, TypeError, Verb};
 pub use observed::Observed;
+pub use pod_network::{Ipv4Cidr, PodNetwork};
 pub use registry::Registry;
 pub use status::{Reason, Status};
 pub use validation::{FieldError, FieldErrors, Path};

@@ -1,6 +1,8 @@
 //! The view that controllers decide on: every object of the store at one revision, with the indexes they ask for.
+mod ranges;
 mod storage;
 
+pub use ranges::lacks_range;
 pub use storage::claims_of;
 
 use crate::horizontal_pod_autoscaler::{Answers, Memory};
@@ -12,7 +14,7 @@ use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::metrics::{Measured, NodeUsage};
 use pilothouse_api::placement::Labels;
 use pilothouse_api::selector::LabelSelector;
-use pilothouse_api::{Key, Observed, Revision};
+use pilothouse_api::{Key, Observed, PodNetwork, Revision};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
@@ -44,6 +46,8 @@ type Groups = HashMap<Arc<Labels>, BTreeSet<Arc<str>>>;
 pub struct Settings {
     /// The authority that signed the server's certificate, in PEM: every namespace is given it. Empty: none is.
     pub root_ca: Arc<str>,
+    /// What nodes' ranges of pod addresses are taken from.
+    pub pods: PodNetwork,
 }
 
 /// Fed in revision order; one change costs the same whatever the size of the cluster. Objects stay as bytes, shared
@@ -76,6 +80,7 @@ pub struct Cluster {
     /// What people were told about a key by a controller, while that holds.
     told: HashMap<(&'static str, Key), String>,
     pub storage: storage::StorageIndex,
+    pub ranges: ranges::Ranges,
 }
 
 /// One object of the view.
@@ -119,18 +124,17 @@ impl Body {
 
 impl Cluster {
     pub fn new(settings: Settings) -> Self {
-        Self { settings, ..Self::default() }
+        Self { ranges: ranges::Ranges::new(settings.pods), settings, ..Self::default() }
     }
 
     /// The same before anything was seen of the store: what is not from there stays.
     #[must_use]
     pub fn emptied(&mut self) -> Self {
         Self {
-            settings: self.settings.clone(),
             measured: std::mem::take(&mut self.measured),
             answers: std::mem::take(&mut self.answers),
             memories: std::mem::take(&mut self.memories),
-            ..Self::default()
+            ..Self::new(self.settings.clone())
         }
     }
 
@@ -176,6 +180,7 @@ impl Cluster {
                 None => drop(self.renewed.remove(&key.name)),
             },
             NODES => {
+                self.ranges.apply(&key.name, change.object.as_deref());
                 let _ =
                     match change.object.as_deref().and_then(|node| crate::object::condition(node, "Ready")) {
                         Some(ready) if ready["status"] == "True" => self.ready_nodes.insert(key.name.clone()),

@@ -2,6 +2,7 @@
 use crate::hollow::span;
 use crate::node_flags::NodeFlags;
 use clap::{Args, Parser, Subcommand};
+use pilothouse_api::{Ipv4Cidr, PodNetwork};
 use pilothouse_hollow::Span;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -103,6 +104,12 @@ pub struct ControlPlaneOptions {
     /// See --max-requests-inflight
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub max_mutating_requests_inflight: u32,
+    /// Addresses of pods, of which each node gets a range; the same on every server of a cluster
+    #[arg(long, value_name = "CIDR", default_value_t = PodNetwork::DEFAULT_CIDR)]
+    pub cluster_cidr: Ipv4Cidr,
+    /// How large a node's range is: 24 leaves it 253 addresses for pods
+    #[arg(long, value_name = "BITS", default_value_t = PodNetwork::DEFAULT_NODE_PREFIX)]
+    pub node_cidr_mask_size: u8,
     /// Address at which other machines reach this server [default: the one of --listen, else this machine's first]
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<Ipv4Addr>,

@@ -3,9 +3,10 @@ use crate::data_dir::{self, DataDir, write_private};
 use crate::options::ControlPlaneOptions;
 use crate::{kubeconfig, pki, postgres::Postgres};
 use anyhow::{Context, Result, anyhow, bail};
-use pilothouse_server::RunningServer;
+use pilothouse_api::{Ipv4Cidr, PodNetwork};
 use pilothouse_server::audit::{Policy, Rotation};
 use pilothouse_server::auth::oidc::{Configuration, sign_in};
+use pilothouse_server::{ClusterNetwork, RunningServer};
 use rand::RngExt;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -48,6 +49,7 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
     }
     // What is wrong in a file is told before anything is begun.
     let (audit, authentication) = (audit(options)?, authentication(options)?);
+    let network = network(options.cluster_cidr, options.node_cidr_mask_size)?;
     let sign_in = sign_in(options, &authentication)?;
     let dir = DataDir::open(data_dir::locate(options.database.data_dir.clone())?)?;
     let keys = pki::open(&dir, options.listen, &options.tls_san)?;
@@ -79,7 +81,7 @@ pub async fn start(options: &ControlPlaneOptions) -> Result<ControlPlane> {
         front_proxy: keys.front_proxy,
         store,
         signing_key_pem: keys.token_key_pem.into_bytes(),
-        network: pilothouse_server::ClusterNetwork::default(),
+        network,
         audit,
         sign_in,
         authentication,
@@ -185,6 +187,19 @@ async fn restarted(dir: &DataDir) -> Result<Postgres> {
     }
 }
 
+/// The cluster's address plan.
+fn network(pods: Ipv4Cidr, node_prefix: u8) -> Result<ClusterNetwork> {
+    let network = ClusterNetwork::default();
+    let (address, prefix) = network.service_cidr;
+    let services = Ipv4Cidr::new(address, prefix);
+    if pods.overlaps(services) {
+        bail!("--cluster-cidr {pods} has addresses of services in it, which are {services}");
+    }
+    let pods = PodNetwork::new(pods, node_prefix);
+    let pods = pods.map_err(|why| anyhow!("--cluster-cidr and --node-cidr-mask-size: {why}"))?;
+    Ok(ClusterNetwork { pods, ..network })
+}
+
 fn authentication(options: &ControlPlaneOptions) -> Result<Configuration> {
     let Some(path) = &options.authentication_config else { return Ok(Configuration::default()) };
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -261,5 +276,20 @@ pub async fn asked_to_stop() {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_and_services_have_addresses_of_their_own() {
+        let of = |pods: &str, node_prefix| network(pods.parse().unwrap(), node_prefix);
+        assert_eq!(of("10.244.0.0/16", 24).unwrap(), ClusterNetwork::default());
+        assert_eq!(of("10.128.0.0/10", 24).unwrap().pods.ranges(), 16_384);
+        let told = of("10.64.0.0/10", 24).unwrap_err().to_string();
+        assert!(told.contains("services") && told.contains("10.96.0.0/16"), "{told}");
+        assert!(of("10.244.0.0/16", 12).is_err());
     }
 }

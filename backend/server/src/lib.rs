@@ -141,7 +141,7 @@ pub fn build(
     let admission = Admission::new(&context, &network, addresses, webhooks.clone(), policies.clone(), &auth);
     let objects = Objects::new(store.clone(), registry.clone(), admission, conversions);
     let metrics = metrics::Metrics::default();
-    let hub = node_hub::Hub::new(objects.clone(), auth.clone(), metrics.clone());
+    let hub = node_hub::Hub::new(objects.clone(), auth.clone(), metrics.clone(), network.pods.cidr());
     client.connect_through(hub.clone());
     let state = state::Handles {
         store,
@@ -200,7 +200,8 @@ pub async fn start(options: ServerOptions) -> Result<RunningServer> {
     tasks.spawn(state.hub.clone().run(shutdown.clone()));
     let board = state.store.note_board(uuid::Uuid::new_v4().to_string());
     tasks.spawn(state.metrics.clone().run(board, shutdown.clone()));
-    let settings = pilothouse_controllers::Settings { root_ca: options.ca_pem.into() };
+    let settings =
+        pilothouse_controllers::Settings { root_ca: options.ca_pem.into(), pods: state.network.pods };
     let signing = loops::Signing {
         auth: state.auth.clone(),
         authority: options.authority,

@@ -4,7 +4,7 @@ use crate::custom_kinds::DEFINITIONS;
 use crate::http::Documents;
 use crate::objects::Objects;
 use arc_swap::ArcSwap;
-use pilothouse_api::{Key, KindEntry, Registry, Revision};
+use pilothouse_api::{Key, KindEntry, PodNetwork, Registry, Revision};
 use pilothouse_store::{Index, Store};
 use serde_json::Value;
 use std::net::Ipv4Addr;
@@ -110,8 +110,8 @@ impl ClusterStore {
 /// The cluster's address plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterNetwork {
+    pub pods: PodNetwork,
     /// Network address and prefix length.
-    pub pod_cidr: (Ipv4Addr, u8),
     pub service_cidr: (Ipv4Addr, u8),
     pub cluster_domain: String,
     pub cluster_dns_ip: Ipv4Addr,
@@ -120,7 +120,7 @@ pub struct ClusterNetwork {
 impl Default for ClusterNetwork {
     fn default() -> Self {
         Self {
-            pod_cidr: (Ipv4Addr::new(10, 244, 0, 0), 16),
+            pods: PodNetwork::default(),
             service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
             cluster_domain: "cluster.local".into(),
             cluster_dns_ip: Ipv4Addr::new(10, 96, 0, 10),

@@ -328,7 +328,7 @@ mod tests {
             .map(|i| json!({"addresses": [format!("10.244.0.{i}")], "conditions": {"ready": true}}))
             .collect();
         let slice = json!({"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}}, "endpoints": endpoints});
-        Zone::new(vec![Arc::new(service)], vec![Arc::new(slice)])
+        Zone::new(vec![Arc::new(service)], vec![Arc::new(slice)], pilothouse_api::PodNetwork::DEFAULT_CIDR)
     }
 
     async fn ask(zone: &Zone, name: &str, edns: Option<u16>, transport: Transport) -> Message {

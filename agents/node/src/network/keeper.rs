@@ -67,8 +67,9 @@ impl Keeper {
             (assigned.all(SERVICES), assigned.all(SLICES))
         };
         let doors = self.host_ports();
-        self.rules.apply(rules::render(&services, &slices, &doors, &self.agent.node)).await?;
-        self.answer_names(dns::Zone::new(services, slices));
+        let pods = agent.network.pods();
+        self.rules.apply(rules::render(&services, &slices, &doors, &agent.node, pods)).await?;
+        self.answer_names(dns::Zone::new(services, slices, pods));
         Ok(())
     }
 

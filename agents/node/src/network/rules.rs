@@ -1,7 +1,8 @@
 //! Services as nftables rules: a pure function from services and their endpoints to a table, and from one
 //! table to the next.
-use super::{API_ADDRESS, BRIDGE, POD_NETWORK, feed};
+use super::{API_ADDRESS, BRIDGE, feed};
 use anyhow::{Context, Result};
+use pilothouse_api::Ipv4Cidr;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -235,8 +236,14 @@ impl HostPort {
     }
 }
 
-/// The table for what is served now. `node` is this node's name.
-pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], doors: &[HostPort], node: &str) -> Table {
+/// The table for what is served now. `node` is this node's name, `pods` are the addresses of all pods.
+pub fn render(
+    services: &[Arc<Value>],
+    slices: &[Arc<Value>],
+    doors: &[HostPort],
+    node: &str,
+    pods: Ipv4Cidr,
+) -> Table {
     let mut table = Table::default();
     let targets = targets(services, slices, node);
     host_ports(&mut table, doors, &targets);
@@ -265,7 +272,7 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], doors: &[HostPort]
         if target.node_port == 0 && target.external().next().is_none() {
             continue;
         }
-        table.chain(format!("{chain}_ext"), from_outside(&target));
+        table.chain(format!("{chain}_ext"), from_outside(&target, pods));
         for address in &target.external_ips {
             table.element(BY_ADDRESS, format!("{} : goto {chain}_ext", target.at(address)));
         }
@@ -296,7 +303,7 @@ pub fn render(services: &[Arc<Value>], slices: &[Arc<Value>], doors: &[HostPort]
         "    meta mark & {MASQUERADE} == {MASQUERADE} masquerade\n\
          \x20   ip saddr . ip daddr @{HAIRPINS} masquerade\n\
          \x20   ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade\n\
-         \x20   ip saddr {POD_NETWORK} ip daddr != {POD_NETWORK} oifname != \"{BRIDGE}\" masquerade\n"
+         \x20   ip saddr {pods} ip daddr != {pods} oifname != \"{BRIDGE}\" masquerade\n"
     );
     table.chain("services", services);
     table.chain("nobody", refused);
@@ -330,14 +337,14 @@ fn host_ports(table: &mut Table, doors: &[HostPort], targets: &[Target]) {
 }
 
 /// What comes to a node port or an address from outside.
-fn from_outside(target: &Target) -> String {
+fn from_outside(target: &Target, pods: Ipv4Cidr) -> String {
     let chain = &target.chain;
     if !target.external_local {
         return format!("    meta mark set {MASQUERADE}\n    goto {chain}\n");
     }
     // The client's address is kept, so only this node's pods can answer; who is inside has the choice of all.
     format!(
-        "    ip saddr {POD_NETWORK} goto {chain}\n\
+        "    ip saddr {pods} goto {chain}\n\
          \x20   fib saddr type local meta mark set {MASQUERADE} goto {chain}\n\
          \x20   goto {chain}_local\n"
     )
@@ -484,7 +491,18 @@ fn hash(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pilothouse_api::PodNetwork;
     use serde_json::json;
+
+    fn render(services: &[Arc<Value>], slices: &[Arc<Value>], doors: &[HostPort], node: &str) -> Table {
+        super::render(services, slices, doors, node, PodNetwork::DEFAULT_CIDR)
+    }
+
+    #[test]
+    fn what_leaves_the_clusters_own_addresses_leaves_with_the_nodes() {
+        let rules = super::render(&[], &[], &[], "here", "10.128.0.0/10".parse().unwrap()).script(None);
+        assert!(rules.contains("ip saddr 10.128.0.0/10 ip daddr != 10.128.0.0/10 oifname"), "{rules}");
+    }
 
     fn service(name: &str, ip: &str, more: Value) -> Arc<Value> {
         let mut spec = json!({"clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080 + i32::from(name != "web")}]});

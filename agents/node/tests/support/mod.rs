@@ -321,6 +321,7 @@ impl FakeServer {
             full: false,
             revision: 1,
             changes: vec![change(resource, object, false)],
+            pod_network: None,
         });
     }
 
@@ -387,6 +388,7 @@ impl FakeServer {
             full: false,
             revision: 2,
             changes: vec![change("pods", pod, true)],
+            pod_network: None,
         });
     }
 
@@ -486,7 +488,7 @@ async fn control(
 ) {
     let changes =
         state.lock().objects.iter().map(|((resource, _), object)| change(resource, object, false)).collect();
-    let full = ServerMessage::Objects { full: true, revision: 1, changes };
+    let full = ServerMessage::Objects { full: true, revision: 1, changes, pod_network: None };
     let text = |message: &ServerMessage| Message::text(serde_json::to_string(message).unwrap());
     if socket.send(text(&full)).await.is_err() {
         return;

@@ -1,7 +1,7 @@
 //! Which node needs which objects: its own Node, its pods, what these lead to, and every service.
 use parking_lot::Mutex;
-use pilothouse_api::Key;
 use pilothouse_api::storage::{self, CLAIMS, VOLUMES};
+use pilothouse_api::{Ipv4Cidr, Key};
 use pilothouse_protocol::{ObjectChange, ServerMessage, needs};
 use pilothouse_store::{Object, Store, WatchItem};
 use serde_json::value::RawValue;
@@ -50,23 +50,30 @@ struct State {
     users: HashMap<Key, HashMap<String, usize>>,
 }
 
-#[derive(Default)]
-pub struct Assignments(Mutex<State>);
+pub struct Assignments {
+    state: Mutex<State>,
+    /// The addresses of all pods: what every node is told first.
+    pods: Ipv4Cidr,
+}
 
 impl Assignments {
+    pub fn new(pods: Ipv4Cidr) -> Self {
+        Self { state: Mutex::default(), pods }
+    }
+
     /// Hands over everything a node needs, as its first message. No change is told while `send` runs, so that a node
     /// hears of each once: in this set or after it. False: nothing is known yet, and nothing was sent.
     pub fn with_full(&self, node: &str, send: impl FnOnce(ServerMessage)) -> bool {
-        let state = self.0.lock();
+        let state = self.state.lock();
         if state.known {
-            send(state.full(node));
+            send(state.full(node, self.pods));
         }
         state.known
     }
 }
 
 impl State {
-    fn full(&self, node: &str) -> ServerMessage {
+    fn full(&self, node: &str, pods: Ipv4Cidr) -> ServerMessage {
         let state = self;
         let mut keys: HashSet<&Key> = state.shared.iter().collect();
         let own = Key::new("nodes", "", node);
@@ -82,7 +89,7 @@ impl State {
             .filter_map(|key| state.objects.get(key))
             .map(|object| change(&object.key, Some(object)))
             .collect();
-        ServerMessage::Objects { full: true, revision: state.revision, changes }
+        ServerMessage::Objects { full: true, revision: state.revision, changes, pod_network: Some(pods) }
     }
 }
 
@@ -105,7 +112,7 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(To<'_
             continue;
         };
         {
-            let mut state = assignments.0.lock();
+            let mut state = assignments.state.lock();
             let before = std::mem::take(&mut state.nodes);
             *state = State { known: true, revision, ..State::default() };
             for object in objects {
@@ -113,20 +120,25 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(To<'_
             }
             // Those without pods too: they route to services.
             for node in state.nodes.union(&before) {
-                tell(To::Node(node), &state.full(node));
+                tell(To::Node(node), &state.full(node, assignments.pods));
             }
         }
         loop {
             match watch.next().await {
                 WatchItem::Change(change) => {
-                    let mut state = assignments.0.lock();
+                    let mut state = assignments.state.lock();
                     state.revision = change.object.revision;
                     let gone = change.kind == pilothouse_store::ChangeKind::Deleted;
                     let key = change.object.key.clone();
                     let told = state.apply(&key, (!gone).then(|| change.object.clone()));
                     // Under the lock, so that a node that comes now gets the change once: in its full set or here.
                     let revision = state.revision;
-                    let message = |changes| ServerMessage::Objects { full: false, revision, changes };
+                    let message = |changes| ServerMessage::Objects {
+                        full: false,
+                        revision,
+                        changes,
+                        pod_network: None,
+                    };
                     if !told.to_all.is_empty() {
                         tell(To::All, &message(told.to_all));
                     }

@@ -21,7 +21,7 @@ use axum::response::Response;
 use event_budget::EventBudget;
 use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
-use pilothouse_api::Status;
+use pilothouse_api::{Ipv4Cidr, Status};
 use pilothouse_protocol::{NodeMessage, PROTOCOL, ServerMessage, StreamRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ struct Line {
 pub struct Hub(Arc<Inner>);
 
 impl Hub {
-    pub(crate) fn new(objects: Objects, auth: Auth, metrics: Metrics) -> Self {
+    pub(crate) fn new(objects: Objects, auth: Auth, metrics: Metrics, pods: Ipv4Cidr) -> Self {
         let events = EventRecorder::start(objects.clone(), CancellationToken::new());
         Self(Arc::new(Inner {
             objects,
@@ -77,7 +77,7 @@ impl Hub {
             metrics,
             lines: Mutex::default(),
             streams: Mutex::default(),
-            assignments: Assignments::default(),
+            assignments: Assignments::new(pods),
         }))
     }
 

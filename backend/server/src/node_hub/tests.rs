@@ -77,7 +77,7 @@ async fn hear(agent: &mut Agent) -> Option<ServerMessage> {
 #[test]
 fn a_node_is_told_nothing_before_the_store_was_read() {
     let mut told = false;
-    assert!(!Assignments::default().with_full("n1", |_| told = true));
+    assert!(!Assignments::new(pilothouse_api::PodNetwork::DEFAULT_CIDR).with_full("n1", |_| told = true));
     assert!(!told);
 }
 
@@ -93,6 +93,17 @@ async fn a_node_that_reads_too_slowly_loses_its_line_and_starts_over() {
     while hear(&mut slow).await.is_some() {}
     server.join("n1").await;
     assert!(server.app.hub.is_connected("n1"));
+}
+
+#[tokio::test]
+async fn a_node_learns_the_addresses_of_all_pods_first() {
+    let server = server().await;
+    let mut agent = server.dial("n1", pilothouse_protocol::CONNECT_PATH).await.unwrap();
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": {}});
+    say(&mut agent, &NodeMessage::Register { node }).await;
+    let first = hear(&mut agent).await;
+    let Some(ServerMessage::Objects { pod_network, .. }) = first else { panic!("{first:?}") };
+    assert_eq!(pod_network, Some(ClusterNetwork::default().pods.cidr()));
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! The names of `cluster.local` (Kubernetes' DNS specification 1.1.0): services, headless services and their
 //! pods, SRV, PTR.
-use super::super::{POD_NETWORK, SERVICE_NETWORK};
+use super::super::SERVICE_NETWORK;
 use super::DOMAIN;
 use hickory_proto::rr::rdata::{A, CNAME, PTR, SRV, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
+use pilothouse_api::Ipv4Cidr;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -22,6 +23,8 @@ pub struct Zone {
     slices: HashMap<Place, Vec<Arc<Value>>>,
     /// The name of an address.
     names: HashMap<Ipv4Addr, String>,
+    /// The cluster's own addresses: nobody else knows what they are called.
+    own: Vec<Ipv4Cidr>,
 }
 
 /// An answer of our own.
@@ -65,8 +68,9 @@ fn domain(service: &Value) -> String {
 }
 
 impl Zone {
-    pub fn new(services: Vec<Arc<Value>>, slices: Vec<Arc<Value>>) -> Self {
-        let mut zone = Self::default();
+    /// `pods` are the addresses of all pods.
+    pub fn new(services: Vec<Arc<Value>>, slices: Vec<Arc<Value>>, pods: Ipv4Cidr) -> Self {
+        let mut zone = Self { own: vec![pods, SERVICE_NETWORK], ..Self::default() };
         for slice in slices {
             let service = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str();
             let place = place(&slice, service.unwrap_or_default());
@@ -192,17 +196,10 @@ impl Zone {
         let ip = Ipv4Addr::new(a, b, c, d);
         match self.names.get(&ip).and_then(|name| Name::from_ascii(name).ok()) {
             Some(name) => records(kind, RecordType::PTR, [RData::PTR(PTR(name))]),
-            None if is_in(ip, POD_NETWORK) || is_in(ip, SERVICE_NETWORK) => Answer::NoSuchName,
+            None if self.own.iter().any(|own| own.contains(ip)) => Answer::NoSuchName,
             None => Answer::NotOurs,
         }
     }
-}
-
-fn is_in(ip: Ipv4Addr, network: &str) -> bool {
-    let Some((start, prefix)) = network.split_once('/') else { return false };
-    let (Ok(start), Ok(prefix)) = (start.parse::<Ipv4Addr>(), prefix.parse::<u32>()) else { return false };
-    let shift = 32 - prefix.min(32);
-    u32::from(ip).checked_shr(shift) == u32::from(start).checked_shr(shift)
 }
 
 fn records(asked: RecordType, kind: RecordType, all: impl IntoIterator<Item = RData>) -> Answer {
@@ -227,6 +224,7 @@ pub fn alias(target: Name) -> RData {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pilothouse_api::PodNetwork;
     use serde_json::json;
 
     fn zone() -> Zone {
@@ -243,7 +241,11 @@ mod tests {
             {"addresses": ["10.244.0.4"], "conditions": {"ready": true}},
             {"addresses": ["10.244.0.3"], "conditions": {"ready": false}}]}),
         );
-        Zone::new(vec![service("web", "10.96.0.7"), service("db", "None"), external], vec![slice])
+        Zone::new(
+            vec![service("web", "10.96.0.7"), service("db", "None"), external],
+            vec![slice],
+            PodNetwork::DEFAULT_CIDR,
+        )
     }
 
     fn a(ips: &[&str]) -> Answer {
