@@ -6,18 +6,25 @@ use crate::feed;
 use crate::objects::{Actor, Objects, Part, WriteOptions, seconds};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures::{StreamExt, future, stream};
+use parking_lot::Mutex;
 use pilothouse_api::jiff::{SignedDuration, Timestamp};
 use pilothouse_api::lifecycle::DeleteOptions;
-use pilothouse_api::{Status, meta};
+use pilothouse_api::{Key, Status, meta};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 const RESOURCE: &str = "certificatesigningrequests.certificates.k8s.io";
-/// Behind the changes, and for what becomes old.
-const TICK: Duration = Duration::from_secs(60);
+/// Every request is looked at so often: for what becomes old, and for what was missed.
+const RESYNC: Duration = Duration::from_secs(600);
+/// Before a request is looked at again that could not be written.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Requests worked on at the same time: enough to fill the store's write groups when a thousand nodes join.
+const CONCURRENCY: usize = 32;
 /// How long requests stay that were decided, and those that nobody looked at (csrcleaner).
 const DECIDED: SignedDuration = SignedDuration::from_hours(1);
 const UNDECIDED: SignedDuration = SignedDuration::from_hours(24);
@@ -32,24 +39,62 @@ pub struct Signing {
 }
 
 pub async fn run(objects: Objects, signing: Signing, shutdown: CancellationToken) {
-    let changed = Arc::new(Notify::new());
-    let told = changed.clone();
-    let following = match feed::follow(objects.store(), &[RESOURCE], move |_| told.notify_one()) {
+    let due = Arc::new(Due::default());
+    let told = due.clone();
+    let following = match feed::follow(objects.store(), &[RESOURCE], move |seen| match seen {
+        feed::Observation::Put(object) => told.add([object.key.name.clone()]),
+        feed::Observation::Reset | feed::Observation::Gone(_) => {}
+    }) {
         Ok(following) => following,
         Err(error) => return tracing::error!(%error, "certificate requests cannot be followed"),
     };
-    let working = async {
-        loop {
-            for request in objects.store().list(RESOURCE, None).objects {
-                let request = request.value();
-                if let Err(error) = step(&objects, &signing, &request, Timestamp::now()).await {
-                    tracing::warn!(%error, name = meta::name(&request), "a certificate request is stuck");
-                }
-            }
-            tokio::select! { () = changed.notified() => {}, () = tokio::time::sleep(TICK) => {} }
-        }
-    };
+    let working = work(&objects, &signing, &due);
     tokio::select! { () = shutdown.cancelled() => {}, () = following => {}, () = working => {} }
+}
+
+/// The names of the requests that are to be looked at.
+#[derive(Default)]
+struct Due {
+    names: Mutex<BTreeSet<Arc<str>>>,
+    changed: Notify,
+}
+
+impl Due {
+    fn add(&self, names: impl IntoIterator<Item = Arc<str>>) {
+        self.names.lock().extend(names);
+        self.changed.notify_one();
+    }
+}
+
+/// One request's change costs a look at that request, however many others there are. Runs for ever.
+async fn work(objects: &Objects, signing: &Signing, due: &Due) {
+    let mut resync = tokio::time::interval(RESYNC);
+    let mut failed: Vec<Arc<str>> = Vec::new();
+    loop {
+        tokio::select! {
+            () = due.changed.notified() => {}
+            () = tokio::time::sleep(RETRY_AFTER), if !failed.is_empty() => due.add(failed.drain(..)),
+            _ = resync.tick() => {
+                let all = objects.store().list(RESOURCE, None).objects;
+                due.add(all.into_iter().map(|request| request.key.name.clone()));
+            }
+        }
+        let names = std::mem::take(&mut *due.names.lock());
+        let looks =
+            stream::iter(names).map(async |name| look(objects, signing, &name).await.err().map(|_| name));
+        let stuck: Vec<Arc<str>> =
+            looks.buffer_unordered(CONCURRENCY).filter_map(future::ready).collect().await;
+        failed.extend(stuck);
+    }
+}
+
+async fn look(objects: &Objects, signing: &Signing, name: &Arc<str>) -> Result<(), Status> {
+    let Some(request) = objects.store().get(&Key::new(RESOURCE, "", name.clone())) else { return Ok(()) };
+    let done = step(objects, signing, &request.value(), Timestamp::now()).await;
+    if let Err(error) = &done {
+        tracing::warn!(%error, %name, "a certificate request is stuck");
+    }
+    done
 }
 
 enum Step {
