@@ -79,9 +79,17 @@ impl Hub {
         let now = Timestamp::now();
         let micros = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
         let spec = json!({"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": format!("{micros:.6}")});
+        // The Lease goes with its Node. A node that registers renews it before there is a Node, so each renewal looks.
+        let owners = || {
+            let node = objects.store().get(&Key::new("nodes", "", name));
+            node.map(|node| json!([{"apiVersion": "v1", "kind": "Node", "name": name, "uid": &*node.uid}]))
+        };
         let change = |old: &Value| {
             let mut new = old.clone();
             new["spec"] = spec.clone();
+            if let Some(owners) = owners().filter(|_| old["metadata"]["ownerReferences"].is_null()) {
+                new["metadata"]["ownerReferences"] = owners;
+            }
             Ok(new)
         };
         let options = WriteOptions::default();
@@ -89,7 +97,10 @@ impl Hub {
             objects.update(actor, &entry, LEASE_NAMESPACE, name, Part::Spec, &options, change).await;
         let outcome = match renewed {
             Err(status) if status.reason == Reason::NotFound => {
-                let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec});
+                let mut lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec});
+                if let Some(owners) = owners() {
+                    lease["metadata"]["ownerReferences"] = owners;
+                }
                 objects.create(actor, &entry, LEASE_NAMESPACE, lease, &options).await
             }
             outcome => outcome,

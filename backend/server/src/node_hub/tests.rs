@@ -107,6 +107,17 @@ async fn a_node_learns_the_addresses_of_all_pods_first() {
 }
 
 #[tokio::test]
+async fn the_lease_of_a_node_names_its_node_as_owner() {
+    let server = server().await;
+    let mut agent = server.join("n1").await;
+    settle(&mut agent, &NodeMessage::Ping).await;
+    let (lease, node) =
+        (server.get("leases.coordination.k8s.io", "kube-node-lease", "n1"), server.get("nodes", "", "n1"));
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": node["metadata"]["uid"]});
+    assert_eq!(lease["metadata"]["ownerReferences"], json!([owner]));
+}
+
+#[tokio::test]
 async fn a_new_line_of_a_node_ends_the_one_before() {
     let server = server().await;
     let mut first = server.join("n1").await;
