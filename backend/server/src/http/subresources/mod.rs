@@ -3,6 +3,7 @@ mod amend;
 mod approval;
 mod ephemeral;
 mod eviction;
+mod inbox;
 mod log_options;
 mod node_proxy;
 mod portforward;

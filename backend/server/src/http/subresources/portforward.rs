@@ -1,6 +1,7 @@
 //! `kubectl port-forward`: each pair of streams (data, error) becomes one connection to a port of the pod. Three ways in:
 //! SPDY on the connection, SPDY inside a WebSocket, and channels of a WebSocket with the ports named in the query.
 use super::super::resources::Call;
+use super::inbox::{PATIENCE, inbox};
 use super::spdy::{self, Accepted, Gone, Out, QUEUE, StreamWriter, Transport};
 use super::streams::{self, target};
 use crate::node_hub::{Hub, NodeStream};
@@ -64,7 +65,7 @@ struct Forward {
 
 impl Forward {
     async fn serve(self, transport: Transport) {
-        spdy::session(transport, |streams| self.pairs(streams)).await;
+        spdy::session(transport, Some(PATIENCE), |streams| self.pairs(streams)).await;
     }
 
     /// Joins the two streams of a request, in whatever order they come.
@@ -117,11 +118,11 @@ impl Forward {
                     return;
                 }
             }
-            let (chunks, from_client) = mpsc::channel(QUEUE);
-            inputs.push(chunks);
+            let (chunks, from_client) = inbox();
             let writer = |stream| StreamWriter { stream, out: out.clone() };
             let (data, error) = (writer(channel), writer(channel + 1));
             let reset = CancellationToken::new();
+            inputs.push(Some((chunks, reset.clone())));
             let data = Accepted { headers: HashMap::new(), from_client, to_client: data, reset };
             let forward = self.clone();
             connections.spawn(async move { forward.carry(port, data, error).await });
@@ -131,8 +132,12 @@ impl Forward {
                 match message {
                     Message::Binary(mut bytes) if !bytes.is_empty() => {
                         let channel = usize::from(bytes.split_to(1)[0]);
-                        if let Some(chunks) = inputs.get(channel / 2).filter(|_| channel.is_multiple_of(2)) {
-                            let _ = chunks.send(bytes).await;
+                        let input = inputs.get_mut(channel / 2).filter(|_| channel.is_multiple_of(2));
+                        let Some(input) = input else { continue };
+                        let Some((chunks, reset)) = input else { continue };
+                        if chunks.put(bytes, Some(PATIENCE)).await.is_err() {
+                            reset.cancel();
+                            *input = None;
                         }
                     }
                     Message::Close(_) => return,
@@ -161,8 +166,12 @@ impl Forward {
         let request = StreamRequest::PortForward { pod: self.pod.clone(), port };
         match self.hub.open(&self.node, request).await {
             Ok(stream) => {
-                let reset = data.reset.clone();
+                let (reset, given_up) = (data.reset.clone(), data.from_client.given_up());
                 let _ = reset.run_until_cancelled(join(data, stream)).await;
+                if given_up.is_so() {
+                    let why = format!("port {port} of the pod does not read: its connection is given up");
+                    let _ = error.send(why.into()).await;
+                }
                 error.end().await;
             }
             Err(status) => {

@@ -1,10 +1,14 @@
 //! SPDY/3.1 as Kubernetes' older stream protocols use it: `exec`, `attach` and `port-forward` on an upgraded connection, or
 //! (`kubectl port-forward`) inside a WebSocket.
 //!
-//! The Go library of both sides has no flow control of its own: what bounds memory is TCP, so a stream that nobody reads
-//! holds back the others of its connection, as it does against Kubernetes.
+//! The Go library that clients use (moby/spdystream) knows no flow control: it sends whatever it has, and sends no
+//! WINDOW_UPDATE. Ours would do worse than nothing: it deals them out to the queues of five workers, where they pile up
+//! behind a stream that its user does not read. So none is sent, as Kubernetes sends none. What the client sends is bounded
+//! by each stream's [`inbox`](super::inbox), what is sent to it by TCP; a client that does not read one of its streams holds
+//! up its own others.
 mod frame;
 
+use super::inbox::{FromClient, Inbox, inbox};
 use axum::extract::ws::{Message, WebSocket};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -18,11 +22,12 @@ use pilothouse_api::Status;
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::codec::{BytesCodec, Framed};
 use tokio_util::sync::CancellationToken;
 
-/// Chunks that may wait for one reader.
+/// Messages that may wait until the client reads.
 pub const QUEUE: usize = 16;
 /// Streams of one session. A port-forward opens two for each connection.
 const MOST_STREAMS: usize = 4096;
@@ -32,16 +37,17 @@ const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-v
 pub struct Accepted {
     pub headers: HashMap<String, String>,
     /// Ends when the client will send no more.
-    pub from_client: mpsc::Receiver<Bytes>,
+    pub from_client: FromClient,
     pub to_client: StreamWriter,
-    /// The client gave the stream up.
+    /// The client gave the stream up, or it was given up for the sake of the others.
     pub reset: CancellationToken,
 }
 
 /// What goes to the client.
 pub enum Out {
     Accept(u32),
-    Credit(u32, u32),
+    /// The stream is given up.
+    Reset(u32),
     Pong(u32),
     Data {
         stream: u32,
@@ -144,9 +150,11 @@ where
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-/// Runs a session until `handle` is done with the client's streams, or the client leaves.
+/// Runs a session until `handle` is done with the client's streams, or the client leaves. `patience` is with streams that
+/// nobody reads; None: it has no end.
 pub async fn session<F: Future<Output = ()>>(
     transport: Transport,
+    patience: Option<Duration>,
     handle: impl FnOnce(mpsc::Receiver<Accepted>) -> F,
 ) {
     let (out, queue) = mpsc::channel(QUEUE);
@@ -158,7 +166,7 @@ pub async fn session<F: Future<Output = ()>>(
     };
     // Reading never waits for the client to read, but by the queue that the writer empties: two-way traffic cannot lock.
     tokio::select! {
-        _ = read(transport.from, out.clone(), opened) => {}
+        _ = read(transport.from, patience, out.clone(), opened) => {}
         _ = write(transport.to, queue) => {}
         () = handling => {}
     }
@@ -166,11 +174,12 @@ pub async fn session<F: Future<Output = ()>>(
 
 async fn read(
     mut from: BoxStream<'static, io::Result<Bytes>>,
+    patience: Option<Duration>,
     out: mpsc::Sender<Out>,
     opened: mpsc::Sender<Accepted>,
 ) -> Option<()> {
     let mut reader = Reader::default();
-    let mut open: HashMap<u32, (mpsc::Sender<Bytes>, CancellationToken)> = HashMap::new();
+    let mut open: HashMap<u32, (Inbox, CancellationToken)> = HashMap::new();
     loop {
         let bytes = from.next().await?.ok()?;
         for frame in reader.receive(&bytes).ok()? {
@@ -178,7 +187,7 @@ async fn read(
                 Frame::Open { .. } if open.len() >= MOST_STREAMS => return None,
                 Frame::Open { stream, headers, last } => {
                     out.send(Out::Accept(stream)).await.ok()?;
-                    let (chunks, from_client) = mpsc::channel(QUEUE);
+                    let (chunks, from_client) = inbox();
                     let reset = CancellationToken::new();
                     if !last {
                         open.insert(stream, (chunks, reset.clone()));
@@ -187,16 +196,13 @@ async fn read(
                     opened.send(Accepted { headers, from_client, to_client, reset }).await.ok()?;
                 }
                 Frame::Data { stream, bytes, last } => {
-                    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                    if let Some((chunks, _)) = open.get(&stream)
-                        && length > 0
-                    {
-                        let _ = chunks.send(bytes).await;
+                    let Some((chunks, reset)) = open.get(&stream) else { continue };
+                    let put = chunks.put(bytes, patience).await;
+                    if put.is_err() {
+                        reset.cancel();
+                        out.send(Out::Reset(stream)).await.ok()?;
                     }
-                    if length > 0 {
-                        out.send(Out::Credit(stream, length)).await.ok()?;
-                    }
-                    if last {
+                    if last || put.is_err() {
                         open.remove(&stream);
                     }
                 }
@@ -223,7 +229,7 @@ async fn write(
         while let Some(message) = next {
             match message {
                 Out::Accept(stream) => writer.accept(stream, &mut bytes).ok()?,
-                Out::Credit(stream, length) => frame::credit(stream, length, &mut bytes),
+                Out::Reset(stream) => frame::reset(stream, &mut bytes),
                 Out::Pong(id) => frame::pong(id, &mut bytes),
                 Out::Data { stream, bytes: chunk, last } => frame::data(stream, &chunk, last, &mut bytes),
                 Out::Close => {

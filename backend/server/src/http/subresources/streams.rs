@@ -1,5 +1,6 @@
 //! Logs, exec and attach: the client's stream, joined to one that the pod's node opens.
 use super::super::resources::Call;
+use super::inbox::{FromClient, inbox};
 use super::spdy::{self, Accepted};
 use super::{log_options, parent};
 use crate::node_hub::{Hub, NodeStream};
@@ -167,7 +168,8 @@ pub async fn exec(call: Call, parts: &mut Parts) -> Result<Response, Status> {
         let wanted = wanted.into_iter().filter(|(_, asked)| *asked).map(|(kind, _)| kind).collect();
         let (hub, node) = (call.app.hub.clone(), target.node);
         return spdy::upgrade(parts, &[V4], move |transport| {
-            spdy::session(transport, move |streams| bridge(streams, wanted, hub, node, request))
+            // The streams are one process' own: none has to be given up for another.
+            spdy::session(transport, None, move |streams| bridge(streams, wanted, hub, node, request))
         });
     }
     let (upgrade, protocol) = negotiate(parts, &PROTOCOLS).await?;
@@ -286,9 +288,8 @@ async fn bridge(
         }
     };
     let (mut to_node, mut from_node) = node.split();
-    let mut input = |kind| {
-        opened.get_mut(kind).map(|s: &mut Accepted| std::mem::replace(&mut s.from_client, mpsc::channel(1).1))
-    };
+    let mut input =
+        |kind| opened.get_mut(kind).map(|s: &mut Accepted| std::mem::replace(&mut s.from_client, inbox().1));
     let (mut stdin, mut resize) = (input("stdin"), input("resize"));
     let up = async {
         let mut sizes = Vec::new();
@@ -337,7 +338,7 @@ async fn bridge(
 }
 
 /// The next chunk; never, where there is no such stream or it has ended before.
-async fn next_of(stream: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+async fn next_of(stream: &mut Option<FromClient>) -> Option<Bytes> {
     match stream {
         None => std::future::pending().await,
         Some(open) => {

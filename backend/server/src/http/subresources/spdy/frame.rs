@@ -9,10 +9,11 @@ const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 const GOAWAY: u16 = 7;
 const HEADERS: u16 = 8;
-const WINDOW_UPDATE: u16 = 9;
 const FIN: u8 = 1;
-/// Frames of streams are small; a larger one is somebody's mistake.
-const LONGEST_FRAME: usize = 1 << 24;
+/// RST_STREAM's word for a peer that sends more than is taken.
+const FLOW_CONTROL_ERROR: u32 = 7;
+/// Of a frame that is not data; a longer one is somebody's mistake.
+const LONGEST_CONTROL: usize = 128 * 1024;
 const LONGEST_HEADERS: usize = 64 * 1024;
 /// What one of our data frames carries at most.
 const CHUNK: usize = 16 * 1024;
@@ -20,10 +21,23 @@ const CHUNK: usize = 16 * 1024;
 /// What the peer sent. Header names are in lower case.
 #[derive(Debug, PartialEq)]
 pub enum Frame {
-    Open { stream: u32, headers: HashMap<String, String>, last: bool },
-    Data { stream: u32, bytes: Bytes, last: bool },
-    Reset { stream: u32 },
-    Ping { id: u32 },
+    Open {
+        stream: u32,
+        headers: HashMap<String, String>,
+        last: bool,
+    },
+    /// A frame's bytes, as far as they have come: a whole one may have 16 MiB.
+    Data {
+        stream: u32,
+        bytes: Bytes,
+        last: bool,
+    },
+    Reset {
+        stream: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
 }
 
@@ -34,11 +48,13 @@ pub struct ProtocolError;
 pub struct Reader {
     input: BytesMut,
     inflate: Decompress,
+    /// Of a frame of data that has not come whole: its stream, the bytes yet to come, and whether it is the last.
+    coming: Option<(u32, usize, bool)>,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { input: BytesMut::new(), inflate: Decompress::new(true) }
+        Self { input: BytesMut::new(), inflate: Decompress::new(true), coming: None }
     }
 }
 
@@ -46,24 +62,38 @@ impl Reader {
     pub fn receive(&mut self, bytes: &[u8]) -> Result<Vec<Frame>, ProtocolError> {
         self.input.extend_from_slice(bytes);
         let mut frames = Vec::new();
-        while self.input.len() >= 8 {
-            let length = usize::from(self.input[5]) << 16
-                | usize::from(self.input[6]) << 8
-                | usize::from(self.input[7]);
-            if length > LONGEST_FRAME {
+        loop {
+            if let Some((stream, length, last)) = self.coming {
+                if self.input.is_empty() {
+                    break;
+                }
+                let bytes = self.input.split_to(length.min(self.input.len())).freeze();
+                let left = length - bytes.len();
+                self.coming = (left > 0).then_some((stream, left, last));
+                frames.push(Frame::Data { stream, bytes, last: last && left == 0 });
+                continue;
+            }
+            let Some(head) = self.input.first_chunk::<8>() else { break };
+            let [a, b, c, d, flags, lengths @ ..] = *head;
+            let (first, last) = (u32::from_be_bytes([a, b, c, d]), flags & FIN != 0);
+            let length = lengths.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+            if first >> 31 == 0 {
+                self.input.advance(8);
+                match length {
+                    0 => frames.push(Frame::Data { stream: first, bytes: Bytes::new(), last }),
+                    _ => self.coming = Some((first, length, last)),
+                }
+                continue;
+            }
+            if length > LONGEST_CONTROL {
                 return Err(ProtocolError);
             }
             if self.input.len() < 8 + length {
                 break;
             }
             let mut frame = self.input.split_to(8 + length).freeze();
-            let first = frame.get_u32();
-            let last = frame.get_u8() & FIN != 0;
-            frame.advance(3);
-            match first >> 31 {
-                0 => frames.push(Frame::Data { stream: first, bytes: frame, last }),
-                _ => frames.extend(self.control(u16::try_from(first & 0xffff).unwrap_or(0), last, frame)?),
-            }
+            frame.advance(8);
+            frames.extend(self.control(u16::try_from(first & 0xffff).unwrap_or(0), last, frame)?);
         }
         Ok(frames)
     }
@@ -156,11 +186,9 @@ impl Writer {
     }
 }
 
-/// Lets the peer send as much again, on the stream and on the whole session.
-pub fn credit(stream: u32, length: u32, out: &mut BytesMut) {
-    for id in [stream, 0] {
-        control_frame(WINDOW_UPDATE, &[id.to_be_bytes(), length.to_be_bytes()].concat(), out);
-    }
+/// Gives a stream up: its bytes come faster than they are taken.
+pub fn reset(stream: u32, out: &mut BytesMut) {
+    control_frame(RST_STREAM, &[stream.to_be_bytes(), FLOW_CONTROL_ERROR.to_be_bytes()].concat(), out);
 }
 
 pub fn pong(id: u32, out: &mut BytesMut) {
@@ -351,8 +379,31 @@ mod tests {
             assert!(
                 matches!(&frames[1], Frame::Open { stream: 3, headers, .. } if headers["streamtype"] == "data")
             );
-            assert_eq!(frames[2], Frame::Data { stream: 3, bytes: "hi".into(), last: true });
+            let (mut read, mut ended) = (Vec::new(), false);
+            for frame in &frames[2..] {
+                let Frame::Data { stream: 3, bytes, last } = frame else { panic!("{frame:?}") };
+                read.extend_from_slice(bytes);
+                ended |= last;
+            }
+            assert_eq!((&read[..], ended), (&b"hi"[..], true));
         }
+    }
+
+    #[test]
+    fn a_large_frame_is_handed_on_as_it_comes() {
+        let mut reader = Reader::default();
+        let head = [0, 0, 0, 3, 1, 0xff, 0xff, 0xff];
+        assert_eq!(reader.receive(&head).unwrap(), []);
+        for _ in 0..3 {
+            let part = Frame::Data { stream: 3, bytes: vec![1; 1000].into(), last: false };
+            assert_eq!(reader.receive(&[1; 1000]).unwrap(), [part]);
+        }
+        let rest = vec![1; 0xff_ffff - 3000];
+        assert!(matches!(&reader.receive(&rest).unwrap()[..], [Frame::Data { last: true, .. }]));
+        assert_eq!(
+            reader.receive(&[0, 0, 0, 3, 1, 0, 0, 0]).unwrap(),
+            [Frame::Data { stream: 3, bytes: Bytes::new(), last: true }]
+        );
     }
 
     #[test]
@@ -360,7 +411,7 @@ mod tests {
         let mut out = BytesMut::new();
         Writer::default().accept(1, &mut out).unwrap();
         pong(7, &mut out);
-        credit(1, 5, &mut out);
+        reset(5, &mut out);
         data(1, &vec![9; CHUNK + 1], true, &mut out);
         let frames = Reader::default().receive(&out).unwrap();
         let lengths: Vec<(usize, bool)> = frames
@@ -369,7 +420,7 @@ mod tests {
                 if let Frame::Data { bytes, last, .. } = f { Some((bytes.len(), *last)) } else { None }
             })
             .collect();
-        assert_eq!(frames[0], Frame::Ping { id: 7 });
+        assert_eq!(frames[..2], [Frame::Ping { id: 7 }, Frame::Reset { stream: 5 }]);
         assert_eq!(lengths, [(CHUNK, false), (1, true)]);
     }
 }
