@@ -3,11 +3,14 @@
 pub mod api_proxy;
 pub mod dns;
 mod keeper;
+mod links;
+pub mod namespace;
 mod rules;
 
 pub use keeper::serve;
 
 use anyhow::{Context, Result, bail};
+use links::Links;
 use parking_lot::Mutex;
 use pilothouse_api::{Ipv4Cidr, PodNetwork};
 use std::collections::BTreeMap;
@@ -24,7 +27,9 @@ pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The service `default/kubernetes`.
 pub const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const SERVICE_NETWORK: Ipv4Cidr = Ipv4Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16);
-/// `ip`, `nft` and `iptables` answer at once, or something holds them.
+/// The pod's end of its cable.
+const POD_END: &str = "eth0";
+/// The kernel, `nft` and `iptables` answer at once, or something holds them.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The network as the rest of the agent sees it.
@@ -69,17 +74,13 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// `cidr` as in `10.244.1.0/24`.
     /// `held`: addresses that sandboxes have, and their pods' UIDs.
-    pub fn new(cidr: &str, held: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
-        let (network, prefix) =
-            cidr.split_once('/').with_context(|| format!("{cidr:?} is no address range"))?;
-        let network: Ipv4Addr = network.parse()?;
-        let prefix: u32 = prefix.parse()?;
+    pub fn new(range: Ipv4Cidr, held: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let prefix = range.prefix();
         if !(8..=30).contains(&prefix) {
             bail!("a pod range of /{prefix} is not usable");
         }
-        let network = u32::from(network);
+        let network = u32::from(range.first());
         let taken = held
             .into_iter()
             .filter_map(|(a, uid)| Some((u32::from(a.parse::<Ipv4Addr>().ok()?), uid)))
@@ -113,18 +114,19 @@ impl Addresses {
 }
 
 /// Makes the bridge and lets the kernel forward. Idempotent.
-pub async fn set_up(cidr: &str, gateway: Ipv4Addr) -> Result<()> {
-    if ip(&format!("link show dev {BRIDGE}\n")).await.is_err() {
-        ip(&format!("link add {BRIDGE} type bridge\n")).await.context("cannot make the pods' bridge")?;
+pub async fn set_up(range: Ipv4Cidr, gateway: Ipv4Addr) -> Result<()> {
+    let links = Links::open()?;
+    if links.find(BRIDGE).await?.is_none() {
+        links.add_bridge(BRIDGE).await.context("cannot make the pods' bridge")?;
     }
-    let prefix = cidr.split_once('/').map_or("24", |(_, prefix)| prefix);
-    // The route to the services is for machines without a default route: the rules look at a packet only if
-    // it can leave.
-    ip(&format!(
-        "addr replace {gateway}/{prefix} dev {BRIDGE}\naddr replace {DNS_ADDRESS}/32 dev {BRIDGE}\naddr replace {API_ADDRESS}/32 dev {BRIDGE}\nlink set {BRIDGE} up\n\
-         route replace {SERVICE_NETWORK} dev {BRIDGE} src {gateway}\n"
-    ))
-    .await?;
+    let bridge = links.find(BRIDGE).await?.context("the pods' bridge is gone again")?;
+    links.give_address(bridge, gateway, range.prefix()).await?;
+    for own in [DNS_ADDRESS, API_ADDRESS] {
+        links.give_address(bridge, own, 32).await?;
+    }
+    links.bring_up(bridge).await?;
+    // For machines without a default route: the rules look at a packet only if it can leave.
+    links.route(SERVICE_NETWORK, bridge, None, Some(gateway)).await?;
     let settings = [
         ("net/ipv4/ip_forward", "1"),
         // A NodePort on 127.0.0.1 leads out of the loopback interface.
@@ -177,29 +179,33 @@ pub fn is_connected(address: &str) -> bool {
 /// Lays the cable of a pod whose sandbox runs as `pid`. Every packet goes through the node, so that its
 /// connection tracking sees both directions of a service's traffic.
 pub async fn connect(pid: i64, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
-    let host_end = host_end(address);
-    let _ = ip(&format!("link del {host_end}\n")).await; // of a sandbox that died
-    ip(&format!(
-        "link add {host_end} type veth peer name eth0 netns {pid}\nlink set {host_end} master {BRIDGE}\n\
-         link set {host_end} type bridge_slave hairpin on\n"
-    ))
-    .await
-    .context("cannot lay the pod's cable")?;
-    let inside = format!(
-        "link set lo up\naddr add {address}/32 dev eth0\nlink set eth0 up\nroute add {gateway} dev eth0 scope link\n\
-         route add default via {gateway} src {address}\n"
-    );
-    let mut command = Command::new("nsenter");
-    command.args(["-t", &pid.to_string(), "-n", "ip", "-batch", "-"]);
-    feed(command, &inside).await.context("cannot set the pod's address")?;
+    let links = Links::open()?;
+    let name = host_end(address);
+    if let Some(old) = links.find(&name).await? {
+        let _ = links.delete(old).await; // of a sandbox that died; the kernel may be about to
+    }
+    let bridge = links.find(BRIDGE).await?.context("the pods' bridge is gone")?;
+    links.add_cable(&name, bridge, POD_END, pid).await.context("cannot lay the pod's cable")?;
+    let link = links.find(&name).await?.context("the pod's cable is gone again")?;
+    links.turn_hairpin_on(link).await?;
+    let inside = namespace::inside(pid, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(give_address(address, gateway))
+    });
+    inside.await.context("cannot set the pod's address")?;
     // Last: see `is_connected`.
-    ip(&format!("link set {host_end} up\n")).await
+    links.bring_up(link).await
 }
 
-async fn ip(batch: &str) -> Result<()> {
-    let mut command = Command::new("ip");
-    command.args(["-batch", "-"]);
-    feed(command, batch).await
+/// Inside the pod's namespace.
+async fn give_address(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
+    let links = Links::open()?;
+    links.bring_up(links::LOOPBACK).await?;
+    let link = links.find(POD_END).await?.context("the pod's end of the cable is gone")?;
+    links.give_address(link, address, 32).await?;
+    links.bring_up(link).await?;
+    links.route(Ipv4Cidr::new(gateway, 32), link, None, None).await?;
+    links.route(Ipv4Cidr::new(Ipv4Addr::UNSPECIFIED, 0), link, Some(gateway), Some(address)).await
 }
 
 /// Runs a command with `input`; what it says on failure is the error.
@@ -227,7 +233,8 @@ mod tests {
     #[test]
     fn addresses_are_given_once_and_come_back() {
         let mut addresses =
-            Addresses::new("10.244.3.0/29", [("10.244.3.2".to_owned(), "old".to_owned())]).unwrap();
+            Addresses::new("10.244.3.0/29".parse().unwrap(), [("10.244.3.2".to_owned(), "old".to_owned())])
+                .unwrap();
         assert_eq!(addresses.gateway().to_string(), "10.244.3.1");
         let mut take = |uid: &str| addresses.take(uid).map(|a| a.to_string());
         let given = ["a", "b", "b", "old", "c", "d", "e"].map(|uid| take(uid).unwrap_or_default());

@@ -1,6 +1,7 @@
 //! Logs, exec, attach and port-forward: each on a connection of its own, so that TCP holds a slow reader's stream back and
 //! no other.
 use crate::connection::{Dialer, Socket};
+use crate::network::namespace;
 use crate::pod_worker::Agent;
 use crate::runtime::{Container, State};
 use anyhow::{Context, Result, bail};
@@ -251,22 +252,15 @@ async fn finish(mut socket: Socket, status: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A connection made inside the pod's network, so that listeners on its loopback are reached too. Entering a namespace is
-/// for a whole thread, so a thread is made for it.
+/// A connection made inside the pod's network, so that listeners on its loopback are reached too.
 async fn connect_inside(pid: i64, port: u16) -> Result<tokio::net::TcpStream> {
-    let (answer, outcome) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let connecting = || -> Result<std::net::TcpStream> {
-            let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
-            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-            let stream = std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(5))?;
-            stream.set_nonblocking(true)?;
-            Ok(stream)
-        };
-        let _ = answer.send(connecting());
-    });
-    Ok(tokio::net::TcpStream::from_std(outcome.await??)?)
+    let connecting = move || {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let stream = std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(5))?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    };
+    Ok(tokio::net::TcpStream::from_std(namespace::inside(pid, connecting).await?)?)
 }
 
 /// Each side's end is told to the other, which may go on speaking.

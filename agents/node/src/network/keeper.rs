@@ -2,7 +2,8 @@
 //! services, repaired when another program takes something away.
 use super::{Addresses, dns, rules};
 use crate::agent::{Agent, NODES, SERVICES, SLICES};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use pilothouse_api::Ipv4Cidr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,18 +48,21 @@ pub async fn serve(agent: Arc<Agent>) {
 }
 
 impl Keeper {
-    fn range(&self) -> Option<String> {
-        let node = self.agent.assigned.lock().get(NODES, "", &self.agent.node)?;
-        node["spec"]["podCIDR"].as_str().filter(|range| !range.is_empty()).map(str::to_owned)
+    /// The node's range of pod addresses; None: it has none yet.
+    fn range(&self) -> Result<Option<Ipv4Cidr>> {
+        let node = self.agent.assigned.lock().get(NODES, "", &self.agent.node);
+        let range = node.as_ref().and_then(|node| node["spec"]["podCIDR"].as_str());
+        let range = range.filter(|range| !range.is_empty()).map(str::parse);
+        range.transpose().map_err(|why: String| anyhow!(why))
     }
 
     async fn refresh(&mut self) -> Result<()> {
-        let Some(range) = self.range() else { return Ok(()) };
+        let Some(range) = self.range()? else { return Ok(()) };
         let agent = &self.agent;
         if !agent.network.is_up() {
             let held = agent.runtime.addresses(&agent.node).await?;
-            let addresses = Addresses::new(&range, held)?;
-            super::set_up(&range, addresses.gateway()).await?;
+            let addresses = Addresses::new(range, held)?;
+            super::set_up(range, addresses.gateway()).await?;
             *agent.network.addresses.lock() = Some(addresses);
             agent.wake_all();
         }
@@ -111,8 +115,8 @@ impl Keeper {
             tracing::info!("the service rules are gone: they are made again");
             self.rules = rules::Kept::default();
         }
-        if let (Some(range), Some(gateway)) = (self.range(), self.gateway())
-            && let Err(error) = super::set_up(&range, gateway).await
+        if let (Ok(Some(range)), Some(gateway)) = (self.range(), self.gateway())
+            && let Err(error) = super::set_up(range, gateway).await
         {
             tracing::warn!(error = format!("{error:#}"), "the pods' bridge could not be looked after");
         }
