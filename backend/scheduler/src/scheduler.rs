@@ -244,7 +244,7 @@ impl Scheduler {
         let topology = Topology::of(pod, wants, &self.snapshot);
         let storage = self.storage.of_pod(pod, &self.snapshot);
         let cycle = Cycle { pod, wants, topology, storage };
-        let count = self.snapshot.nodes().count();
+        let count = self.snapshot.count();
         if count == 0 {
             let message = "no nodes available to schedule pods".to_owned();
             return Attempt::Refused(Refused { message, ..Refused::default() });

@@ -1,6 +1,7 @@
 //! Nodes and the pods on them, kept up to date change by change: what plugins look at.
 use crate::pod_info::{PodInfo, Resources, labels_of};
 use crate::storage::ClaimName;
+use crate::topology::ZONE;
 use pilothouse_api::placement::{Labels, Taint};
 use pilothouse_api::quantity::Quantity;
 use serde_json::Value;
@@ -51,6 +52,10 @@ impl NodeInfo {
     /// The topology domain it belongs to.
     pub fn domain(&self, topology_key: &str) -> Option<&str> {
         self.facts.labels.get(topology_key).map(String::as_str)
+    }
+
+    fn is_in_zone(&self) -> bool {
+        self.exists && self.facts.labels.contains_key(ZONE)
     }
 
     /// How many pods of that controller run here.
@@ -113,9 +118,26 @@ pub struct Snapshot {
     repelling: HashMap<Arc<str>, Arc<PodInfo>>,
     /// Placed pods with a claim: UID and node.
     claim_users: HashMap<ClaimName, HashMap<Arc<str>, Arc<str>>>,
+    /// How many placed pods a controller has, by its UID and by node.
+    siblings: HashMap<Arc<str>, Group>,
+    /// Nodes that exist, and those of them that are in a zone.
+    existing: usize,
+    zoned: usize,
 }
 
 impl Snapshot {
+    /// How many nodes exist.
+    pub fn count(&self) -> usize {
+        self.existing
+    }
+
+    /// The nodes in zones that have pods of a controller, and how many.
+    pub fn zoned_siblings(&self, owner: &str) -> impl Iterator<Item = (&str, i64)> {
+        let group = self.siblings.get(owner).filter(|_| self.zoned > 0);
+        let by_node = group.into_iter().flatten();
+        by_node.filter_map(|(node, count)| Some((self.node(node)?.domain(ZONE)?, *count)))
+    }
+
     /// The nodes that exist.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
         self.nodes.iter().filter(|node| node.exists)
@@ -134,7 +156,10 @@ impl Snapshot {
 
     #[cfg(test)]
     pub fn holds_no_pod(&self) -> bool {
-        self.placed.is_empty() && self.groups.is_empty() && self.repelling.is_empty()
+        self.placed.is_empty()
+            && self.groups.is_empty()
+            && self.repelling.is_empty()
+            && self.siblings.is_empty()
     }
 
     pub fn repelling(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
@@ -167,8 +192,12 @@ impl Snapshot {
         let facts = NodeFacts::new(node);
         let slot = self.slot(name);
         let changed = !slot.exists || slot.facts != facts;
+        let (had, had_zone) = (slot.exists, slot.is_in_zone());
         slot.exists = true;
         slot.facts = facts;
+        let has_zone = slot.is_in_zone();
+        self.existing += usize::from(!had);
+        self.zoned = self.zoned + usize::from(has_zone) - usize::from(had_zone);
         changed
     }
 
@@ -176,7 +205,10 @@ impl Snapshot {
         let Some(at) = self.index.get(name).copied() else {
             return;
         };
-        self.nodes[at].exists = false;
+        let node = &mut self.nodes[at];
+        self.zoned -= usize::from(node.is_in_zone());
+        self.existing -= usize::from(node.exists);
+        node.exists = false;
         self.drop_if_unused(name);
     }
 
@@ -228,6 +260,9 @@ impl Snapshot {
             self.repelling.insert(pod.uid.clone(), pod.clone());
         }
         self.placed.insert(pod.uid.clone(), node.clone());
+        if let Some(owner) = &pod.owner {
+            *self.siblings.entry(owner.clone()).or_default().entry(node.clone()).or_default() += 1;
+        }
         for (claim, _) in &pod.claims {
             let users = self.claim_users.entry((pod.key.namespace.clone(), claim.clone())).or_default();
             users.insert(pod.uid.clone(), node.clone());
@@ -241,6 +276,14 @@ impl Snapshot {
         let at = self.index.get(&node).copied()?;
         let pod = self.nodes[at].take(uid)?;
         self.repelling.remove(uid);
+        if let Some(owner) = &pod.owner
+            && let Some(group) = self.siblings.get_mut(owner)
+        {
+            leave(group, &node);
+            if group.is_empty() {
+                self.siblings.remove(owner);
+            }
+        }
         for (claim, _) in &pod.claims {
             let name = (pod.key.namespace.clone(), claim.clone());
             if let Some(users) = self.claim_users.get_mut(&name) {
@@ -260,13 +303,8 @@ impl Snapshot {
             return;
         };
         if let Some(group) = groups.get_mut(&pod.labels) {
-            if !pod.is_deleting
-                && let Some(count) = group.get_mut(node)
-            {
-                *count -= 1;
-                if *count <= 0 {
-                    group.remove(node);
-                }
+            if !pod.is_deleting {
+                leave(group, node);
             }
             if group.is_empty() {
                 groups.remove(&pod.labels);
@@ -285,5 +323,15 @@ impl Snapshot {
     pub fn placed(&self, uid: &str) -> Option<&Arc<PodInfo>> {
         let node = self.placed.get(uid)?;
         self.nodes.get(*self.index.get(node)?)?.pods.get(uid)
+    }
+}
+
+/// One pod less on a node.
+fn leave(group: &mut Group, node: &str) {
+    if let Some(count) = group.get_mut(node) {
+        *count -= 1;
+        if *count <= 0 {
+            group.remove(node);
+        }
     }
 }

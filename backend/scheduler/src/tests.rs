@@ -423,6 +423,7 @@ fn a_thousand_pods_leave_no_node_overcommitted_and_counts_return_to_nothing() {
     for node in bench.scheduler.snapshot().nodes() {
         assert!(node.requested.milli_cpu <= 4000, "{} has {}", node.name, node.requested.milli_cpu);
     }
+    assert_eq!(bench.scheduler.snapshot().count(), 200);
     for i in 0..1000 {
         bench.gone(&format!("p{i}"));
     }

@@ -108,8 +108,8 @@ fn kept_out<'a>(pod: &PodInfo, snapshot: &'a Snapshot) -> Vec<(Arc<str>, &'a str
 
 fn siblings_by_zone<'a>(owner: &str, snapshot: &'a Snapshot) -> Domains<'a> {
     let mut zones = HashMap::new();
-    for (zone, node) in snapshot.nodes().filter_map(|node| Some((node.domain(ZONE)?, node))) {
-        *zones.entry(zone).or_default() += node.siblings(owner);
+    for (zone, count) in snapshot.zoned_siblings(owner) {
+        *zones.entry(zone).or_default() += count;
     }
     zones
 }
