@@ -133,9 +133,9 @@ async fn idle(server: &Server, when: &str) -> Result<()> {
     // What the start or the load left to do gets done first.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let processes = server.processes()?;
-    let before = processes.cpu();
+    let before = processes.cpu().1;
     tokio::time::sleep(IDLE).await;
-    let used = processes.cpu() - before;
+    let used = processes.cpu().1 - before;
     let (own, all) = processes.memory_mb()?;
     let memory = format!(
         "{all:.0} MB (server {own:.0} MB, PostgreSQL {:.0} MB, {} processes)",

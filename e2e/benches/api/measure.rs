@@ -70,16 +70,19 @@ impl Processes {
         Ok((*all.first().context("the server is gone")?, all.iter().sum()))
     }
 
-    /// Processor time used so far.
-    pub fn cpu(&self) -> Duration {
+    /// Processor time used so far. Of the first process, and of all.
+    pub fn cpu(&self) -> (Duration, Duration) {
         const TICKS_PER_SECOND: f64 = 100.0; // the kernel's USER_HZ, the same everywhere
         let ticks = |pid: &u32| -> Option<u64> {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
             Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
         };
-        let ticks: u64 = self.0.iter().filter_map(ticks).sum();
-        Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND)
+        let of = |pids: &[u32]| {
+            let ticks: u64 = pids.iter().filter_map(ticks).sum();
+            Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND)
+        };
+        (of(&self.0[..1]), of(&self.0))
     }
 }
 

@@ -22,6 +22,8 @@ const REST: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(1200);
 /// A Deployment's pods: a thousand would be one selector's group, as nobody has them.
 const OF_A_DEPLOYMENT: usize = 500;
+/// Ranges of 256 for 16,384 nodes.
+const POD_ADDRESSES: &str = "10.128.0.0/10";
 const TOKEN: &str = "hollow.0123456789abcdef";
 
 fn main() -> Result<()> {
@@ -29,7 +31,7 @@ fn main() -> Result<()> {
     let nodes = given.first().copied().unwrap_or(1000);
     let pods = given.get(1).copied().unwrap_or(nodes * 5);
     println!("{}\n", measure::machine());
-    let mut server = Server::start("bench-hollow", &["--no-agent"])?;
+    let mut server = Server::start("bench-hollow", &["--no-agent", "--cluster-cidr", POD_ADDRESSES])?;
     let api = Api::of(&server.dir().join("data"))?;
     let pid = server.pid().context("the server has ended")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -56,12 +58,19 @@ fn main() -> Result<()> {
         row("memory of the nodes' process", &each(own));
         row("memory of the server, grown by", &each(server_now - before));
         let processes = Processes::below(pid)?;
-        let cpu = processes.cpu();
+        let (cpu, own_cpu) = (processes.cpu(), Processes::below(hollow_pid)?.cpu().1);
         tokio::time::sleep(REST).await;
-        let used = (processes.cpu() - cpu).as_secs_f64() / REST.as_secs_f64();
+        let own_cpu = Processes::below(hollow_pid)?.cpu().1 - own_cpu;
+        let now = processes.cpu();
+        let share = |used: Duration| used.as_secs_f64() / REST.as_secs_f64() * 100.0;
+        let (of_server, of_both) = (share(now.0 - cpu.0), share(now.1 - cpu.1));
         row(
-            "processor of server and PostgreSQL, with heartbeats alone",
-            &format!("{:.1} % of a core", used * 100.0),
+            "processor with heartbeats alone, in % of a core",
+            &format!(
+                "server {of_server:.1}, PostgreSQL {:.1}, the nodes' process {:.1}",
+                of_both - of_server,
+                share(own_cpu)
+            ),
         );
         run_pods(&api, pods).await?;
         let loaded = Processes::below(pid)?.memory_mb()?.0;
