@@ -25,8 +25,9 @@ spec:
     args:
     - head -c 200000000 /dev/zero > /tmp/big; echo small > /tmp/small;
       nc -l -p 9090 | sleep 1000 &
-      yes this line is told again and again | head -c 40000000;
-      httpd -f -p 8080 -h /tmp
+      httpd -p 8080 -h /tmp;
+      yes this line is told again and again | head -n 200000;
+      sleep 1000
     readinessProbe: {httpGet: {port: 8080, path: /small}, periodSeconds: 1}
 ";
 

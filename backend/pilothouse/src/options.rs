@@ -169,7 +169,8 @@ of its own signed, which may do no more than what concerns that node and its pod
     --from-literal=usage-bootstrap-authentication=true --from-literal=auth-extra-groups=system:bootstrappers:hollow
 
 and `abcdef.0123456789abcdef` in the file of --join-token-file; take a secret of your own.
-Simulated nodes carry the label pilothouse.io/hollow=true. A node takes one connection and some 40 KB; logs and exec are refused.
+Simulated nodes carry the label pilothouse.io/hollow=true. A node takes one connection and some 40 KB here, 60 KB in the server; logs and exec are refused.
+More than 256 nodes need a server with a larger --cluster-cidr.
 When the process ends, its nodes fall silent as real ones would: delete them with kubectl delete nodes -l pilothouse.io/hollow.";
 
 #[derive(Args, Clone)]
