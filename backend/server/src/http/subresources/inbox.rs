@@ -5,7 +5,7 @@
 //! connection is not read for a while, which is all that tells a client to send less; in the end the stream is given up.
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -16,35 +16,18 @@ const LARGEST_CHUNK: usize = 16 * 1024;
 /// A reader that has taken nothing for so long, with its room full, stands still: what others on the connection wait for it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is known of the reader.
-#[derive(Default)]
-struct Reading {
-    /// Chunks taken.
-    taken: AtomicU64,
-    given_up: AtomicBool,
-}
-
 /// The client's end.
 pub struct Inbox {
     chunks: mpsc::UnboundedSender<(Bytes, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
-    reading: Arc<Reading>,
+    /// Chunks that the reader took.
+    taken: Arc<AtomicU64>,
 }
 
 /// The reader's end.
 pub struct FromClient {
     chunks: mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>,
-    reading: Arc<Reading>,
-}
-
-/// Whether a stream was given up because its reader stood still.
-#[derive(Clone)]
-pub struct GivenUp(Arc<Reading>);
-
-impl GivenUp {
-    pub fn is_so(&self) -> bool {
-        self.0.given_up.load(Ordering::Relaxed)
-    }
+    taken: Arc<AtomicU64>,
 }
 
 /// The reader of a stream stands still.
@@ -53,9 +36,9 @@ pub struct StandsStill;
 
 pub fn inbox() -> (Inbox, FromClient) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let reading = Arc::new(Reading::default());
+    let taken = Arc::new(AtomicU64::new(0));
     let room = Arc::new(Semaphore::new(ROOM));
-    (Inbox { chunks: sender, room, reading: reading.clone() }, FromClient { chunks: receiver, reading })
+    (Inbox { chunks: sender, room, taken: taken.clone() }, FromClient { chunks: receiver, taken })
 }
 
 impl Inbox {
@@ -78,14 +61,13 @@ impl Inbox {
         patience: Option<Duration>,
     ) -> Result<Option<OwnedSemaphorePermit>, StandsStill> {
         loop {
-            let before = self.reading.taken.load(Ordering::Relaxed);
+            let before = self.taken.load(Ordering::Relaxed);
             tokio::select! {
                 room = self.room.clone().acquire_many_owned(size) => return Ok(room.ok()),
                 () = self.chunks.closed() => return Ok(None),
                 () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {}
             }
-            if self.reading.taken.load(Ordering::Relaxed) == before {
-                self.reading.given_up.store(true, Ordering::Relaxed);
+            if self.taken.load(Ordering::Relaxed) == before {
                 return Err(StandsStill);
             }
         }
@@ -96,12 +78,8 @@ impl FromClient {
     /// The next chunk; None when the client will send no more.
     pub async fn recv(&mut self) -> Option<Bytes> {
         let (bytes, _room) = self.chunks.recv().await?;
-        self.reading.taken.fetch_add(1, Ordering::Relaxed);
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Some(bytes)
-    }
-
-    pub fn given_up(&self) -> GivenUp {
-        GivenUp(self.reading.clone())
     }
 }
 
@@ -112,7 +90,6 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_gets_everything_and_one_that_stands_still_is_given_up() {
         let (inbox, mut reader) = inbox();
-        let given_up = reader.given_up();
         let sent = Bytes::from(vec![7; ROOM * 3]);
         let reading = async {
             let mut read = 0;
@@ -121,9 +98,8 @@ mod tests {
             }
         };
         let (put, ()) = tokio::join!(inbox.put(sent.clone(), Some(PATIENCE)), reading);
-        assert_eq!((put, given_up.is_so()), (Ok(()), false));
+        assert_eq!(put, Ok(()));
         assert_eq!(inbox.put(sent.clone(), Some(Duration::from_millis(10))).await, Err(StandsStill));
-        assert!(given_up.is_so());
         let mut waiting = 0;
         while let Ok((chunk, _)) = reader.chunks.try_recv() {
             waiting += chunk.len();
