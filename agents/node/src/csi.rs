@@ -9,6 +9,7 @@ pub use registration::follow;
 
 use crate::connection::Outbox;
 use crate::grpc::{self, Call, Fault};
+use anyhow::{Context, Result};
 use messages::Ability;
 use parking_lot::Mutex;
 use pilothouse_protocol::NodeMessage;
@@ -46,7 +47,11 @@ impl Driver {
     }
 
     /// A call of its service `csi.v1.Node`.
-    pub async fn node<A: Message + Default>(&self, method: &str, request: &impl Message) -> Result<A, Fault> {
+    pub async fn node<A: Message + Default>(
+        &self,
+        method: &str,
+        request: &impl Message,
+    ) -> std::result::Result<A, Fault> {
         call(&self.endpoint, &format!("/csi.v1.Node/{method}"), CALL_TIMEOUT, request).await
     }
 
@@ -67,7 +72,7 @@ async fn call<A: Message + Default>(
     method: &str,
     timeout: Duration,
     request: &impl Message,
-) -> Result<A, Fault> {
+) -> std::result::Result<A, Fault> {
     let unreachable = |why: String| Fault {
         code: 14,
         message: format!("connection error: desc = \"transport: {}: {why}\"", socket.display()),
@@ -114,6 +119,15 @@ impl Drivers {
             published: Mutex::default(),
             grown: Mutex::default(),
         }
+    }
+
+    /// Manifests of drivers take these for granted (`hostPath` of type `Directory`).
+    pub fn make_directories(&self) -> Result<()> {
+        for name in ["plugins", registration::DIRECTORY, "pods"] {
+            let dir = self.root.join(name);
+            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        Ok(())
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Driver>> {

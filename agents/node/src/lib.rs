@@ -75,7 +75,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         shutdown.clone(),
     ));
     // What drivers mount in their pods is to be seen here, and in other pods.
-    if let Err(error) = volumes::share(&agent.drivers.root) {
+    if let Err(error) = agent.drivers.make_directories().and_then(|()| volumes::share(&agent.drivers.root)) {
         tracing::warn!(error = format!("{error:#}"), "storage drivers (CSI) will not work on this node");
     }
     node_status::take(&agent).await;

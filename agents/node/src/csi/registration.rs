@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const DIRECTORY: &str = "plugins_registry";
+pub const DIRECTORY: &str = "plugins_registry";
 /// How often the directory is looked through: it is empty or short, and drivers seldom come.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
