@@ -8,7 +8,7 @@ pub use storage::claims_of;
 use crate::horizontal_pod_autoscaler::{Answers, Memory};
 use crate::node::Node;
 use crate::object::{controller_of, is_deleting, owners, text, uid};
-use crate::pod::Pod;
+use crate::pod::{self, Pod};
 use bytes::Bytes;
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::metrics::{Measured, NodeUsage};
@@ -251,7 +251,7 @@ impl Cluster {
         }
     }
 
-    /// Labels and node names are shared by the pods that have the same.
+    /// Labels, controllers and node names are shared by the pods that have the same.
     fn pod_facts(&self, key: &Key, object: &Value) -> Pod {
         let mut pod = Pod::new(object);
         let groups = self.groups.get(&key.namespace);
@@ -265,11 +265,17 @@ impl Cluster {
             pod.target = Some(node.0.clone());
         }
         if let Some(owner) = &mut pod.controller
-            && let Some((uid, _)) = self.dependents.get_key_value(&owner.uid)
+            && let Some(same) = self.controller_known(owner)
         {
-            owner.uid = uid.clone();
+            *owner = same;
         }
         pod
+    }
+
+    /// The same controller as another of its pods keeps it.
+    fn controller_known(&self, controller: &pod::Controller) -> Option<Arc<pod::Controller>> {
+        let sibling = self.pod(self.dependents.get(&controller.uid)?.first()?)?;
+        sibling.controller.clone().filter(|same| **same == *controller)
     }
 
     fn index(&mut self, key: &Key, entry: &Entry) {

@@ -17,7 +17,7 @@ pub enum Phase {
     Failed,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Controller {
     pub kind: Box<str>,
     pub name: Box<str>,
@@ -27,7 +27,7 @@ pub struct Controller {
 #[derive(Debug)]
 pub struct Pod {
     pub labels: Arc<Labels>,
-    pub controller: Option<Controller>,
+    pub controller: Option<Arc<Controller>>,
     pub node: Option<Arc<str>>,
     /// The one node that its affinity allows, while it has none: where a DaemonSet's pod belongs.
     pub target: Option<Arc<str>>,
@@ -62,10 +62,10 @@ impl Pod {
         let ready = condition(pod, "Ready").filter(|c| c["status"] == "True");
         Self {
             labels: Arc::new(labels(pod)),
-            controller: controller_of(pod).map(|owner| Controller {
-                kind: text(owner, "kind").into(),
-                name: text(owner, "name").into(),
-                uid: text(owner, "uid").into(),
+            controller: controller_of(pod).map(|owner| {
+                let text = |field| text(owner, field);
+                let (kind, name, uid) = (text("kind").into(), text("name").into(), text("uid").into());
+                Arc::new(Controller { kind, name, uid })
             }),
             node: some(text(spec, "nodeName")).map(Arc::from),
             target: target(spec).map(Arc::from),
