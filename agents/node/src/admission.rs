@@ -4,6 +4,8 @@ use crate::agent::{Agent, NODES};
 use crate::pod_sync::{Verdict, is_deleting};
 use crate::pod_worker::Worker;
 use crate::runtime::ObservedPod;
+use crate::shutdown;
+use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::meta;
 use pilothouse_api::placement::{RequiredNodes, Taint, Toleration};
 use pilothouse_api::quantity::Quantity;
@@ -38,9 +40,13 @@ pub fn check(agent: &Agent, worker: &Worker, pod: &Value, observed: &ObservedPod
     if admitted.0.contains(&worker.uid) {
         return;
     }
-    let begun = observed.sandbox.is_some() || pod["status"]["phase"] == "Running";
+    let runs = observed.sandbox.is_some() || pod["status"]["phase"] == "Running";
+    let begun = runs || !observed.containers.is_empty() || !worker.status.lock()["startTime"].is_null();
+    if !begun && let Some(verdict) = refusal_now(agent, pod) {
+        return worker.condemn(agent, pod, verdict);
+    }
     let node = agent.assigned.lock().get(NODES, "", &agent.node);
-    if let (Some(node), false) = (node, begun) {
+    if let (Some(node), false) = (node, runs) {
         let mut others = agent.assigned.lock().all("pods");
         others.retain(|other| admitted.0.contains(meta::uid(other)) && !has_ended(other));
         if let Some(verdict) = refusal(pod, &node, &others) {
@@ -49,6 +55,14 @@ pub fn check(agent: &Agent, worker: &Worker, pod: &Value, observed: &ObservedPod
         }
     }
     admitted.0.insert(worker.uid.clone());
+}
+
+/// Why this node takes no such pod at the moment, whatever it asks for.
+fn refusal_now(agent: &Agent, pod: &Value) -> Option<Verdict> {
+    if agent.shutting_down.is_cancelled() {
+        return Some(shutdown::refusal());
+    }
+    agent.pressure.lock().refusal(&agent.settings.eviction, pod, Timestamp::now())
 }
 
 /// Why this node does not run a pod beside `others`.

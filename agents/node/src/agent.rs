@@ -5,13 +5,15 @@ use crate::connection::Outbox;
 use crate::csi::Drivers;
 use crate::environment::Sources;
 use crate::eviction::{Pressure, Readings};
+use crate::image_disposal::Image;
 use crate::image_disposal::Ledger;
 use crate::network::{Addresses, Network};
 use crate::pod_sync;
 use crate::pod_worker::{self, Worker};
 use crate::resize::{self, Allocation};
 use crate::runtime::ObservedPod;
-use crate::runtime::docker::Docker;
+use crate::runtime::docker::{Docker, SystemInfo};
+use crate::runtime::silence::LastAnswer;
 use crate::settings::Settings;
 use crate::static_pods::{self, Statics};
 use crate::tokens::Tokens;
@@ -27,7 +29,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, OnceCell, Semaphore};
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub const NODES: &str = "nodes";
@@ -35,8 +37,8 @@ pub const SERVICES: &str = "services";
 pub const SLICES: &str = "endpointslices.discovery.k8s.io";
 /// Behind the runtime's events: a lost one costs at most this.
 const RELIST: Duration = Duration::from_secs(30);
-/// Before the runtime's events are followed again.
-const EVENTS_PAUSE: Duration = Duration::from_secs(1);
+/// Before a runtime that went away is looked for again.
+const RUNTIME_PAUSE: Duration = Duration::from_millis(500);
 /// Images pulled at the same time.
 const PULLS: usize = 4;
 
@@ -68,6 +70,12 @@ pub struct Agent {
     image_dir: OnceCell<PathBuf>,
     /// The Node as it was found last.
     pub node_object: Mutex<Value>,
+    /// What the runtime said of itself and of its images last.
+    pub runtime_answered: Mutex<LastAnswer<(SystemInfo, Vec<Image>)>>,
+    /// Counts how often the runtime came back: what failed without it is tried again at once.
+    pub runtime_returned: watch::Sender<u64>,
+    /// Cancelled when the machine shuts down: nothing new is let in.
+    pub shutting_down: CancellationToken,
     /// Ends the workers with the agent.
     pub shutdown: CancellationToken,
     /// What is made and removed here for PersistentVolumes.
@@ -109,6 +117,9 @@ impl Agent {
             node_changed: Notify::new(),
             image_dir: OnceCell::new(),
             node_object: Mutex::default(),
+            runtime_answered: Mutex::default(),
+            runtime_returned: watch::Sender::new(0),
+            shutting_down: CancellationToken::new(),
             shutdown,
             duties: Duties::default(),
             drivers,
@@ -359,7 +370,10 @@ impl Agent {
             loop {
                 tokio::select! {
                     event = events.next() => match event {
-                        Some(Ok(uid)) => if let Some(worker) = self.workers.lock().get(&uid) {
+                        Some(Ok(event)) => if let Some(worker) = self.workers.lock().get(&event.pod) {
+                            if event.out_of_memory {
+                                worker.out_of_memory.lock().insert(event.container);
+                            }
                             worker.wake.notify_one();
                         },
                         Some(Err(_)) | None => break,
@@ -371,7 +385,21 @@ impl Agent {
                 }
                 since = Timestamp::now();
             }
-            tokio::time::sleep(EVENTS_PAUSE).await;
+            self.await_runtime().await;
+            // What happened meanwhile may be told by nobody: a daemon that starts anew has forgotten its events.
+            self.wake_all();
+            self.node_changed.notify_one();
+            self.look_for_strays().await;
+        }
+    }
+
+    /// Resolves when the runtime answers again.
+    async fn await_runtime(&self) {
+        loop {
+            tokio::time::sleep(RUNTIME_PAUSE).await;
+            if self.runtime.answers().await {
+                return self.runtime_returned.send_modify(|times| *times += 1);
+            }
         }
     }
 

@@ -25,6 +25,10 @@ const SILENCE: Duration = Duration::from_secs(35);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Where nobody listens, asking costs next to nothing: who is back is found soon.
+const LONGEST_PAUSE_UNREACHABLE: Duration = Duration::from_millis(1500);
+/// A first packet is sent again after one second; of a network that was cut the next try learns sooner than the third.
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Events and requests that may wait for the server; more are dropped.
 const OTHERS: usize = 1024;
 
@@ -59,6 +63,16 @@ impl Outbox {
 
     fn take(&self) -> Vec<NodeMessage> {
         self.statuses.lock().drain().flat_map(|(_, messages)| messages).collect()
+    }
+}
+
+/// No connection came about: nothing serves there, or the network is cut.
+#[derive(Debug)]
+struct Unreachable(String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot reach {}", self.0)
     }
 }
 
@@ -127,9 +141,9 @@ impl Dialer {
     /// A TLS connection to the server.
     pub async fn connect(&self) -> Result<TlsStream<TcpStream>> {
         let connecting = async {
-            let tcp = TcpStream::connect(&self.address)
-                .await
-                .with_context(|| format!("cannot reach {}", self.address))?;
+            let reached = tokio::time::timeout(REACH_TIMEOUT, TcpStream::connect(&self.address)).await;
+            let reached = reached.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+            let tcp = reached.with_context(|| Unreachable(self.address.clone()))?;
             tcp.set_nodelay(true)?;
             let name = rustls::pki_types::ServerName::try_from(self.host.clone())?;
             self.tls.connect(name, tcp).await.context("the server's certificate was refused")
@@ -217,13 +231,17 @@ impl Connection {
         let mut pause = FIRST_PAUSE;
         while !shutdown.is_cancelled() {
             let begun = tokio::time::Instant::now();
+            let mut longest = LONGEST_PAUSE;
             match self.talk(&agent).await {
                 Ok(()) => tracing::info!("the server closed the line"),
                 Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "no line to the server; pods go on")
+                    tracing::warn!(error = format!("{error:#}"), "no line to the server; pods go on");
+                    if error.is::<Unreachable>() {
+                        longest = LONGEST_PAUSE_UNREACHABLE;
+                    }
                 }
             }
-            pause = if begun.elapsed() > SILENCE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            pause = if begun.elapsed() > SILENCE { FIRST_PAUSE } else { (pause * 2).min(longest) };
             // Many agents must not come back in step.
             let jitter = rand::rng().random_range(0.5..1.0);
             tokio::time::sleep(pause.mul_f64(jitter)).await;

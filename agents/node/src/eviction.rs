@@ -135,7 +135,7 @@ pub fn is_critical(pod: &Value) -> bool {
 }
 
 /// Whom to evict: first who uses more than requested, then by priority, then by how much more. None is left: nobody.
-pub fn choose<'a>(signal: Signal, pods: &'a [(Arc<Value>, Used)]) -> Option<&'a (Arc<Value>, Used)> {
+pub fn choose(signal: Signal, pods: &[(Arc<Value>, Used)]) -> Option<&(Arc<Value>, Used)> {
     let rank = |(pod, used): &&(Arc<Value>, Used)| {
         let requested = match signal.resource() {
             resource @ ("memory" | "ephemeral-storage") => requested(&pod["spec"], resource),

@@ -120,9 +120,13 @@ impl Probed {
                         self.agent.event(&self.pod, container, "Warning", "ProbeWarning", message);
                     }
                 }
-                Err(why) => {
+                Err(failed) if failed.unknown => {
+                    let message = format!("{} probe errored: {}", kind.word(), failed.why);
+                    self.agent.event(&self.pod, Some(&self.container.name), "Warning", "Unhealthy", message);
+                }
+                Err(failed) => {
                     (failures, successes) = (failures + 1, 0);
-                    let message = format!("{} probe failed: {why}", kind.word());
+                    let message = format!("{} probe failed: {}", kind.word(), failed.why);
                     self.agent.event(&self.pod, Some(&self.container.name), "Warning", "Unhealthy", message);
                 }
             }

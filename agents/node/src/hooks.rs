@@ -18,7 +18,7 @@ pub async fn post_start(
         return Ok(());
     }
     let target = Target { docker: &agent.runtime, container: spec, id, address };
-    let outcome = probes::act(&target, hook).await.map(drop);
+    let outcome = probes::act(&target, hook).await.map(drop).map_err(|failed| failed.why);
     if let Err(why) = &outcome {
         let message = format!("PostStartHook failed: {why}");
         agent.event(pod, spec["name"].as_str(), "Warning", "FailedPostStartHook", message);
@@ -36,7 +36,7 @@ pub async fn pre_stop(agent: &Agent, pod: &Value, container: &str, id: &str, add
     let target = Target { docker: &agent.runtime, container: spec, id, address };
     let failure = match tokio::time::timeout(grace, probes::act(&target, hook)).await {
         Ok(Ok(_)) => return,
-        Ok(Err(why)) => format!("PreStopHook failed: {why}"),
+        Ok(Err(failed)) => format!("PreStopHook failed: {}", failed.why),
         Err(_) => format!("PreStopHook failed: it did not end within {} s", grace.as_secs()),
     };
     agent.event(pod, Some(container), "Warning", "FailedPreStopHook", failure);

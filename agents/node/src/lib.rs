@@ -26,6 +26,7 @@ mod reclaim;
 pub mod resize;
 pub mod runtime;
 pub mod settings;
+mod shutdown;
 mod static_pods;
 mod streams;
 mod termination;
@@ -95,6 +96,7 @@ pub async fn run(options: AgentOptions, shutdown: CancellationToken) -> Result<(
         () = volumes::duties::follow(agent.clone()) => {}
         () = static_pods::follow(agent.clone()) => {}
         () = csi::follow(agent.clone()) => {}
+        () = shutdown::follow(agent.clone()) => {}
         () = shutdown.cancelled() => {}
     }
     Ok(())

@@ -91,10 +91,14 @@ fn same(before: &Value, after: &Value) -> bool {
 /// missing.
 async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
     let (name, settings) = (&agent.node, &agent.settings);
-    let info = agent.runtime.info().await;
-    let images = agent.runtime.images().await.unwrap_or_default();
+    let answer =
+        async { Ok::<_, anyhow::Error>((agent.runtime.info().await?, agent.runtime.images().await?)) };
+    let answer = answer.await.map_err(|error| format!("container runtime is down: {error:#}"));
+    if let Err(why) = &answer {
+        tracing::warn!("{why}");
+    }
+    let ((info, images), runtime) = agent.runtime_answered.lock().take(answer, Instant::now());
     let readings = agent.readings().await;
-    let runtime = info.as_ref().map(drop).map_err(|error| format!("container runtime is down: {error:#}"));
     let network = match agent.network.trouble.lock().clone() {
         Some(why) => Err(why),
         None if !agent.network.is_up() && patient_no_more => Err("the node has no pod range yet".to_owned()),
@@ -103,7 +107,10 @@ async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
     let network = network.map_err(|why| {
         format!("container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{why}")
     });
-    let info = info.unwrap_or_default();
+    let staying = match agent.shutting_down.is_cancelled() {
+        true => Err("node is shutting down".to_owned()),
+        false => Ok(()),
+    };
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -137,7 +144,7 @@ async fn collect(agent: &Agent, patient_no_more: bool) -> Value {
         "status": {
             "allocatable": allocatable(&capacity, settings, &readings), "capacity": capacity,
             "addresses": [{"type": "InternalIP", "address": agent.host_ip}, {"type": "Hostname", "address": name}],
-            "conditions": conditions(short_of, runtime.and(network), now),
+            "conditions": conditions(short_of, staying.and(runtime).and(network), now),
             "nodeInfo": {
                 "machineID": text("/etc/machine-id"), "systemUUID": text("/sys/class/dmi/id/product_uuid"),
                 "bootID": text("/proc/sys/kernel/random/boot_id"), "kernelVersion": text("/proc/sys/kernel/osrelease"),

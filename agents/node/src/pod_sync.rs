@@ -20,6 +20,8 @@ const HEALTHY_AFTER_SECONDS: i64 = 600;
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// The reason of a pod that the node itself ended for want of resources.
 pub const EVICTED: &str = "Evicted";
+/// That of a pod that ends with its machine.
+pub const TERMINATED: &str = "Terminated";
 /// What a process has to end at least, once it was asked to.
 const LEAST_GRACE_SECONDS: i64 = 2;
 /// How long a failed pull is told as such, before it is told as a wait for the next one.

@@ -27,6 +27,9 @@ const LONGEST_FAILURE_PAUSE: i64 = 300;
 /// Seconds between two tries to give a container limits that it did not take.
 const RESIZE_PAUSE_SECONDS: i64 = 10;
 
+/// The exit code of a process that SIGKILL ended.
+const KILLED: i64 = 137;
+
 pub struct Worker {
     pub uid: String,
     pub wake: Notify,
@@ -37,6 +40,8 @@ pub struct Worker {
     pub status: Mutex<Value>,
     /// Brought by this machine itself.
     is_static: bool,
+    /// Containers of which the kernel ended a process for want of memory. Docker forgets it where it hears of the end first.
+    pub out_of_memory: Mutex<HashSet<String>>,
     /// Its containers that ran at the last look.
     pub running: Mutex<Vec<Running>>,
 }
@@ -59,6 +64,7 @@ impl Worker {
             status: Mutex::new(pod.as_ref().map(|p| p["status"].clone()).unwrap_or_default()),
             pod: watch::Sender::new(pod),
             memory: Mutex::default(),
+            out_of_memory: Mutex::default(),
             running: Mutex::default(),
         }
     }
@@ -108,6 +114,14 @@ impl Worker {
         })
     }
 
+    fn mark_out_of_memory(&self, observed: &mut ObservedPod) {
+        let mut known = self.out_of_memory.lock();
+        known.retain(|id| observed.containers.iter().any(|c| c.id == *id));
+        for container in observed.containers.iter_mut().filter(|c| known.contains(&c.id)) {
+            container.oom_killed |= container.exit_code == KILLED;
+        }
+    }
+
     fn note_running(&self, observed: &ObservedPod) {
         let running = observed.containers.iter().filter(|c| c.state == State::Running);
         *self.running.lock() =
@@ -152,7 +166,9 @@ impl Drop for Beside {
 pub async fn work(agent: Arc<Agent>, worker: Arc<Worker>) {
     let mut beside = Beside::default();
     let mut pause = FIRST_PAUSE;
+    let mut returned = agent.runtime_returned.subscribe();
     loop {
+        returned.mark_unchanged();
         let again_at = match turn(&agent, &worker, &mut beside).await {
             Ok(Turn::Over) => {
                 agent.forget(&worker.uid);
@@ -165,6 +181,7 @@ pub async fn work(agent: Arc<Agent>, worker: Arc<Worker>) {
                 // again.
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
+                    _ = returned.changed() => {}
                     () = worker.is_to_end(), if !is_ending(&worker) => {}
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -206,6 +223,7 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         if let Some(sandbox) = observed.sandbox.as_mut().filter(|s| !network::is_connected(&s.address)) {
             sandbox.address.clear();
         }
+        worker.mark_out_of_memory(&mut observed);
         let pod = worker.pod.borrow().clone();
         let Some(assigned) = pod else {
             // Before the first full set nothing may be taken for unassigned, but what was never the server's.
@@ -220,7 +238,6 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         };
         let pod = agent.promised(&worker.uid, &assigned);
         worker.note_running(&observed);
-        admit(agent, worker, &pod, &observed);
         admission::check(agent, worker, &pod, &observed);
         worker.memory.lock().resize = agent.promises.lock().pending(&worker.uid).cloned();
         health::watch(agent, worker, &pod, &observed, &mut beside.probes);
@@ -258,20 +275,6 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         for step in steps {
             carry_out(agent, worker, &pod, &observed, step).await?;
         }
-    }
-}
-
-/// A pod that this node has not begun yet is refused while the node is short of what it would take.
-fn admit(agent: &Agent, worker: &Worker, pod: &Value, observed: &ObservedPod) {
-    let begun = observed.sandbox.is_some()
-        || !observed.containers.is_empty()
-        || !worker.status.lock()["startTime"].is_null();
-    if begun || pod_sync::is_deleting(pod) || worker.memory.lock().verdict.is_some() {
-        return;
-    }
-    let refusal = agent.pressure.lock().refusal(&agent.settings.eviction, pod, Timestamp::now());
-    if let Some(verdict) = refusal {
-        worker.condemn(agent, pod, verdict);
     }
 }
 

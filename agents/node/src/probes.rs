@@ -23,6 +23,20 @@ const MOST_REDIRECTS: usize = 10;
 /// What is to be said though all went well.
 pub type Warning = Option<String>;
 
+/// Why a probe or a hook did not go well.
+#[derive(Debug, PartialEq)]
+pub struct Failed {
+    pub why: String,
+    /// The runtime did not do what was asked: that says nothing about the container.
+    pub unknown: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, unknown: false }
+    }
+}
+
 /// The running container that is acted on.
 pub struct Target<'a> {
     pub docker: &'a Docker,
@@ -50,20 +64,21 @@ pub fn threshold(probe: &Value, field: &str, default: u64) -> u64 {
 }
 
 /// One try of a probe; the error is what the event says.
-pub async fn probe(target: &Target<'_>, probe: &Value) -> Result<Warning, String> {
+pub async fn probe(target: &Target<'_>, probe: &Value) -> Result<Warning, Failed> {
     let timeout = seconds(probe, "timeoutSeconds", 1).max(Duration::from_secs(1));
     match tokio::time::timeout(timeout, act(target, probe)).await {
         Ok(outcome) => outcome,
         Err(_) if probe["exec"].is_object() => Err(format!(
             "command timed out: {:?} timed out after {timeout:?}",
             words(&probe["exec"]).join(" ")
-        )),
-        Err(_) => Err(format!("context deadline exceeded: no answer within {timeout:?}")),
+        )
+        .into()),
+        Err(_) => Err(format!("context deadline exceeded: no answer within {timeout:?}").into()),
     }
 }
 
 /// Does what a probe or a hook says.
-pub async fn act(target: &Target<'_>, handler: &Value) -> Result<Warning, String> {
+pub async fn act(target: &Target<'_>, handler: &Value) -> Result<Warning, Failed> {
     if handler["exec"].is_object() {
         return exec(target, &words(&handler["exec"])).await.map(|()| None);
     }
@@ -83,7 +98,8 @@ pub async fn act(target: &Target<'_>, handler: &Value) -> Result<Warning, String
             Err("missing probe handler".into())
         }
     };
-    tokio::time::timeout(REQUEST_TIMEOUT, request).await.unwrap_or_else(|_| Err("no answer in time".into()))
+    let outcome = tokio::time::timeout(REQUEST_TIMEOUT, request).await;
+    Ok(outcome.unwrap_or_else(|_| Err("no answer in time".into()))?)
 }
 
 fn words(exec: &Value) -> Vec<String> {
@@ -316,14 +332,16 @@ async fn grpc(target: &Target<'_>, action: &Value) -> Result<(), String> {
     }
 }
 
-async fn exec(target: &Target<'_>, command: &[String]) -> Result<(), String> {
-    let (code, said) = target.docker.exec(target.id, command, READ_LIMIT).await.map_err(|e| e.to_string())?;
+async fn exec(target: &Target<'_>, command: &[String]) -> Result<(), Failed> {
+    let ran = target.docker.exec(target.id, command, READ_LIMIT).await;
+    let (code, said) = ran.map_err(|error| Failed { why: format!("{error:#}"), unknown: true })?;
     match code {
         0 => Ok(()),
         code => {
             let said = String::from_utf8_lossy(&said);
             let said = said.trim();
-            Err(if said.is_empty() { format!("command exited with {code}") } else { said.to_owned() })
+            let why = if said.is_empty() { format!("command exited with {code}") } else { said.to_owned() };
+            Err(why.into())
         }
     }
 }
@@ -370,7 +388,7 @@ mod tests {
         let target = Target { docker: &docker, container: &json!({}), id: "", address: "127.0.0.1" };
         let outcome = super::probe(&target, &probe).await;
         std::fs::remove_dir_all(dir).unwrap();
-        outcome
+        outcome.map_err(|failed| failed.why)
     }
 
     type Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;

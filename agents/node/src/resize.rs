@@ -33,7 +33,7 @@ pub enum Pending {
     Infeasible(String),
 }
 
-fn resizable<'a>(pod: &'a Value) -> impl Iterator<Item = &'a Value> {
+fn resizable(pod: &Value) -> impl Iterator<Item = &Value> {
     let of = |list: &'static str| {
         let all = pod["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default();
         all.iter().filter(move |container| is_resizable(list, container))

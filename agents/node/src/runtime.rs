@@ -2,6 +2,7 @@
 pub(crate) mod docker;
 pub mod fake;
 mod pause;
+pub(crate) mod silence;
 
 use pilothouse_api::jiff::Timestamp;
 

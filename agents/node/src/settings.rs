@@ -15,6 +15,14 @@ const ROOT_DIR: &str = "/var/lib/kubelet";
 /// Label prefixes that a node may give itself, of those that are Kubernetes' own (`NodeRestriction`).
 const OWN_LABELS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
+/// Seconds that pods have to end when the machine shuts down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownGrace {
+    pub total: i64,
+    /// Of these, what is left to critical pods.
+    pub critical: i64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub eviction: EvictionRules,
@@ -30,9 +38,8 @@ pub struct Settings {
     pub static_pods: Option<PathBuf>,
     /// Where storage drivers look for the node: kubelet's root directory, which their manifests name.
     pub root_dir: PathBuf,
-    /// Seconds that pods have when the machine shuts down, and of these what is left to critical ones. None: pods are not
-    /// the agent's to end.
-    pub shutdown_grace: Option<(u64, u64)>,
+    /// None: pods are not the agent's to end when the machine shuts down.
+    pub shutdown_grace: Option<ShutdownGrace>,
 }
 
 impl Default for Settings {

@@ -86,14 +86,16 @@ pub struct Host<'a> {
     pub drivers: &'a Drivers,
 }
 
+/// Finds an object by resource, namespace and name.
+pub type Find<'a> = dyn Fn(&str, &str, &str) -> Option<Arc<Value>> + Send + Sync + 'a;
+
 /// What a PersistentVolume stands for.
 pub struct Content<'a> {
     pub volume: &'a Value,
     /// What stands in the kind's field.
     pub source: &'a Value,
     pub data_dir: &'a Path,
-    /// An object by resource, namespace and name.
-    pub find: &'a (dyn Fn(&str, &str, &str) -> Option<Arc<Value>> + Send + Sync),
+    pub find: &'a Find<'a>,
 }
 
 /// A volume that is to be made.

@@ -1,7 +1,7 @@
 //! What an operator sets of a node: kubelet's flags, by their names.
 use anyhow::{Result, anyhow};
 use clap::Args;
-use pilothouse_node::settings::{self, EvictionRules, Settings};
+use pilothouse_node::settings::{self, EvictionRules, Settings, ShutdownGrace};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -56,6 +56,12 @@ pub struct NodeFlags {
     /// Directory by which storage drivers (CSI) and the node find each other [default: /var/lib/kubelet]
     #[arg(long, value_name = "DIR")]
     pub root_dir: Option<String>,
+    /// How long a shutdown of this machine waits for its pods to end; needs systemd's logind
+    #[arg(long, value_name = "DURATION")]
+    pub shutdown_grace_period: Option<String>,
+    /// How much of that is for critical pods, after the others
+    #[arg(long, value_name = "DURATION", requires = "shutdown_grace_period")]
+    pub shutdown_grace_period_critical_pods: Option<String>,
 }
 
 impl NodeFlags {
@@ -77,6 +83,8 @@ impl NodeFlags {
             ("--minimum-image-ttl-duration", &self.minimum_image_ttl_duration),
             ("--pod-manifest-path", &self.pod_manifest_path),
             ("--root-dir", &self.root_dir),
+            ("--shutdown-grace-period", &self.shutdown_grace_period),
+            ("--shutdown-grace-period-critical-pods", &self.shutdown_grace_period_critical_pods),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
@@ -127,6 +135,15 @@ impl NodeFlags {
             settings::taints(&text(&self.register_with_taints)).map_err(bad("--register-with-taints"))?;
         all.reserved = settings::reserved(&text(&self.system_reserved)).map_err(bad("--system-reserved"))?;
         all.max_pods = u32::try_from(number("--max-pods", &self.max_pods, all.max_pods.into())?)?;
+        let total = seconds("--shutdown-grace-period", &self.shutdown_grace_period, 0)?;
+        let critical = &self.shutdown_grace_period_critical_pods;
+        let critical = seconds("--shutdown-grace-period-critical-pods", critical, 0)?;
+        if critical > total {
+            return Err(anyhow!(
+                "--shutdown-grace-period-critical-pods must not be above --shutdown-grace-period"
+            ));
+        }
+        all.shutdown_grace = (total > 0).then_some(ShutdownGrace { total, critical });
         all.static_pods = self.pod_manifest_path.as_ref().map(PathBuf::from);
         if let Some(dir) = &self.root_dir {
             all.root_dir = std::path::absolute(dir)?;
@@ -155,6 +172,15 @@ mod tests {
         let refused = |flags: NodeFlags| flags.settings().unwrap_err().to_string();
         let bad = NodeFlags { system_reserved: Some("gpu=1".into()), ..NodeFlags::default() };
         assert_eq!(refused(bad), "--system-reserved: \"gpu\" cannot be reserved");
+        let grace = |total: &str, critical: &str| NodeFlags {
+            shutdown_grace_period: Some(total.into()),
+            shutdown_grace_period_critical_pods: Some(critical.into()),
+            ..NodeFlags::default()
+        };
+        let given = grace("1m", "20s").settings().unwrap().shutdown_grace;
+        assert_eq!(given, Some(ShutdownGrace { total: 60, critical: 20 }));
+        assert!(refused(grace("10s", "20s")).contains("must not be above"));
+        assert_eq!(NodeFlags::default().settings().unwrap().shutdown_grace, None);
         let bad = NodeFlags { image_gc_low_threshold: Some("90".into()), ..NodeFlags::default() };
         assert!(refused(bad).contains("must be below"));
     }

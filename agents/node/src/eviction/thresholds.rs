@@ -120,7 +120,7 @@ fn amount(text: &str) -> Result<Amount, BadOption> {
     quantity.map(Amount::Quantity).ok_or_else(|| BadOption(text.into(), "is no quantity"))
 }
 
-fn pairs<'a>(text: &'a str, by: char) -> impl Iterator<Item = Result<(Signal, &'a str), BadOption>> {
+fn pairs(text: &str, by: char) -> impl Iterator<Item = Result<(Signal, &str), BadOption>> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(move |part| {
         let (name, value) =
             part.split_once(by).ok_or_else(|| BadOption(part.into(), "names a signal and an amount"))?;

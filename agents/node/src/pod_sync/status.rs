@@ -1,8 +1,8 @@
 //! The pod's status as the API shows it.
 use super::{
-    EVICTED, Ending, FIRST_PAUSE_SECONDS, Failure, Memory, PULL_ERROR_SHOWN_SECONDS, back_off_until, ending,
-    is_deleting, is_sidecar, later, list, name, pause_seconds, resizable_spec, restart_policy, restarted,
-    restarts,
+    EVICTED, Ending, FIRST_PAUSE_SECONDS, Failure, Memory, PULL_ERROR_SHOWN_SECONDS, TERMINATED, Verdict,
+    back_off_until, ending, is_deleting, is_sidecar, later, list, name, pause_seconds, resizable_spec,
+    restart_policy, restarted, restarts,
 };
 use crate::resize::{self, Pending};
 use crate::runtime::{Container, ObservedPod, State};
@@ -166,7 +166,8 @@ impl Look<'_> {
         set("ContainersReady", ready, Some(why_not));
         set("PodScheduled", true, None);
         self.resize_conditions(&mut conditions);
-        if let Some(verdict) = self.memory.verdict.as_ref().filter(|verdict| verdict.reason == EVICTED) {
+        let disrupts = |verdict: &&Verdict| [EVICTED, TERMINATED].contains(&verdict.reason.as_str());
+        if let Some(verdict) = self.memory.verdict.as_ref().filter(disrupts) {
             condition(&mut conditions, "DisruptionTarget", true, None, self.pod, self.now);
             if let Some(told) = conditions.iter_mut().find(|c| c["type"] == "DisruptionTarget") {
                 told["reason"] = "TerminationByKubelet".into();

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use bollard::API_DEFAULT_VERSION;
 use bollard::auth::DockerCredentials;
 use bollard::exec::{CreateExecOptions, StartExecResults};
+pub use bollard::models::SystemInfo;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummaryStateEnum,
     ContainerUpdateBody, HostConfig,
@@ -80,6 +81,43 @@ pub struct Left {
     pub running: bool,
     /// What it wrote to its own file system.
     pub bytes: u64,
+}
+
+/// A command in a container. The runtime has no call that ends one, and one that nobody waits for any more would stay beside
+/// the next: it is killed.
+struct Unfinished {
+    client: Option<bollard::Docker>,
+    exec: String,
+}
+
+impl Unfinished {
+    fn has_ended(mut self) {
+        self.client = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let (Some(client), exec) = (self.client.take(), std::mem::take(&mut self.exec)) else { return };
+        tokio::spawn(async move {
+            let inspected = tokio::time::timeout(ANSWER_TIMEOUT, client.inspect_exec(&exec)).await;
+            let Ok(Ok(inspected)) = inspected else { return };
+            let pid = inspected.pid.filter(|_| inspected.running == Some(true));
+            if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1) {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        });
+    }
+}
+
+/// A container has started or ended, or the kernel ended one of its processes for want of memory.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The pod's UID.
+    pub pod: String,
+    pub container: String,
+    pub out_of_memory: bool,
 }
 
 /// Why an image is not there.
@@ -210,7 +248,13 @@ impl Docker {
         Ok(left.filter(|container| container.name != label::SANDBOX).collect())
     }
 
-    pub async fn info(&self) -> Result<bollard::models::SystemInfo> {
+    /// Whether it is there at all.
+    pub async fn answers(&self) -> bool {
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.client.ping()).await;
+        asked.is_ok_and(|answer| answer.is_ok())
+    }
+
+    pub async fn info(&self) -> Result<SystemInfo> {
         Ok(tokio::time::timeout(ANSWER_TIMEOUT, self.client.info()).await??)
     }
 
@@ -223,6 +267,7 @@ impl Docker {
             ..CreateExecOptions::default()
         };
         let exec = self.client.create_exec(id, options).await?.id;
+        let unfinished = Unfinished { client: Some(self.client.clone()), exec: exec.clone() };
         let mut said = Vec::new();
         if let StartExecResults::Attached { mut output, .. } = self.client.start_exec(&exec, None).await? {
             while let Some(part) = output.next().await {
@@ -230,7 +275,9 @@ impl Docker {
                 said.extend_from_slice(&part[..part.len().min(limit - said.len())]);
             }
         }
-        Ok((self.client.inspect_exec(&exec).await?.exit_code.unwrap_or(-1), said))
+        let code = self.client.inspect_exec(&exec).await?.exit_code.unwrap_or(-1);
+        unfinished.has_ended();
+        Ok((code, said))
     }
 
     /// The last lines that a container printed.
@@ -402,8 +449,8 @@ impl Docker {
         }
     }
 
-    /// UIDs of pods whose containers start or end, as it happens and from `since` on.
-    pub fn events(&self, node: &str, since: Timestamp) -> impl Stream<Item = Result<String>> + use<> {
+    /// What becomes of containers, as it happens and from `since` on.
+    pub fn events(&self, node: &str, since: Timestamp) -> impl Stream<Item = Result<Event>> + use<> {
         let filters = HashMap::from([
             ("type", vec!["container".to_owned()]),
             ("label", vec![format!("{}={node}", label::NODE)]),
@@ -412,8 +459,13 @@ impl Docker {
         let options =
             EventsOptionsBuilder::default().filters(&filters).since(&since.as_second().to_string()).build();
         self.client.events(Some(options)).map(|event| {
-            let attributes = event?.actor.and_then(|actor| actor.attributes).unwrap_or_default();
-            Ok(attributes.get(label::POD_UID).cloned().unwrap_or_default())
+            let event = event?;
+            let actor = event.actor.unwrap_or_default();
+            Ok(Event {
+                pod: actor.attributes.unwrap_or_default().remove(label::POD_UID).unwrap_or_default(),
+                container: actor.id.unwrap_or_default(),
+                out_of_memory: event.action.as_deref() == Some("oom"),
+            })
         })
     }
 }

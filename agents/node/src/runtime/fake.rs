@@ -1,7 +1,7 @@
 //! A pod without a runtime: containers are entries that start and end at planned times of a clock that is an
 //! argument. For tests of whole lives of pods, and for simulated nodes.
 use super::{Container, ObservedPod, State};
-use crate::pod_sync::{Health, Memory, Step, Stopping};
+use crate::pod_sync::{Memory, Step, Stopping};
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 
 /// How one attempt of a container goes.
@@ -76,7 +76,7 @@ impl FakePod {
         memory.health.retain(|id, _| running().any(|c| c.id == *id));
         for container in running() {
             let ready = self.ready_at(container).is_none_or(|at| at <= now);
-            let health = memory.health.entry(container.id.clone()).or_insert_with(Health::default);
+            let health = memory.health.entry(container.id.clone()).or_default();
             health.started = true;
             health.ready |= ready;
         }

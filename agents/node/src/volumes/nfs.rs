@@ -44,7 +44,7 @@ impl Kind for Nfs {
     }
 
     fn remove<'a>(&'a self, content: &'a Content<'a>) -> BoxFuture<'a, Result<()>> {
-        async move { in_share(content, |dir| super::remove_tree(dir)).await }.boxed()
+        async move { in_share(content, super::remove_tree).await }.boxed()
     }
 }
 

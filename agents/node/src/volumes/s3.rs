@@ -10,7 +10,6 @@ use pilothouse_api::storage::S3_DRIVER;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What a mounted bucket may take to say that it is there.
@@ -99,11 +98,7 @@ struct Bucket {
 
 impl Bucket {
     /// From a `csi` source; its Secret has the keys of one of the usual drivers.
-    fn new(
-        source: &Value,
-        namespace: &str,
-        find: &(dyn Fn(&str, &str, &str) -> Option<Arc<Value>> + Send + Sync),
-    ) -> Result<Self> {
+    fn new(source: &Value, namespace: &str, find: &super::Find<'_>) -> Result<Self> {
         let attribute = |name: &str| {
             source["volumeAttributes"][name].as_str().filter(|value| !value.is_empty()).map(str::to_owned)
         };
@@ -267,6 +262,7 @@ fn rclone(
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::sync::Arc;
 
     fn bucket(source: &Value) -> Result<Bucket> {
         let secret = json!({"data": {"accessKeyID": "a2V5", "secretAccessKey": "aHVzaAo="}});
