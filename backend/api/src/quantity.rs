@@ -64,13 +64,17 @@ impl Quantity {
 
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        let format = if self.nanos == 0 { other.format } else { self.format };
-        Self { nanos: self.nanos.saturating_add(other.nanos), format }
+        Self { nanos: self.nanos.saturating_add(other.nanos), format: self.format_with(other) }
     }
 
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
-        Self { nanos: self.nanos.saturating_sub(other.nanos), format: self.format }
+        Self { nanos: self.nanos.saturating_sub(other.nanos), format: self.format_with(other) }
+    }
+
+    /// Nothing has no format of its own.
+    fn format_with(self, other: Self) -> Format {
+        if self.nanos == 0 { other.format } else { self.format }
     }
 
     pub fn is_negative(self) -> bool {
@@ -197,6 +201,7 @@ mod tests {
         assert_eq!(Quantity::parse("64Mi").unwrap().value(), 64 << 20);
         assert!(Quantity::parse("1Gi").unwrap() > Quantity::parse("1G").unwrap());
         assert_eq!(Quantity::ZERO.plus(Quantity::from_bytes(1024)).to_string(), "1Ki");
+        assert_eq!(Quantity::ZERO.minus(Quantity::from_bytes(1024)).to_string(), "-1Ki");
     }
 
     proptest! {

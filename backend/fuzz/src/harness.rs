@@ -179,7 +179,10 @@ pub fn parse_quantity(data: &[u8]) {
         let printed = quantity.to_string();
         let again = Quantity::parse(&printed);
         assert!(again.is_some_and(|again| again == quantity), "{quantity:?} prints as {printed:?}");
-        assert_eq!(again.map(|again| again.to_string()), Some(printed), "the canonical form stays");
+        // What no binary suffix fits is printed in digits, as Kubernetes does, and read as decimal: then it stays.
+        let settled = again.map(|again| again.to_string()).unwrap_or_default();
+        let last = Quantity::parse(&settled).map(|last| last.to_string());
+        assert_eq!(last, Some(settled), "the canonical form stays");
         let _ = (quantity.milli(), quantity.value());
     }
 }
