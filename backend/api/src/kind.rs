@@ -150,6 +150,8 @@ pub trait Kind: Send + Sync + 'static {
     const HAS_GENERATION: bool = false;
     /// Whether a client gives the status at creation. Elsewhere the status starts empty: it has its own writer.
     const KEEPS_STATUS_AT_CREATION: bool = false;
+    /// Whether a PUT makes an object that is not there. Kubernetes lets it for a few kinds, as their strategies say.
+    const CREATED_BY_UPDATE: bool = false;
     /// What of the metadata a write of the status leaves as it is, of what clients may otherwise change with it.
     const STATUS_KEEPS: &'static [&'static str] = &[];
     /// The resource under which objects are stored where it is not this kind's own: `autoscaling/v1` is stored as v2,
@@ -233,6 +235,9 @@ pub trait Rules: Send + Sync {
     }
     /// Whether the kind has a type of its own: strategic merge patch needs one.
     fn has_strategic_merge(&self) -> bool {
+        false
+    }
+    fn created_by_update(&self) -> bool {
         false
     }
     fn keeps_status_at_creation(&self) -> bool {
@@ -441,6 +446,9 @@ impl<K: Kind> Rules for Typed<K> {
     }
     fn has_strategic_merge(&self) -> bool {
         true
+    }
+    fn created_by_update(&self) -> bool {
+        K::CREATED_BY_UPDATE
     }
     fn keeps_status_at_creation(&self) -> bool {
         K::KEEPS_STATUS_AT_CREATION

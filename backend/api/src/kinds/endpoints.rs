@@ -13,6 +13,7 @@ const SHOWN: usize = 3;
 impl Kind for Endpoints {
     type Object = core::Endpoints;
     const SINGULAR: &'static str = "endpoints";
+    const CREATED_BY_UPDATE: bool = true;
     const SHORT_NAMES: &'static [&'static str] = &["ep"];
 
     fn columns() -> Vec<Column> {

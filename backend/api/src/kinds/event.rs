@@ -48,6 +48,7 @@ fn columns() -> Vec<Column> {
 impl Kind for Event {
     type Object = core::Event;
     const SINGULAR: &'static str = "event";
+    const CREATED_BY_UPDATE: bool = true;
     const SHORT_NAMES: &'static [&'static str] = &["ev"];
 
     fn default(object: &mut Value) {
@@ -127,6 +128,7 @@ const RENAMED: &[(&str, &str)] = &[
 impl Kind for EventsEvent {
     type Object = events::Event;
     const SINGULAR: &'static str = "event";
+    const CREATED_BY_UPDATE: bool = true;
     const SHORT_NAMES: &'static [&'static str] = &["ev"];
     const STORED_AS: Option<&'static str> = Some("events");
 

@@ -11,6 +11,7 @@ pub struct Lease;
 impl Kind for Lease {
     type Object = coordination::Lease;
     const SINGULAR: &'static str = "lease";
+    const CREATED_BY_UPDATE: bool = true;
 
     fn validate(object: &coordination::Lease, errors: &mut FieldErrors) {
         let spec = object.spec.clone().unwrap_or_default();

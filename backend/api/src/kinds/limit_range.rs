@@ -12,6 +12,7 @@ pub struct LimitRange;
 impl Kind for LimitRange {
     type Object = core::LimitRange;
     const SINGULAR: &'static str = "limitrange";
+    const CREATED_BY_UPDATE: bool = true;
     const SHORT_NAMES: &'static [&'static str] = &["limits"];
 
     fn default(object: &mut Value) {

@@ -125,6 +125,7 @@ fn subject_cells(subjects: Option<&Vec<rbac::Subject>>) -> [Value; 3] {
 impl Kind for Role {
     type Object = rbac::Role;
     const SINGULAR: &'static str = "role";
+    const CREATED_BY_UPDATE: bool = true;
     fn validate_name(name: &str) -> Result<(), String> {
         path_segment(name)
     }
@@ -142,6 +143,7 @@ impl Kind for Role {
 impl Kind for ClusterRole {
     type Object = rbac::ClusterRole;
     const SINGULAR: &'static str = "clusterrole";
+    const CREATED_BY_UPDATE: bool = true;
     fn validate_name(name: &str) -> Result<(), String> {
         path_segment(name)
     }
@@ -159,6 +161,7 @@ impl Kind for ClusterRole {
 impl Kind for RoleBinding {
     type Object = rbac::RoleBinding;
     const SINGULAR: &'static str = "rolebinding";
+    const CREATED_BY_UPDATE: bool = true;
     fn default(object: &mut Value) {
         default_binding(object);
         let namespace = crate::meta::namespace(object).to_owned();
@@ -189,6 +192,7 @@ impl Kind for RoleBinding {
 impl Kind for ClusterRoleBinding {
     type Object = rbac::ClusterRoleBinding;
     const SINGULAR: &'static str = "clusterrolebinding";
+    const CREATED_BY_UPDATE: bool = true;
     fn default(object: &mut Value) {
         default_binding(object);
     }

@@ -11,6 +11,7 @@ pub struct RuntimeClass;
 impl Kind for RuntimeClass {
     type Object = node::RuntimeClass;
     const SINGULAR: &'static str = "runtimeclass";
+    const CREATED_BY_UPDATE: bool = true;
 
     fn validate(object: &node::RuntimeClass, errors: &mut FieldErrors) {
         if let Err(why) = crate::meta::dns_label(&object.handler) {

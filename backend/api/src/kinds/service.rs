@@ -21,6 +21,7 @@ const MAX_AFFINITY_SECONDS: i32 = 86_400;
 impl Kind for Service {
     type Object = core::Service;
     const SINGULAR: &'static str = "service";
+    const CREATED_BY_UPDATE: bool = true;
     const SHORT_NAMES: &'static [&'static str] = &["svc"];
     const CATEGORIES: &'static [&'static str] = &["all"];
     const SUBRESOURCES: &'static [Subresource] =

@@ -4,13 +4,13 @@ use crate::aggregation;
 use crate::aggregation::documents::{discovered, group_versions, merge_openapi_v2};
 use crate::routes;
 use crate::state::AppState;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use pilothouse_api::{KindEntry, Registry, Status, Verb, schema};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -273,14 +273,23 @@ pub async fn openapi_v3_index(State(app): State<AppState>) -> Response {
     let registry = kinds(&app).await;
     let mut all = schema::group_versions(&registry);
     all.extend(aggregation::documents::openapi_v3(&app.aggregation).into_keys());
+    let hashes = app.documents.hashes(&registry);
     let paths: serde_json::Map<String, Value> = all
         .into_iter()
         .map(|path| {
-            let url = format!("/openapi/v3/{path}");
+            let url = document_url(&path, hashes.get(&path).map(String::as_str));
             (path, json!({"serverRelativeURL": url}))
         })
         .collect();
     reply::json(StatusCode::OK, &json!({"paths": paths}))
+}
+
+/// With the hash of what stands there, clients keep it for good. Of a document that nobody asked for yet there is none.
+fn document_url(path: &str, hash: Option<&str>) -> String {
+    match hash {
+        Some(hash) => format!("/openapi/v3/{path}?hash={hash}"),
+        None => format!("/openapi/v3/{path}"),
+    }
 }
 
 /// The OpenAPI documents that were asked for, for as long as the registry they show is served: building one takes long
@@ -291,20 +300,72 @@ pub struct Documents(Mutex<Built>);
 #[derive(Default)]
 struct Built {
     of: Option<Arc<Registry>>,
-    by_path: BTreeMap<String, Bytes>,
+    by_path: BTreeMap<String, Document>,
+}
+
+#[derive(Clone)]
+struct Document {
+    body: Bytes,
+    hash: String,
+}
+
+impl Document {
+    fn new(body: Bytes) -> Self {
+        let hash = Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
+        Self { body, hash }
+    }
+
+    /// What the URL with the right hash gave may be kept for ever; the wrong one leads to the right one.
+    fn answer(self, path: &str, query: &str, headers: &HeaderMap) -> Response {
+        let asked =
+            query.split('&').find_map(|pair| pair.strip_prefix("hash=")).filter(|hash| !hash.is_empty());
+        let tag = format!("\"{}\"", self.hash);
+        let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+        let mut response = match asked {
+            Some(hash) if hash != self.hash => {
+                let url = document_url(path, Some(&self.hash));
+                return (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, url)]).into_response();
+            }
+            _ if known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag)) => {
+                StatusCode::NOT_MODIFIED.into_response()
+            }
+            _ => reply::bytes(StatusCode::OK, self.body),
+        };
+        let caching =
+            if asked.is_some() { "public, immutable, max-age=31536000" } else { "no-cache, private" };
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+        // One that was sent in another form is no answer to who asks for JSON.
+        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+        if let Ok(tag) = HeaderValue::from_str(&tag) {
+            headers.insert(header::ETAG, tag);
+        }
+        response
+    }
 }
 
 impl Documents {
-    fn get(&self, registry: &Arc<Registry>, path: &str) -> Option<Bytes> {
+    fn of(&self, registry: &Arc<Registry>) -> MutexGuard<'_, Built> {
         let mut built = self.0.lock();
         if !built.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, registry)) {
             *built = Built { of: Some(registry.clone()), by_path: BTreeMap::new() };
         }
+        built
+    }
+
+    /// Of the documents that were built, by path.
+    fn hashes(&self, registry: &Arc<Registry>) -> BTreeMap<String, String> {
+        let built = self.of(registry);
+        built.by_path.iter().map(|(path, document)| (path.clone(), document.hash.clone())).collect()
+    }
+
+    fn get(&self, registry: &Arc<Registry>, path: &str) -> Option<Document> {
+        let built = self.of(registry);
         if let Some(document) = built.by_path.get(path) {
             return Some(document.clone());
         }
         drop(built);
-        let document: Bytes = schema::document(registry, path)?.to_string().into();
+        let document = Document::new(schema::document(registry, path)?.to_string().into());
         let mut built = self.0.lock();
         if built.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, registry)) {
             built.by_path.insert(path.to_owned(), document.clone());
@@ -313,16 +374,21 @@ impl Documents {
     }
 }
 
-pub async fn openapi_v3(State(app): State<AppState>, Path(path): Path<String>) -> Response {
+pub async fn openapi_v3(
+    State(app): State<AppState>,
+    Path(path): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let registry = kinds(&app).await;
     if let Some(remote) = aggregation::documents::openapi_v3(&app.aggregation).get(&path) {
         return match remote.get(&app.aggregation, &format!("/openapi/v3/{path}")).await {
-            Ok(document) => reply::bytes(StatusCode::OK, document),
+            Ok(document) => Document::new(document).answer(&path, "", &headers),
             Err(error) => reply::status(&Status::unavailable(error, 1)),
         };
     }
     match app.documents.get(&registry, &path) {
-        Some(document) => reply::bytes(StatusCode::OK, document),
+        Some(document) => document.answer(&path, &query.unwrap_or_default(), &headers),
         None => reply::status(&routes::not_found()),
     }
 }

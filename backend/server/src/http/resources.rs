@@ -56,6 +56,21 @@ impl Call {
             .is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
+    /// What it wants to do.
+    pub fn attributes(&self) -> Attributes {
+        Attributes {
+            verb: self.verb.into(),
+            group: self.entry.group.clone(),
+            version: self.entry.version.clone(),
+            resource: self.entry.plural.clone(),
+            subresource: self.subresource.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            path: String::new(),
+            field_selector: self.param("fieldSelector").unwrap_or_default().to_owned(),
+        }
+    }
+
     pub fn accept(&self) -> &str {
         self.headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default()
     }
@@ -103,17 +118,7 @@ async fn dispatch(app: AppState, request: Request) -> Result<Response, Status> {
     let watches = call.flag("watch");
     let verb = verb(&parts.method, &call, watches)?;
     call.verb = verb;
-    let wanted = Attributes {
-        verb: verb.into(),
-        group: call.entry.group.clone(),
-        version: call.entry.version.clone(),
-        resource: call.entry.plural.clone(),
-        subresource: call.subresource.clone(),
-        namespace: call.namespace.clone(),
-        name: call.name.clone(),
-        path: String::new(),
-        field_selector: call.param("fieldSelector").unwrap_or_default().to_owned(),
-    };
+    let wanted = call.attributes();
     // What a subresource streams has forms of its own.
     let format = match call.subresource.is_empty() && verb != "watch" {
         true => Format::of(call.accept())?,
@@ -209,6 +214,11 @@ fn take_apart(app: AppState, actor: Actor, parts: &Parts) -> Result<Call, Status
         _ => return Err(routes::not_found()),
     };
     let registry = app.registry.load();
+    // `watch/…`: a watch of what follows, of one object by its name. Deprecated since v1.11, and still served.
+    let is_watch_path = rest.first() == Some(&"watch") && parts.method == Method::GET;
+    if is_watch_path {
+        rest = &rest[1..];
+    }
     let mut namespace = String::new();
     // `namespaces/{name}/{resource}`; a namespace's own subresources have two segments as well.
     let own = |s: &str| matches!(s, "status" | "finalize");
@@ -231,7 +241,10 @@ fn take_apart(app: AppState, actor: Actor, parts: &Parts) -> Result<Call, Status
         [name, "proxy", ..] => (*name, "proxy".to_owned()),
         _ => return Err(routes::not_found()),
     };
-    let query_list = parse_query(parts.uri.query().unwrap_or_default());
+    let mut query_list = parse_query(parts.uri.query().unwrap_or_default());
+    if is_watch_path {
+        query_list.push(("watch".to_owned(), "true".to_owned()));
+    }
     if !subresource.is_empty() && entry.subresource(&subresource).is_none() {
         return Err(routes::not_found());
     }

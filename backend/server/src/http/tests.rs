@@ -244,3 +244,80 @@ async fn what_a_body_says_wrong_is_told_where_and_how_kubernetes_tells_it() {
     let yaml = api.with("GET", one, &[("accept", "application/yaml")], "").await;
     assert!(yaml.body.as_str().is_some_and(|text| text.contains("\nkind: Deployment\n")), "{}", yaml.body);
 }
+
+#[tokio::test]
+async fn a_put_makes_what_is_not_there_where_kubernetes_lets_it_and_the_caller_may() {
+    let api = Api::start().await;
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let object = |name: &str| json!({"metadata": {"name": name}, "spec": {"holderIdentity": "x"}});
+    let role = json!({"metadata": {"name": "renews"}, "rules": [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["update", "patch"]}]});
+    api.make("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", role).await;
+    let binding = json!({"metadata": {"name": "renews"}, "subjects": [{"kind": "User", "name": "joe"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "renews"}});
+    api.make("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await;
+    let joe: (&str, &[&str]) = ("joe", &[]);
+    crate::testing::eventually("the right to renew", async || {
+        let refused = api.call_as(joe, "PUT", lease, object("l")).await;
+        refused.code == StatusCode::FORBIDDEN
+            && refused.message().contains("cannot create resource \"leases\"")
+    })
+    .await;
+    let misnamed = api.call("PUT", lease, object("other")).await;
+    assert_eq!(misnamed.code, StatusCode::BAD_REQUEST, "{}", misnamed.body);
+    assert_eq!(api.call("PUT", lease, object("l")).await.code, StatusCode::CREATED);
+    assert_eq!(api.call_as(joe, "PUT", lease, object("l")).await.code, StatusCode::OK);
+    let map = api.call("PUT", "/api/v1/namespaces/default/configmaps/m", object("m")).await;
+    assert_eq!(map.code, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_old_paths_of_watches_still_watch() {
+    let api = Api::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b"] {
+        api.make(maps, json!({"metadata": {"name": name}})).await;
+    }
+    let mut one = api.watch("/api/v1/watch/namespaces/default/configmaps/b").await;
+    let event = one.next().await;
+    assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("b")));
+    let mut all = api.watch("/api/v1/watch/namespaces").await;
+    assert_eq!(all.next().await["object"]["kind"], "Namespace");
+}
+
+#[tokio::test]
+async fn a_watch_from_a_forgotten_revision_is_told_so_by_an_event() {
+    let api = Api::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let first = api.make(leases, json!({"metadata": {"name": "l"}, "spec": {}})).await;
+    // More than is remembered of leases.
+    for number in 0..210 {
+        let change = json!({"spec": {"leaseTransitions": number}});
+        api.call("PATCH", &format!("{leases}/l"), change).await;
+    }
+    let from = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let event = api.watch(&format!("{leases}?watch=1&resourceVersion={from}")).await.next().await;
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)), "{event}");
+}
+
+#[tokio::test]
+async fn an_openapi_document_is_kept_by_its_hash() {
+    let api = Api::start().await;
+    let get = async |path: &str| api.call("GET", path, Value::Null).await;
+    let header = |answer: &crate::testing::Answer, name: &str| {
+        answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let plain = get("/openapi/v3/apis/batch/v1").await;
+    assert_eq!(header(&plain, "cache-control"), "no-cache, private");
+    let index = get("/openapi/v3").await.body;
+    let url = index["paths"]["apis/batch/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("/openapi/v3/apis/batch/v1?hash="), "{url}");
+    let kept = get(&url).await;
+    assert_eq!(kept.body, plain.body);
+    assert!(header(&kept, "cache-control").contains("immutable"));
+    let moved = get("/openapi/v3/apis/batch/v1?hash=0").await;
+    assert_eq!((moved.code, header(&moved, "location")), (StatusCode::MOVED_PERMANENTLY, url.clone()));
+    let tag = header(&kept, "etag");
+    let again = api.with("GET", &url, &[("if-none-match", &tag)], "").await;
+    assert_eq!(again.code, StatusCode::NOT_MODIFIED);
+}

@@ -3,7 +3,7 @@ use super::accept::not_acceptable;
 use super::read::{Selectors, Shape, one};
 use super::reply;
 use super::resources::Call;
-use crate::auth::reviews;
+use crate::auth::{Attributes, reviews};
 use crate::objects::{Ownership, Part, WriteOptions};
 use axum::http::{StatusCode, header};
 use axum::response::Response;
@@ -132,12 +132,34 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response, Status> {
     let part = if call.subresource == "status" { Part::Status } else { Part::Spec };
     let change = |_: &Value| Ok(object.clone());
     let options = options(call)?;
-    let written = call
-        .app
-        .objects
-        .update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change)
-        .await?;
-    one(call, StatusCode::OK, &written).await
+    let objects = &call.app.objects;
+    let written =
+        objects.update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change).await;
+    if !(is_absent(call, &written) && call.entry.rules.created_by_update()) {
+        let written = written?;
+        return one(call, StatusCode::OK, &written).await;
+    }
+    check_name(call, meta::name(&object))?;
+    create_absent(call, object, &options).await
+}
+
+/// Whether the object was to be changed, and is not there.
+fn is_absent<T>(call: &Call, outcome: &Result<T, Status>) -> bool {
+    call.subresource.is_empty() && matches!(outcome, Err(status) if status.reason == Reason::NotFound)
+}
+
+/// Makes what a PUT or an apply was to change. That takes the right to create as well.
+async fn create_absent(call: &Call, object: Value, options: &WriteOptions) -> Result<Response, Status> {
+    if !meta::uid(&object).is_empty() {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+            meta::uid(&object)
+        );
+        return Err(Status::conflict(&call.entry.resource, &call.name, why));
+    }
+    call.app.auth.authorize(&call.actor, &Attributes { verb: "create".into(), ..call.attributes() })?;
+    let made = call.app.objects.create(&call.actor, &call.entry, &call.namespace, object, options).await?;
+    one(call, StatusCode::CREATED, &made).await
 }
 
 pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
@@ -197,23 +219,13 @@ async fn apply_patch(call: &Call, decoded: Decoded) -> Result<Response, Status> 
     let objects = &call.app.objects;
     let updated =
         objects.update(&call.actor, &call.entry, &call.namespace, &call.name, part, &options, change).await;
-    let absent =
-        matches!(&updated, Err(status) if status.reason == Reason::NotFound) && call.subresource.is_empty();
-    if !absent {
+    if !is_absent(call, &updated) {
         let updated = updated?;
         return one(call, StatusCode::OK, &updated).await;
     }
-    if !meta::uid(applied).is_empty() {
-        let why = format!(
-            "uid mismatch: the provided object specified uid {}, and no existing object was found",
-            meta::uid(applied)
-        );
-        return Err(Status::conflict(&call.entry.resource, &call.name, why));
-    }
     let mut object = apply::apply(&call.entry, None, applied, manager, force, now)?;
     object["metadata"]["name"] = call.name.as_str().into();
-    let made = objects.create(&call.actor, &call.entry, &call.namespace, object, &options).await?;
-    one(call, StatusCode::CREATED, &made).await
+    create_absent(call, object, &options).await
 }
 
 /// An apply configuration says of itself what it is.
@@ -224,14 +236,20 @@ fn check_identity(call: &Call, applied: &Value) -> Result<(), Status> {
             "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {expected}"
         )));
     }
-    let name = meta::name(applied);
-    if !name.is_empty() && name != call.name {
-        let url = &call.name;
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({url})"
-        )));
+    match meta::name(applied) {
+        "" => Ok(()),
+        name => check_name(call, name),
     }
-    Ok(())
+}
+
+fn check_name(call: &Call, name: &str) -> Result<(), Status> {
+    let url = &call.name;
+    match name == url {
+        true => Ok(()),
+        false => Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({url})"
+        ))),
+    }
 }
 
 fn delete_options(call: &Call, body: &[u8]) -> Result<(DeleteOptions, WriteOptions), Status> {

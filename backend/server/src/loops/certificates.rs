@@ -295,6 +295,80 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn requests_are_made_read_watched_decided_and_deleted_as_the_conformance_test_does() {
+        let api = Api::start().await;
+        let group = api.call("GET", "/apis/certificates.k8s.io/v1", Value::Null).await.body;
+        let names: Vec<&str> =
+            group["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
+        for name in ["", "/approval", "/status"] {
+            assert!(names.contains(&&*format!("certificatesigningrequests{name}")), "{names:?}");
+        }
+        let mut template = request("", "example.com/e2e", &pem("e2e.example.com", "dev"));
+        template["metadata"] = json!({"generateName": "e2e-example-csr-"});
+        template["spec"]["expirationSeconds"] = 3600.into();
+        template["spec"]["usages"] = json!(["digital signature", "key encipherment", "server auth"]);
+        api.make(CSRS, template.clone()).await;
+        api.make(CSRS, template.clone()).await;
+        let made = api.make(CSRS, template).await;
+        let name = made["metadata"]["name"].as_str().unwrap();
+        let one = format!("{CSRS}/{name}");
+        assert_eq!(get(&api, name).await["spec"]["expirationSeconds"], 3600);
+        let own = format!("{CSRS}?fieldSelector=spec.signerName%3Dexample.com/e2e");
+        let list = api.call("GET", &own, Value::Null).await.body;
+        assert_eq!(list["items"].as_array().unwrap().len(), 3);
+
+        let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+        let mut watch = api
+            .watch(&format!("{CSRS}?watch=1&resourceVersion={from}&fieldSelector=metadata.name%3D{name}"))
+            .await;
+        let change = json!({"metadata": {"annotations": {"patched": "true"}}});
+        let mut patched = api.call("PATCH", &one, change).await.body;
+        assert_eq!(patched["metadata"]["annotations"]["patched"], "true");
+        patched["metadata"]["annotations"]["updated"] = "true".into();
+        let updated = api.call("PUT", &one, patched).await.body;
+        assert_eq!(updated["metadata"]["annotations"]["updated"], "true");
+        let event = watch.next().await;
+        assert_eq!(
+            (&event["type"], &event["object"]["metadata"]["name"]),
+            (&json!("MODIFIED"), &json!(name))
+        );
+
+        let (approval, status) = (format!("{one}/approval"), format!("{one}/status"));
+        for subresource in [&approval, &status] {
+            let read = api.call("GET", subresource, Value::Null).await.body;
+            assert_eq!(read["kind"], "CertificateSigningRequest");
+            assert_eq!(read["metadata"]["uid"], made["metadata"]["uid"]);
+        }
+        let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "e2e"});
+        let change = json!({"metadata": {"annotations": {"patchedapproval": "true"}},
+            "status": {"conditions": [condition("ApprovalPatch")]}});
+        let mut approved = api.call("PATCH", &approval, change).await.body;
+        assert_eq!(approved["status"]["conditions"].as_array().unwrap().len(), 1);
+        assert_eq!(approved["metadata"]["annotations"]["patchedapproval"], "true");
+        approved["status"]["conditions"].as_array_mut().unwrap().push(condition("Approved"));
+        let approved = api.call("PUT", &approval, approved).await.body;
+        assert_eq!(approved["status"]["conditions"][1]["type"], "Approved");
+
+        let signed = rcgen::generate_simple_self_signed(vec!["e2e.example.com".to_owned()]).unwrap();
+        let certificate = STANDARD.encode(signed.cert.pem());
+        let change = json!({"metadata": {"annotations": {"patchedstatus": "true"}}, "status": {"certificate": certificate}});
+        let mut issued = api.call("PATCH", &status, change).await.body;
+        assert_eq!(issued["status"]["certificate"], certificate, "{issued}");
+        assert_eq!(issued["metadata"]["annotations"]["patchedstatus"], "true");
+        issued["status"]["conditions"].as_array_mut().unwrap().push(condition("StatusUpdate"));
+        let issued = api.call("PUT", &status, issued).await.body;
+        assert_eq!(issued["status"]["conditions"][2]["type"], "StatusUpdate", "{issued}");
+
+        assert_eq!(api.call("DELETE", &one, Value::Null).await.code, StatusCode::OK);
+        assert_eq!(api.call("GET", &one, Value::Null).await.code, StatusCode::NOT_FOUND);
+        for left in [2, 0] {
+            let list = api.call("GET", &own, Value::Null).await.body;
+            assert_eq!(list["items"].as_array().unwrap().len(), left);
+            assert_eq!(api.call("DELETE", &own, Value::Null).await.code, StatusCode::OK);
+        }
+    }
+
+    #[tokio::test]
     async fn nobody_becomes_a_master_by_certificate() {
         let api = Api::start().await;
         let refused =
