@@ -29,6 +29,9 @@ const USER_AGENT: &str = concat!("pilothouse/", env!("CARGO_PKG_VERSION"));
 /// Who holds a volume: its name in the node's status, and the pods that have it.
 type Holders = BTreeMap<String, BTreeSet<String>>;
 
+/// Who is at a volume, by its driver and what that calls it.
+type Turns = HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>;
+
 /// A driver as it told of itself.
 #[derive(Clone, Debug)]
 pub struct Driver {
@@ -98,7 +101,7 @@ pub struct Drivers {
     pub uses_changed: Notify,
     known: Mutex<BTreeMap<String, Arc<Driver>>>,
     holders: Mutex<Holders>,
-    turns: Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<Turns>,
     /// When a volume was published last, by the path where.
     published: Mutex<HashMap<PathBuf, Instant>>,
     /// The size that a volume was last grown to, by the same path.

@@ -450,10 +450,12 @@ impl<'a> Publication<'a> {
         let has = claim["status"]["capacity"]["storage"].as_str().unwrap_or_default();
         let amount = |text: &str| Quantity::parse(text).unwrap_or(Quantity::ZERO);
         let drivers = self.wanted.host.drivers;
-        if amount(wanted) <= amount(has) || drivers.has_grown(&self.places.target, wanted) {
+        if amount(wanted) <= amount(has) {
             return;
         }
-        let outcome = match driver.can(Ability::ExpandVolume) {
+        // Told again until the claim shows it: the word may have been lost.
+        let is_left = driver.can(Ability::ExpandVolume) && !drivers.has_grown(&self.places.target, wanted);
+        let outcome = match is_left {
             true => self.expand(driver, amount(wanted).value()).await,
             false => Ok(()),
         };
