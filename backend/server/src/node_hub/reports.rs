@@ -8,7 +8,7 @@ use pilothouse_api::jiff::Timestamp;
 use pilothouse_api::k8s_openapi::api::core::v1 as core;
 use pilothouse_api::lifecycle::{self, DeleteOptions};
 use pilothouse_api::{Key, KindEntry, Reason, Status, meta, storage};
-use pilothouse_protocol::{IssuedToken, NodeMessage, PodRef, status};
+use pilothouse_protocol::{IssuedToken, NodeMessage, PodRef, needs, status};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -266,11 +266,7 @@ impl Hub {
         if !own || !pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
             return Err(Status::bad_request("a node may create mirrors of its own static pods only"));
         }
-        let reads = ["configMap", "secret", "persistentVolumeClaim"];
-        let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-        if volumes.into_iter().any(|volume| reads.iter().any(|kind| !volume[kind].is_null()))
-            || !pod["spec"]["serviceAccountName"].is_null()
-        {
+        if needs::named_by(&pod).next().is_some() || !pod["spec"]["serviceAccountName"].is_null() {
             // It would let a node read what it names (`NodeRestriction`).
             return Err(Status::bad_request(
                 "a mirror pod may not refer to a service account or other objects",
