@@ -13,6 +13,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Cluster {
     dir: PathBuf,
     child: Option<Child>,
+    /// The agent, where it is a process of its own.
+    agent: Option<Child>,
     node: String,
     /// Where the API is served: any free port at first, then always that one, so that clients find it again.
     listen: String,
@@ -40,7 +42,8 @@ impl Cluster {
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
         let node = format!("e2e-{name}-{}", std::process::id());
         let listen = "127.0.0.1:0".to_owned();
-        let mut cluster = Self { dir, child: None, node, listen, arguments, ready_line: String::new() };
+        let mut cluster =
+            Self { dir, child: None, agent: None, node, listen, arguments, ready_line: String::new() };
         cluster.resume()?;
         cluster.listen = cluster.api()?.trim_start_matches("https://").to_owned();
         Ok(cluster)
@@ -103,6 +106,30 @@ impl Cluster {
         Ok(())
     }
 
+    /// From now on the agent is a process of its own: it goes on while the server is away.
+    pub fn detach_agent(&mut self) -> Result<()> {
+        let arguments = fs::read(format!("/proc/{}/cmdline", self.agent_pid()?))?;
+        let arguments = String::from_utf8(arguments)?;
+        self.stop()?;
+        self.arguments.push("--no-agent".to_owned());
+        self.resume()?;
+        let log = File::options().create(true).append(true).open(self.dir.join("data/agent.log"))?;
+        let agent = Command::new(binary())
+            .args(arguments.trim_end_matches('\0').split('\0').skip(1))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// Whether the agent that was detached has gone on ever since.
+    pub fn agent_lives(&mut self) -> Result<bool> {
+        let agent = self.agent.as_mut().context("the agent is the server's")?;
+        Ok(agent.try_wait()?.is_none())
+    }
+
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
@@ -133,6 +160,9 @@ impl Cluster {
 
     /// The process of the local agent.
     pub fn agent_pid(&self) -> Result<u32> {
+        if let Some(agent) = &self.agent {
+            return Ok(agent.id());
+        }
         let data = self.dir.join("data/node");
         let data = data.to_string_lossy();
         for entry in fs::read_dir("/proc")? {
@@ -179,6 +209,10 @@ impl Drop for Cluster {
         }
         let _ = self.stop();
         let _ = self.kill();
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
         // Containers outlive the agent, by design.
         let of_node = format!("label=pilothouse.io/node={}", self.node);
         if let Ok(left) = Command::new("docker").args(["ps", "-aq", "--filter", &of_node]).output() {

@@ -1,6 +1,7 @@
 //! What end-to-end tests stand on: a real cluster in its own directory, real `kubectl`, a real browser.
 pub mod browser;
 pub mod cluster;
+pub mod docker;
 pub mod eventually;
 pub mod issuer;
 pub mod kubectl;
@@ -10,6 +11,7 @@ pub mod simulation;
 
 pub use browser::Browser;
 pub use cluster::Cluster;
+pub use docker::Docker;
 pub use eventually::eventually;
 pub use issuer::Issuer;
 pub use kubectl::{Kubectl, Output, Running};
