@@ -110,7 +110,8 @@ impl Drop for Docker {
         let _ = self.stop();
         let _ = self.kill();
         // The daemon mounts its data on itself and leaves it so.
-        let _ = Command::new("umount").arg("--lazy").arg(self.dir.join("data")).stderr(Stdio::null()).status();
+        let _ =
+            Command::new("umount").arg("--lazy").arg(self.dir.join("data")).stderr(Stdio::null()).status();
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
