@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 /// Stories that once ended badly, a line each: they are told for ever.
 const REMEMBERED: &str = include_str!("simulation_seeds.txt");
 /// Besides those. A debug build tells few: it takes twenty times as long.
-const SEEDS: Range<u64> = if cfg!(debug_assertions) { 0..40 } else { 0..2_000 };
+const SEEDS: Range<u64> = if cfg!(debug_assertions) { 0..40 } else { 0..10_000 };
 /// So many failures are told at length; a mistake in what all stories share would tell thousands.
 const FAILURES_TOLD: usize = 5;
 
