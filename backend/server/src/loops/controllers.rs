@@ -126,8 +126,8 @@ impl Shell {
             Step::Snapshot(state) => {
                 self.cluster = self.cluster.emptied();
                 let now = Timestamp::now();
-                for change in &state {
-                    self.cluster.apply(change, now);
+                for change in state.changes() {
+                    self.cluster.apply(&change, now);
                 }
                 self.visit_all();
             }

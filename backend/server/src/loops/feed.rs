@@ -7,10 +7,19 @@ use std::time::Duration;
 /// What a loop is told next.
 pub enum Step {
     /// The state at a revision; whatever was known before is void.
-    Snapshot(Vec<Observed>),
+    Snapshot(Snapshot),
     Change(Observed),
     /// Nothing happened for a while.
     Quiet(Revision),
+}
+
+/// Everything there is, parsed object by object: all of a large cluster at once would take gigabytes.
+pub struct Snapshot(Vec<Arc<Object>>);
+
+impl Snapshot {
+    pub fn changes(&self) -> impl Iterator<Item = Observed> {
+        self.0.iter().map(|object| observed(ChangeKind::Added, object, None))
+    }
 }
 
 /// A feed that starts over by itself when it fell behind.
@@ -50,19 +59,20 @@ impl Feed {
                     }
                 }
                 WatchItem::Progress(revision) => return Step::Quiet(revision),
-                WatchItem::Lagged => self.watch = None,
+                WatchItem::Lagged => {
+                    tracing::info!("a loop fell behind the store and starts over");
+                    self.watch = None;
+                }
             }
         }
     }
 
-    fn start(&mut self) -> Option<Vec<Observed>> {
-        let (revision, objects) = self.store.everything();
+    fn start(&mut self) -> Option<Snapshot> {
+        let (revision, mut objects) = self.store.everything();
         self.watch = self.store.watch(None, None, revision).ok();
         self.watch.as_ref()?;
-        let wanted =
-            |object: &&Arc<Object>| self.resources.is_none_or(|r| r.contains(&&*object.key.resource));
-        let added = |object: &Arc<Object>| observed(ChangeKind::Added, object, None);
-        Some(objects.iter().filter(wanted).map(added).collect())
+        objects.retain(|object| self.resources.is_none_or(|r| r.contains(&&*object.key.resource)));
+        Some(Snapshot(objects))
     }
 }
 

@@ -53,7 +53,7 @@ pub async fn run(objects: Objects, events: EventRecorder, shutdown: Cancellation
                 Step::Snapshot(state) => {
                     scheduler = Scheduler::default();
                     let now = Timestamp::now();
-                    state.iter().for_each(|change| scheduler.observe(change, now));
+                    state.changes().for_each(|change| scheduler.observe(&change, now));
                 }
                 Step::Change(change) => scheduler.observe(&change, Timestamp::now()),
                 Step::Quiet(_) => {}
