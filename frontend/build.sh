@@ -41,8 +41,11 @@ icon=$(hashed frontend/assets/icon.svg icon svg)
 sed "s/@SCRIPT@/$script/g; s/@WASM@/$wasm/g; s/@START@/$start/g; s/@STYLE@/$style/g; s/@ICON@/$icon/g" \
   frontend/assets/index.html >"$fresh/index.html"
 
-# The folder itself stays: a running `cargo build` may be looking into it.
+# Files that are the same stay untouched, else the server, which embeds them, is compiled anew. The folder itself stays too: a running
+# `cargo build` may be looking into it.
 mkdir -p "$dist"
-find "$dist" -mindepth 1 -delete
-cp "$fresh"/* "$dist/"
+if ! diff -rq "$fresh" "$dist" >/dev/null; then
+  find "$dist" -mindepth 1 -delete
+  cp "$fresh"/* "$dist/"
+fi
 echo "dashboard: $(stat -c %s "$fresh/$wasm") bytes of WASM, $(gzip -9c "$fresh/$wasm" | wc -c) compressed"
