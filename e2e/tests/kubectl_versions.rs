@@ -250,11 +250,11 @@ fn works_with_custom_kinds(run: &Run) -> Result<()> {
     let definition = run.file("crd.yaml", &definition)?;
     run.prints(&format!("apply -f {definition}"), "created")?;
     run.prints(&format!("wait --for=condition=Established crd/foos.{group} --timeout=20s"), "condition met")?;
-    let foo = format!(
+    let object = format!(
         "apiVersion: {group}/v1\nkind: Foo\nmetadata: {{name: f}}\nsome: one\nfree: {{a: 1, b: 2}}\n"
     );
-    let first = run.file("f1.yaml", &foo)?;
-    let second = run.file("f2.yaml", &foo.replace(", b: 2", ""))?;
+    let first = run.file("f1.yaml", &object)?;
+    let second = run.file("f2.yaml", &object.replace(", b: 2", ""))?;
     run.prints(&format!("apply -f {first}"), "created")?;
     run.prints(&format!("apply -f {second}"), "configured")?;
     run.prints(&format!("get foos.v1.{group} f -o jsonpath={{.free}}"), "{\"a\":1}")?;

@@ -1,6 +1,7 @@
 //! The corpus of the fuzz targets, through the same functions: what once made something panic never does again. And its
 //! objects with odd values in odd places, through all that becomes of an object.
 #![cfg(feature = "schema")]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // the harness is compiled as part of this test
 #[path = "../../fuzz/src/harness.rs"]
 mod harness;
 

@@ -23,6 +23,7 @@ pub struct Cli {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
 pub enum Command {
     /// Run a whole cluster in the foreground: control plane, private PostgreSQL and one local agent
     Up(UpOptions),

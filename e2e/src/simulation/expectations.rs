@@ -105,7 +105,7 @@ fn view_is_true(api: &Api, server: &Server) -> Result<(), String> {
 /// Nothing is on a machine that the API does not have there, and the other way round.
 fn only_assigned_pods_run(api: &Api, machines: &[Machine]) -> Result<(), String> {
     for machine in machines {
-        let here = |pod: &Value| pod["spec"]["nodeName"] == &*machine.node.name;
+        let here = |pod: &Value| pod["spec"]["nodeName"] == *machine.node.name;
         let mut assigned: Vec<&str> = api
             .list("pods")
             .filter(|(_, pod)| here(pod))

@@ -211,7 +211,7 @@ impl Machine {
         match message {
             NodeMessage::PodStatus { namespace, name, uid, status: fresh } => {
                 let key = Key::new("pods", namespace, name);
-                let own = |pod: &Arc<Value>| pod["metadata"]["uid"] == &*uid && is_on(pod, me);
+                let own = |pod: &Arc<Value>| pod["metadata"]["uid"] == *uid && is_on(pod, me);
                 if !api.get(&key).is_some_and(own) {
                     return Did::default();
                 }

@@ -39,7 +39,7 @@ pub fn options(call: &Call) -> Result<WriteOptions, Status> {
         errors.invalid(&Path::new("fieldManager"), manager.as_str(), "may not be more than 128 characters");
     }
     if !errors.is_empty() {
-        return Err(Status::invalid(options_kind(&call.verb), "meta.k8s.io", "", &errors));
+        return Err(Status::invalid(options_kind(call.verb), "meta.k8s.io", "", &errors));
     }
     Ok(WriteOptions {
         dry_run,
@@ -105,7 +105,7 @@ fn said(
         other => {
             let mut errors = FieldErrors::default();
             errors.not_supported(&Path::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
-            Err(Status::invalid(options_kind(&call.verb), "meta.k8s.io", "", &errors))
+            Err(Status::invalid(options_kind(call.verb), "meta.k8s.io", "", &errors))
         }
     }
 }
