@@ -10,8 +10,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// It waits some seconds for its containers.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Of its bridge, which nothing uses: an address for documentation (RFC 5737).
+const BRIDGE_ADDRESS: &str = "192.0.2.1/24";
+
 pub struct Docker {
     dir: PathBuf,
+    /// A daemon that is told to do without a bridge removes `docker0`, which is the machine's own daemon's.
+    bridge: String,
     child: Option<Child>,
 }
 
@@ -20,7 +25,15 @@ impl Docker {
     pub fn start(arguments: &[&str]) -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("ph-docker-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
-        let mut docker = Self { dir, child: None };
+        let bridge = format!("ph{}", std::process::id());
+        for arguments in [
+            &["link", "add", "name", &*bridge, "type", "bridge"][..],
+            &["address", "add", BRIDGE_ADDRESS, "dev", &*bridge],
+        ] {
+            let status = Command::new("ip").args(arguments).status()?;
+            ensure!(status.success(), "ip {arguments:?}: {status}");
+        }
+        let mut docker = Self { dir, bridge, child: None };
         docker.resume(arguments)?;
         Ok(docker)
     }
@@ -40,12 +53,12 @@ impl Docker {
             .arg(self.dir.join("exec"))
             .arg("--pidfile")
             .arg(self.dir.join("pid"))
-            // A machine's own daemon may share its containerd with this one, and has the bridge and the rules for itself.
+            // A machine's own daemon may share its containerd with this one, and has the rules for itself.
             .arg("--containerd-namespace")
             .arg(&name)
             .arg("--containerd-plugins-namespace")
             .arg(&plugins)
-            .args(["--bridge", "none", "--iptables=false", "--ip-masq=false", "--ip-forward=false"])
+            .args(["--bridge", &self.bridge, "--iptables=false", "--ip-masq=false", "--ip-forward=false"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -112,6 +125,7 @@ impl Drop for Docker {
         // The daemon mounts its data on itself and leaves it so.
         let _ =
             Command::new("umount").arg("--lazy").arg(self.dir.join("data")).stderr(Stdio::null()).status();
+        let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
