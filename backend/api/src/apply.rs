@@ -121,15 +121,16 @@ fn checked(entry: &KindEntry, applied: &Value, manager: &str, subresource: &str)
     if applied["metadata"].get("managedFields").is_some_and(|sent| !sent.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    decode::check_types(entry, applied)?;
-    let untyped = |why: String| {
-        let (name, namespace) = (meta::name(applied), meta::namespace(applied));
-        let (version, kind) = (entry.api_version(), &entry.kind);
-        let what = format!("{namespace}/{name}; {version}, Kind={kind}");
-        Status::bad_request(format!("failed to create typed patch object ({what}): {why}"))
+    let mut applied = applied.clone();
+    decode::settle_types(entry, &mut applied)?;
+    let what = {
+        let (name, namespace) = (meta::name(&applied), meta::namespace(&applied));
+        format!("{namespace}/{name}; {}, Kind={}", entry.api_version(), entry.kind)
     };
+    let untyped =
+        |why: String| Status::bad_request(format!("failed to create typed patch object ({what}): {why}"));
     // Whoever would own a field must name one that there is, whatever `fieldValidation` says.
-    match decode::unknown_fields(entry, applied).as_slice() {
+    match decode::unknown_fields(entry, &applied).as_slice() {
         [] => {}
         [one] => return Err(untyped(format!(".{one}: field not declared in schema"))),
         many => {
@@ -137,7 +138,6 @@ fn checked(entry: &KindEntry, applied: &Value, manager: &str, subresource: &str)
             return Err(untyped(format!("errors:{}", lines.collect::<String>())));
         }
     }
-    let mut applied = applied.clone();
     entry.rules.prune(&mut applied);
     let Value::Object(fields) = &mut applied else {
         return Err(Status::bad_request("an apply configuration is an object"));

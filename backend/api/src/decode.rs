@@ -1,7 +1,7 @@
 //! Bodies of requests: JSON, YAML or protobuf into a JSON tree, with what `fieldValidation` has to say about them.
 mod yaml_lines;
 
-use crate::kind::KindEntry;
+use crate::kind::{KindEntry, TypeError};
 use crate::protobuf;
 use crate::status::{Reason, Status};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -17,6 +17,9 @@ pub struct Decoded {
     /// Go.
     pub duplicates: Vec<String>,
 }
+
+/// Go's zero time.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// How deep a body may nest: a deeper one would exhaust the stack of whoever walks it.
 const MAX_DEPTH: usize = 128;
@@ -266,6 +269,45 @@ pub fn strict_patch_status(patch: &str, errors: &[String]) -> Status {
     Status::invalid("", "", "", &field_errors)
 }
 
+/// Lists whose times are filled in, of one object.
+const LISTS_WITHOUT_TIMES: usize = 8;
+
+/// As [`check_types`], of what comes from a client. Go reads a time that is null or not there as its zero time, and clients
+/// written in Go send such conditions; types that want a time have no place for none, so it is written out.
+pub fn settle_types(entry: &KindEntry, object: &mut Value) -> Result<(), Status> {
+    for _ in 0..LISTS_WITHOUT_TIMES {
+        match entry.rules.type_error(object) {
+            None => return Ok(()),
+            Some(error) if fill_times(object, &error) => {}
+            Some(_) => break,
+        }
+    }
+    check_types(entry, object)
+}
+
+/// Whether anything was filled in.
+fn fill_times(object: &mut Value, error: &TypeError) -> bool {
+    // The whole list at once: one condition without its time is seldom alone.
+    let list = error.pointer.rsplit_once('/').filter(|(_, index)| index.parse::<usize>().is_ok());
+    let places = match object.pointer_mut(list.map_or(&*error.pointer, |(list, _)| list)) {
+        Some(Value::Array(items)) => items.iter_mut().collect(),
+        Some(other) => vec![other],
+        None => Vec::new(),
+    };
+    let mut changed = false;
+    for fields in places.into_iter().filter_map(Value::as_object_mut) {
+        let before = fields.len();
+        fields.retain(|_, value| !value.is_null());
+        changed |= fields.len() < before;
+        // A time is all that a type of Kubernetes cannot do without.
+        if let Some(time) = error.missing.as_ref().filter(|time| !fields.contains_key(*time)) {
+            fields.insert(time.clone(), ZERO_TIME.into());
+            changed = true;
+        }
+    }
+    changed
+}
+
 /// Refuses an object some field of which has the wrong type.
 pub fn check_types(entry: &KindEntry, object: &Value) -> Result<(), Status> {
     match entry.rules.type_error(object) {
@@ -378,6 +420,22 @@ mod tests {
             assert_eq!(error.message, format!("{prefix}{expected}"));
             assert_eq!(error.code(), 400);
         }
+    }
+
+    #[test]
+    fn a_time_that_must_be_there_is_the_zero_time_where_it_is_not() {
+        let entry = KindEntry::clone(crate::Registry::builtin().by_resource("services").unwrap());
+        let mut service = json!({"status": {"conditions": [
+            {"type": "A", "status": "True", "lastTransitionTime": null}, {"type": "B", "status": "True"},
+            {"type": "C", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        ]}});
+        settle_types(&entry, &mut service).unwrap();
+        let conditions = service["status"]["conditions"].as_array().unwrap();
+        let times: Vec<&Value> = conditions.iter().map(|c| &c["lastTransitionTime"]).collect();
+        assert_eq!(times, ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]);
+        let mut wrong = json!({"status": {"conditions": [{"type": "A", "lastTransitionTime": 5}]}});
+        settle_types(&entry, &mut wrong).unwrap_err();
+        assert_eq!(wrong["status"]["conditions"][0]["lastTransitionTime"], 5);
     }
 
     #[test]

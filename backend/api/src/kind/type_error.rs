@@ -12,12 +12,16 @@ pub struct TypeError {
     pub found: &'static str,
     /// `int32`, `string` …: what should.
     pub expected: String,
+    /// Where that is, as a JSON pointer.
+    pub pointer: String,
+    /// The field that the type wants there and that is not.
+    pub missing: Option<String>,
 }
 
 /// Worded as Go's decoder does, which is what users of `kubectl` know.
 impl fmt::Display for TypeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, path, found, expected } = self;
+        let Self { kind, path, found, expected, .. } = self;
         let dot = if path.is_empty() { "" } else { "." };
         write!(f, "json: cannot unmarshal {found} into Go struct field {kind}{dot}{path} of type {expected}")
     }
@@ -59,11 +63,14 @@ pub(crate) fn find(
         path.push(step);
         found = inner;
     }
+    let error = error.to_string();
     TypeError {
         kind: kind.into(),
         path: path.iter().fold(String::new(), |path, step| step.printed_after(&path)),
         found: json_type(&found),
-        expected: go_type(&error.to_string()),
+        expected: go_type(&error),
+        pointer: path.iter().map(Step::pointed).collect(),
+        missing: error.strip_prefix("missing field `").and_then(|e| e.split('`').next()).map(str::to_owned),
     }
 }
 
@@ -78,6 +85,13 @@ impl Step {
         match self {
             Step::Field(name) => Value::Object([(name.clone(), inner)].into_iter().collect()),
             Step::Index(_) => Value::Array(vec![inner]),
+        }
+    }
+
+    fn pointed(&self) -> String {
+        match self {
+            Step::Field(name) => format!("/{}", name.replace('~', "~0").replace('/', "~1")),
+            Step::Index(index) => format!("/{index}"),
         }
     }
 

@@ -321,3 +321,22 @@ async fn an_openapi_document_is_kept_by_its_hash() {
     let again = api.with("GET", &url, &[("if-none-match", &tag)], "").await;
     assert_eq!(again.code, StatusCode::NOT_MODIFIED);
 }
+
+#[tokio::test]
+async fn a_condition_without_its_time_is_taken_as_go_takes_it() {
+    let api = Api::start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let mut service =
+        api.make(services, json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})).await;
+    service["status"]["conditions"] =
+        json!([{"type": "A", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": null}]);
+    let put = api.call("PUT", &format!("{services}/s/status"), service).await;
+    assert_eq!(put.code, StatusCode::OK, "{}", put.body);
+    let change = json!({"status": {"conditions": [{"type": "B", "status": "False", "reason": "R"}]}});
+    let patched = api.call("PATCH", &format!("{services}/s/status"), change).await;
+    let condition = &patched.body["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["lastTransitionTime"]),
+        (&json!("B"), &json!("0001-01-01T00:00:00Z"))
+    );
+}

@@ -67,7 +67,7 @@ pub fn object(call: &Call, body: &[u8]) -> Result<Value, Status> {
     if !value.is_object() {
         return Err(Status::bad_request("the body must be an object"));
     }
-    decode::check_types(&call.entry, &value)?;
+    decode::settle_types(&call.entry, &mut value)?;
     check_fields(call, &decoded.duplicates, &value, |errors| decode::strict_status(&call.entry, errors))?;
     call.entry.rules.prune(&mut value);
     if !value["metadata"].is_object() {
@@ -177,7 +177,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response, Status> {
     let part = if call.subresource == "status" { Part::Status } else { Part::Spec };
     let checked = |old: &Value| {
         let mut new = patches::patch(kind, &call.entry, old, &decoded.value)?;
-        decode::check_types(&call.entry, &new)?;
+        decode::settle_types(&call.entry, &mut new)?;
         let refuse = |errors: &[String]| decode::strict_patch_status(&decoded.value.to_string(), errors);
         check_fields(call, &decoded.duplicates, &new, refuse)?;
         call.entry.rules.prune(&mut new);
