@@ -14,6 +14,8 @@ pub struct EventsEvent;
 fn fields(object: &Value) -> Vec<(&'static str, String)> {
     let about = &object["involvedObject"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let source = &object["source"]["component"];
+    let source = if text(source).is_empty() { &object["reportingComponent"] } else { source };
     vec![
         ("involvedObject.kind", text(&about["kind"])),
         ("involvedObject.namespace", text(&about["namespace"])),
@@ -24,7 +26,7 @@ fn fields(object: &Value) -> Vec<(&'static str, String)> {
         ("involvedObject.fieldPath", text(&about["fieldPath"])),
         ("reason", text(&object["reason"])),
         ("reportingComponent", text(&object["reportingComponent"])),
-        ("source", text(&object["source"]["component"])),
+        ("source", text(source)),
         ("type", text(&object["type"])),
     ]
 }

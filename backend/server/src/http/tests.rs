@@ -340,3 +340,14 @@ async fn a_condition_without_its_time_is_taken_as_go_takes_it() {
         (&json!("B"), &json!("0001-01-01T00:00:00Z"))
     );
 }
+
+#[tokio::test]
+async fn an_event_is_found_by_its_source_whichever_field_names_it() {
+    let api = Api::start().await;
+    let event = json!({"metadata": {"name": "e", "namespace": "default"}, "regarding": {"namespace": "default"}, "reason": "Test",
+        "eventTime": "2026-01-01T00:00:00.000000Z", "action": "Do", "reportingController": "tester", "reportingInstance": "t", "type": "Normal"});
+    api.make("/apis/events.k8s.io/v1/namespaces/default/events", event).await;
+    let found =
+        api.call("GET", "/api/v1/namespaces/default/events?fieldSelector=source%3Dtester", Value::Null).await;
+    assert_eq!(found.body["items"].as_array().map(Vec::len), Some(1), "{}", found.body);
+}
