@@ -201,6 +201,11 @@ fn prefix(entry: &KindEntry) -> String {
     }
 }
 
+/// The kinds of one group version (`apis/apps/v1`).
+pub fn entries_of(registry: &Registry, group_version: &str) -> Vec<Arc<KindEntry>> {
+    registry.entries().iter().filter(|entry| prefix(entry) == group_version).cloned().collect()
+}
+
 /// The OpenAPI v3 documents by group version (`apis/apps/v1`).
 pub fn v3(registry: &Registry) -> BTreeMap<String, Value> {
     let paths = group_versions(registry).into_iter();
@@ -210,17 +215,16 @@ pub fn v3(registry: &Registry) -> BTreeMap<String, Value> {
 /// The OpenAPI v3 document of one group version (`apis/apps/v1`), with the schemas it needs. None: nothing is served
 /// there.
 pub fn document(registry: &Registry, group_version: &str) -> Option<Value> {
-    let entries: Vec<&Arc<KindEntry>> =
-        registry.entries().iter().filter(|entry| prefix(entry) == group_version).collect();
+    let entries = entries_of(registry, group_version);
     if entries.is_empty() {
         return None;
     }
-    let custom: Vec<&Arc<KindEntry>> = entries.iter().copied().filter(|e| e.rules.is_custom()).collect();
+    let custom: Vec<&Arc<KindEntry>> = entries.iter().filter(|e| e.rules.is_custom()).collect();
     let custom = custom_components(&custom);
     let find = |name: &str| custom.get(name).or_else(|| BUILTIN.get(name));
     let mut paths = Map::new();
     let mut needed = BTreeSet::new();
-    for entry in entries {
+    for entry in &entries {
         paths::insert(entry, group_version, &mut paths);
         reach(&schema_name(entry), find, &mut needed);
     }

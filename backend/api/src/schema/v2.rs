@@ -4,6 +4,7 @@ use crate::registry::Registry;
 use serde_json::{Map, Value, json};
 
 const DEFINITIONS: &str = "#/definitions/";
+const ANYTHING: &str = "x-kubernetes-preserve-unknown-fields";
 
 /// One document for all groups.
 pub fn v2(registry: &Registry) -> Value {
@@ -14,7 +15,7 @@ pub fn v2(registry: &Registry) -> Value {
         }
         for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
             if !definitions.contains_key(name) {
-                definitions.insert(name.clone(), schema_of(schema));
+                definitions.insert(name.clone(), definition(schema));
             }
         }
     }
@@ -29,13 +30,24 @@ pub fn v2(registry: &Registry) -> Value {
     })
 }
 
+/// Of a kind whose objects may hold anything nothing is said: clients of v2 take what is not named for forbidden.
+fn definition(schema: &Value) -> Value {
+    const KINDS: &str = "x-kubernetes-group-version-kind";
+    if schema[ANYTHING] == true && !schema[KINDS].is_null() {
+        return json!({"type": "object", KINDS: schema[KINDS]});
+    }
+    schema_of(schema)
+}
+
 /// v2 has no `oneOf`, and takes a description beside a reference.
 fn schema_of(schema: &Value) -> Value {
     match schema {
         Value::Object(fields) => {
             let mut result = Map::new();
+            let is_open = fields.get(ANYTHING).is_some_and(|open| *open == true);
             for (name, value) in fields {
                 match (name.as_str(), value) {
+                    ("properties" | "items", _) if is_open => {}
                     ("allOf", Value::Array(parts)) if parts.len() == 1 => {
                         if let Value::Object(part) = schema_of(&parts[0]) {
                             result.extend(part);

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pilothouse_api::{KindEntry, Registry, Status, Verb, schema};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -260,13 +260,16 @@ fn accepts_protobuf(headers: &HeaderMap) -> bool {
 
 pub async fn openapi_v2(State(app): State<AppState>, headers: HeaderMap) -> Response {
     let registry = kinds(&app).await;
-    let mut document = schema::v2(&registry);
-    merge_openapi_v2(&app.aggregation, &mut document).await;
-    if accepts_protobuf(&headers) {
-        let kind = (header::CONTENT_TYPE, schema::v2_protobuf::CONTENT_TYPE);
-        return ([kind], schema::v2_protobuf(&document)).into_response();
-    }
-    reply::json(StatusCode::OK, &document)
+    let form = if accepts_protobuf(&headers) { Form::V2Protobuf } else { Form::V2 };
+    let document = match aggregation::documents::openapi_v3(&app.aggregation).is_empty() {
+        true => app.documents.v2(&registry, form),
+        false => {
+            let mut document = schema::v2(&registry);
+            merge_openapi_v2(&app.aggregation, &mut document).await;
+            Document::v2(&document, form)
+        }
+    };
+    document.answer("", "", &headers)
 }
 
 pub async fn openapi_v3_index(State(app): State<AppState>) -> Response {
@@ -284,7 +287,7 @@ pub async fn openapi_v3_index(State(app): State<AppState>) -> Response {
     reply::json(StatusCode::OK, &json!({"paths": paths}))
 }
 
-/// With the hash of what stands there, clients keep it for good. Of a document that nobody asked for yet there is none.
+/// With the hash of what stands there, clients keep it for good. Of what other servers say of themselves there is none.
 fn document_url(path: &str, hash: Option<&str>) -> String {
     match hash {
         Some(hash) => format!("/openapi/v3/{path}?hash={hash}"),
@@ -292,27 +295,51 @@ fn document_url(path: &str, hash: Option<&str>) -> String {
     }
 }
 
-/// The OpenAPI documents that were asked for, for as long as the registry they show is served: building one takes long
-/// enough to keep it.
+/// The OpenAPI documents, each kept while the kinds it tells of are the same: building one takes long enough.
 #[derive(Default)]
-pub struct Documents(Mutex<Built>);
+pub struct Documents {
+    v3: Mutex<BTreeMap<String, Built>>,
+    v2: Mutex<BTreeMap<Form, Built>>,
+}
 
-#[derive(Default)]
 struct Built {
-    of: Option<Arc<Registry>>,
-    by_path: BTreeMap<String, Document>,
+    of: Vec<Arc<KindEntry>>,
+    document: Document,
+}
+
+impl Built {
+    fn is_of(&self, entries: &[Arc<KindEntry>]) -> bool {
+        self.of.len() == entries.len() && self.of.iter().zip(entries).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
+/// What a document is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Form {
+    V3,
+    V2,
+    V2Protobuf,
 }
 
 #[derive(Clone)]
 struct Document {
     body: Bytes,
+    form: Form,
     hash: String,
 }
 
 impl Document {
-    fn new(body: Bytes) -> Self {
+    fn new(body: Bytes, form: Form) -> Self {
         let hash = Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
-        Self { body, hash }
+        Self { body, form, hash }
+    }
+
+    fn v2(document: &Value, form: Form) -> Self {
+        let body = match form {
+            Form::V2Protobuf => schema::v2_protobuf(document),
+            _ => document.to_string().into_bytes(),
+        };
+        Self::new(body.into(), form)
     }
 
     /// What the URL with the right hash gave may be kept for ever; the wrong one leads to the right one.
@@ -328,6 +355,9 @@ impl Document {
             }
             _ if known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag)) => {
                 StatusCode::NOT_MODIFIED.into_response()
+            }
+            _ if self.form == Form::V2Protobuf => {
+                ([(header::CONTENT_TYPE, schema::v2_protobuf::CONTENT_TYPE)], self.body).into_response()
             }
             _ => reply::bytes(StatusCode::OK, self.body),
         };
@@ -345,32 +375,32 @@ impl Document {
 }
 
 impl Documents {
-    fn of(&self, registry: &Arc<Registry>) -> MutexGuard<'_, Built> {
-        let mut built = self.0.lock();
-        if !built.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, registry)) {
-            *built = Built { of: Some(registry.clone()), by_path: BTreeMap::new() };
-        }
-        built
+    /// Of all documents of v3, by path: those that nobody asked for yet are built now.
+    fn hashes(&self, registry: &Registry) -> BTreeMap<String, String> {
+        let paths = schema::group_versions(registry);
+        self.v3.lock().retain(|path, _| paths.contains(path));
+        paths.into_iter().filter_map(|path| Some((path.clone(), self.v3(registry, &path)?.hash))).collect()
     }
 
-    /// Of the documents that were built, by path.
-    fn hashes(&self, registry: &Arc<Registry>) -> BTreeMap<String, String> {
-        let built = self.of(registry);
-        built.by_path.iter().map(|(path, document)| (path.clone(), document.hash.clone())).collect()
-    }
-
-    fn get(&self, registry: &Arc<Registry>, path: &str) -> Option<Document> {
-        let built = self.of(registry);
-        if let Some(document) = built.by_path.get(path) {
-            return Some(document.clone());
+    fn v3(&self, registry: &Registry, path: &str) -> Option<Document> {
+        let entries = schema::entries_of(registry, path);
+        if let Some(built) = self.v3.lock().get(path).filter(|built| built.is_of(&entries)) {
+            return Some(built.document.clone());
         }
-        drop(built);
-        let document = Document::new(schema::document(registry, path)?.to_string().into());
-        let mut built = self.0.lock();
-        if built.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, registry)) {
-            built.by_path.insert(path.to_owned(), document.clone());
-        }
+        let document = Document::new(schema::document(registry, path)?.to_string().into(), Form::V3);
+        let built = Built { of: entries, document: document.clone() };
+        self.v3.lock().insert(path.to_owned(), built);
         Some(document)
+    }
+
+    fn v2(&self, registry: &Registry, form: Form) -> Document {
+        if let Some(built) = self.v2.lock().get(&form).filter(|built| built.is_of(registry.entries())) {
+            return built.document.clone();
+        }
+        let document = Document::v2(&schema::v2(registry), form);
+        let built = Built { of: registry.entries().to_vec(), document: document.clone() };
+        self.v2.lock().insert(form, built);
+        document
     }
 }
 
@@ -383,11 +413,11 @@ pub async fn openapi_v3(
     let registry = kinds(&app).await;
     if let Some(remote) = aggregation::documents::openapi_v3(&app.aggregation).get(&path) {
         return match remote.get(&app.aggregation, &format!("/openapi/v3/{path}")).await {
-            Ok(document) => Document::new(document).answer(&path, "", &headers),
+            Ok(document) => Document::new(document, Form::V3).answer(&path, "", &headers),
             Err(error) => reply::status(&Status::unavailable(error, 1)),
         };
     }
-    match app.documents.get(&registry, &path) {
+    match app.documents.v3(&registry, &path) {
         Some(document) => document.answer(&path, &query.unwrap_or_default(), &headers),
         None => reply::status(&routes::not_found()),
     }

@@ -1,5 +1,5 @@
 //! What Kubernetes' own tests expect of its API machinery, kind by kind and question by question.
-use crate::testing::Api;
+use crate::testing::{Api, eventually};
 use axum::http::StatusCode;
 use pilothouse_api::{KindEntry, Verb, meta};
 use serde_json::{Value, json};
@@ -320,6 +320,33 @@ async fn an_openapi_document_is_kept_by_its_hash() {
     let tag = header(&kept, "etag");
     let again = api.with("GET", &url, &[("if-none-match", &tag)], "").await;
     assert_eq!(again.code, StatusCode::NOT_MODIFIED);
+    for (path, entry) in index["paths"].as_object().unwrap() {
+        assert!(entry["serverRelativeURL"].as_str().unwrap().contains("?hash="), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_old_openapi_document_is_sent_when_it_has_changed_and_says_nothing_of_what_may_be_anything() {
+    let api = Api::start().await;
+    let get = async |tag: &str| api.with("GET", "/openapi/v2", &[("if-none-match", tag)], "").await;
+    let first = get("").await;
+    let tag = first.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(get(&tag).await.code, StatusCode::NOT_MODIFIED);
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}});
+    let definition = json!({"metadata": {"name": "anys.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced",
+        "names": {"plural": "anys", "singular": "any", "kind": "Any", "listKind": "AnyList"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
+    api.run_loops();
+    api.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    eventually("the kind is served", async || {
+        api.call("GET", "/apis/x.io/v1", Value::Null).await.code == StatusCode::OK
+    })
+    .await;
+    let second = get(&tag).await;
+    assert_eq!(second.code, StatusCode::OK);
+    let kinds = json!([{"group": "x.io", "version": "v1", "kind": "Any"}]);
+    let expected = json!({"type": "object", "x-kubernetes-group-version-kind": kinds});
+    assert_eq!(second.body["definitions"]["io.x.v1.Any"], expected);
 }
 
 #[tokio::test]
