@@ -3,6 +3,7 @@
 //! A rule is one file and one line. Rules that fill in run in the order of the list, before defaults and validation;
 //! rules that only judge run after validation. Both are futures, so that webhooks and quota can join.
 mod certificates;
+mod default_ingress_class;
 mod default_storage_class;
 mod default_tolerations;
 mod limit_ranges;
@@ -226,6 +227,7 @@ impl Admission {
             Box::new(limit_ranges::LimitRanges::new(context.clone())),
             Box::new(service_account::ServiceAccount::new(context.clone())),
             Box::new(default_tolerations::DefaultTolerations),
+            Box::new(default_ingress_class::DefaultIngressClass::new(context.clone())),
             Box::new(default_storage_class::DefaultStorageClass::new(context.clone())),
             Box::new(storage_protection::StorageProtection),
             Box::new(volume_resize::VolumeResize::new(context.clone())),

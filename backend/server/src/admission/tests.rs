@@ -368,3 +368,31 @@ async fn a_claim_takes_the_default_class_is_held_by_its_finalizer_and_grows_wher
     api.call("PUT", &format!("{classes}/std"), class).await;
     assert_eq!(api.call("PUT", &format!("{CLAIMS}/late"), larger).await.code, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn an_ingress_without_a_class_gets_the_newest_default() {
+    const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    let api = Api::start().await;
+    let class = |name: &str, default: &str| {
+        let marks = json!({"ingressclass.kubernetes.io/is-default-class": default});
+        json!({"metadata": {"name": name, "annotations": marks}, "spec": {"controller": "example.com/c"}})
+    };
+    let ingress = |name: &str| {
+        let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+        json!({"metadata": {"name": name}, "spec": {"defaultBackend": backend}})
+    };
+    let classes = "/apis/networking.k8s.io/v1/ingressclasses";
+    api.make(classes, class("other", "false")).await;
+    assert!(api.make(INGRESSES, ingress("early")).await["spec"]["ingressClassName"].is_null());
+    // Made in the same second, so that the name counts.
+    api.make(classes, class("b", "true")).await;
+    api.make(classes, class("a", "true")).await;
+    let got = api.make(INGRESSES, ingress("late")).await["spec"]["ingressClassName"].clone();
+    assert!(got == "a" || got == "b", "{got}");
+    let mut own = ingress("own");
+    own["spec"]["ingressClassName"] = "other".into();
+    assert_eq!(api.make(INGRESSES, own).await["spec"]["ingressClassName"], "other");
+    let mut old = ingress("old");
+    old["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "nginx"});
+    assert!(api.make(INGRESSES, old).await["spec"]["ingressClassName"].is_null());
+}
