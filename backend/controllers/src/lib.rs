@@ -36,6 +36,7 @@ mod replication_controller;
 mod resource_quota;
 mod root_ca;
 mod service_account;
+mod service_cidr;
 mod stateful_set;
 mod ttl_after_finished;
 mod volume_expansion;
@@ -91,6 +92,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(resource_quota::ResourceQuotas),
         Box::new(root_ca::RootCa),
         Box::new(service_account::ServiceAccounts),
+        Box::new(service_cidr::ServiceCidrs),
         Box::new(stateful_set::StatefulSets),
         Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(volume_expansion::VolumeExpansion),

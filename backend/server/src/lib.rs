@@ -27,7 +27,7 @@ pub use aggregation::FrontProxy;
 pub use remote::Identity;
 pub use state::{AppState, ClusterNetwork, ClusterStore, SharedRegistry};
 
-use admission::{Admission, Policies, ServiceAddresses, Webhooks};
+use admission::{Admission, Policies, ServiceAddresses, Webhooks, service_addresses};
 use anyhow::{Context, Result};
 use auth::{Auth, Claims};
 use objects::Objects;
@@ -113,11 +113,7 @@ pub fn build(
     followers.push(Box::pin(feed::follow(&store, &[custom_kinds::DEFINITIONS], observe)?));
     let addresses = Arc::new(ServiceAddresses::default());
     let seen = addresses.clone();
-    followers.push(Box::pin(feed::follow(&store, &["services"], move |observation| match observation {
-        feed::Observation::Reset => seen.reset(),
-        feed::Observation::Put(object) => seen.observe(&object),
-        feed::Observation::Gone(object) => seen.forget(&object),
-    })?));
+    followers.push(Box::pin(feed::follow(&store, service_addresses::RESOURCES, move |o| seen.observe(o))?));
     let aggregation = aggregation::Aggregation::new(client.clone());
     let told = aggregation.clone();
     followers.push(Box::pin(feed::follow(&store, &[aggregation::RESOURCE], move |o| told.observe(&o))?));

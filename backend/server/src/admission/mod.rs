@@ -20,7 +20,7 @@ mod resource_quotas;
 mod rights;
 mod runtime_class;
 mod service_account;
-mod service_addresses;
+pub mod service_addresses;
 mod storage_protection;
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,20 @@
-//! Service addresses: each Service has its own ClusterIP and NodePorts, taken at creation and free again after it.
+//! Service addresses: each Service has its own ClusterIP and NodePorts, taken at creation and free again after it. A
+//! ServiceCIDR that is ready adds a range to the cluster's own.
 use super::{Operation, Outcome, Request, Reservation, Rule, done};
+use crate::feed::Observation;
 use crate::state::ClusterNetwork;
 use parking_lot::Mutex;
-use pilothouse_api::{FieldErrors, Path, Status, meta};
+use pilothouse_api::{FieldErrors, Ipv4Cidr, Path, Status, meta};
 use pilothouse_store::{Object, Store};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+pub const RESOURCES: &[&str] = &["services", RANGES];
+const RANGES: &str = "servicecidrs.networking.k8s.io";
 pub const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 /// Random picks before the range is searched from its start.
 const RANDOM_TRIES: usize = 16;
@@ -26,6 +30,8 @@ enum Address {
 #[derive(Default)]
 pub struct ServiceAddresses {
     taken: Mutex<HashMap<Address, Owner>>,
+    /// Of the ServiceCIDRs that are ready, by name.
+    ranges: Mutex<BTreeMap<String, Vec<Ipv4Cidr>>>,
 }
 
 struct Owner {
@@ -35,8 +41,29 @@ struct Owner {
 }
 
 impl ServiceAddresses {
-    /// A Service as the feed tells it.
-    pub fn observe(&self, object: &Object) {
+    pub fn observe(&self, observation: Observation) {
+        match observation {
+            Observation::Reset => {
+                self.taken.lock().retain(|_, owner| owner.pending);
+                self.ranges.lock().clear();
+            }
+            Observation::Put(object) if *object.key.resource == *RANGES => {
+                let ranges = offered(&object.value());
+                let mut known = self.ranges.lock();
+                match ranges.is_empty() {
+                    true => known.remove(&*object.key.name),
+                    false => known.insert(object.key.name.to_string(), ranges),
+                };
+            }
+            Observation::Gone(object) if *object.key.resource == *RANGES => {
+                self.ranges.lock().remove(&*object.key.name);
+            }
+            Observation::Put(object) => self.see(&object),
+            Observation::Gone(object) => self.forget(&object),
+        }
+    }
+
+    fn see(&self, object: &Object) {
         let service = object.value();
         let has: HashSet<Address> = addresses(&service).into_iter().collect();
         let mut taken = self.taken.lock();
@@ -47,12 +74,8 @@ impl ServiceAddresses {
         }
     }
 
-    pub fn forget(&self, object: &Object) {
+    fn forget(&self, object: &Object) {
         self.taken.lock().retain(|_, owner| owner.uid != *object.uid);
-    }
-
-    pub fn reset(&self) {
-        self.taken.lock().retain(|_, owner| owner.pending);
     }
 
     /// False: another Service has it.
@@ -113,16 +136,21 @@ impl Drop for Taken {
 /// The admission rule.
 pub struct Allocate {
     all: Arc<ServiceAddresses>,
-    first: u32,
-    size: u32,
+    own: Ipv4Cidr,
     dns: Ipv4Addr,
 }
 
 impl Allocate {
     pub fn new(all: Arc<ServiceAddresses>, network: &ClusterNetwork) -> Self {
         let (address, prefix) = network.service_cidr;
-        let size = 1u32 << (32 - u32::from(prefix.clamp(8, 30)));
-        Self { all, first: u32::from(address) & !(size - 1), size, dns: network.cluster_dns_ip }
+        Self { all, own: Ipv4Cidr::new(address, prefix), dns: network.cluster_dns_ip }
+    }
+
+    /// The cluster's own range first.
+    fn ranges(&self) -> Vec<Ipv4Cidr> {
+        let others =
+            self.all.ranges.lock().values().flatten().copied().filter(|range| *range != self.own).collect();
+        [vec![self.own], others].concat()
     }
 
     fn allocate(&self, request: &Request<'_>, service: &mut Value) -> Result<(), Status> {
@@ -187,12 +215,14 @@ impl Allocate {
     }
 
     fn take_cluster_ip(&self, address: Ipv4Addr, uid: &str) -> Result<Ipv4Addr, String> {
-        let offset = u32::from(address).wrapping_sub(self.first);
-        if offset == 0 || offset >= self.size - 1 {
-            let (first, prefix) = (Ipv4Addr::from(self.first), self.size.leading_zeros() + 1);
+        let ranges = self.ranges();
+        if !ranges.iter().any(|range| usable(*range, address.to_bits().wrapping_sub(range.first().to_bits())))
+        {
+            let ranges: Vec<String> = ranges.iter().map(Ipv4Cidr::to_string).collect();
             return Err(format!(
                 "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of \
-                 valid IPs is {first}/{prefix}"
+                 valid IPs is {}",
+                ranges.join(", ")
             ));
         }
         match self.all.take(Address::ClusterIp(address), uid) {
@@ -201,20 +231,26 @@ impl Allocate {
         }
     }
 
-    /// The lower part of the range is left to Services that ask for their address (KEP-3070).
     fn any_cluster_ip(&self, uid: &str) -> Result<Ipv4Addr, String> {
-        let lower = (self.size / 16).clamp(16, 256).min(self.size / 2);
-        let last = self.size - 2;
+        let found = self.ranges().into_iter().find_map(|range| self.any_of(range, uid));
+        found.ok_or_else(|| "failed to allocate a serviceIP: range is full".into())
+    }
+
+    /// The lower part of the range is left to Services that ask for their address (KEP-3070).
+    fn any_of(&self, range: Ipv4Cidr, uid: &str) -> Option<Ipv4Addr> {
+        let size = size(range);
+        if size < 4 {
+            return None;
+        }
+        let lower = (size / 16).clamp(16, 256).min(size / 2);
+        let last = size - 2;
         let mut rng = rand::rng();
         let random = (0..RANDOM_TRIES).map(|_| rng.random_range(lower..=last)).collect::<Vec<_>>();
-        let all = random.into_iter().chain(lower..=last).chain(1..lower);
-        for offset in all {
-            let address = Ipv4Addr::from(self.first + offset);
-            if address != self.dns && self.all.take(Address::ClusterIp(address), uid) {
-                return Ok(address);
-            }
-        }
-        Err("failed to allocate a serviceIP: range is full".into())
+        let mut all = random.into_iter().chain(lower..=last).chain(1..lower);
+        all.find_map(|offset| {
+            let address = Ipv4Addr::from(range.first().to_bits() + offset);
+            (address != self.dns && self.all.take(Address::ClusterIp(address), uid)).then_some(address)
+        })
     }
 
     fn node_ports(
@@ -295,6 +331,28 @@ impl Rule for Allocate {
         }
         done(Ok(()))
     }
+}
+
+/// How many addresses it has, as far as they are counted.
+fn size(range: Ipv4Cidr) -> u32 {
+    1u32 << (32 - u32::from(range.prefix().clamp(8, 32)))
+}
+
+/// The first address names the network, the last one everybody in it.
+fn usable(range: Ipv4Cidr, offset: u32) -> bool {
+    offset > 0 && offset < size(range) - 1
+}
+
+/// The ranges that a ServiceCIDR has to give.
+fn offered(object: &Value) -> Vec<Ipv4Cidr> {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let is_ready = conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    if !is_ready || !object["metadata"]["deletionTimestamp"].is_null() {
+        return Vec::new();
+    }
+    let ranges = object["spec"]["cidrs"].as_array().into_iter().flatten();
+    // The cluster's addresses are of IPv4.
+    ranges.filter_map(|range| range.as_str()?.parse().ok()).collect()
 }
 
 fn not_a_node_port() -> String {

@@ -1,5 +1,5 @@
 //! Admission rules as clients meet them.
-use crate::testing::Api;
+use crate::testing::{Api, eventually};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
@@ -395,4 +395,27 @@ async fn an_ingress_without_a_class_gets_the_newest_default() {
     let mut old = ingress("old");
     old["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "nginx"});
     assert!(api.make(INGRESSES, old).await["spec"]["ingressClassName"].is_null());
+}
+
+#[tokio::test]
+async fn a_service_may_have_an_address_of_any_range_that_is_ready() {
+    const SERVICES: &str = "/api/v1/namespaces/default/services";
+    const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    let api = Api::start().await;
+    let own = api.call("GET", &format!("{RANGES}/kubernetes"), Value::Null).await.body;
+    assert_eq!(own["spec"]["cidrs"], json!(["10.96.0.0/16"]));
+    let service =
+        json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "203.0.113.10", "ports": [{"port": 80}]}});
+    let early = api.call("POST", SERVICES, service.clone()).await;
+    assert!(early.message().contains("not in the valid range"), "{}", early.body);
+    api.run_loops();
+    api.make(RANGES, json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["203.0.113.0/24"]}})).await;
+    eventually("the range is ready", async || {
+        api.call("POST", SERVICES, service.clone()).await.code == StatusCode::CREATED
+    })
+    .await;
+    let mut taken = service.clone();
+    taken["metadata"]["name"] = "t".into();
+    let twice = api.call("POST", SERVICES, taken).await;
+    assert!(twice.message().contains("already allocated"), "{}", twice.body);
 }

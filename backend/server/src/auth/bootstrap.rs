@@ -34,7 +34,11 @@ pub async fn run(app: &AppState, advertise: Option<SocketAddrV4>) -> Result<()> 
     if is_first_start {
         make(app, &actor, CLASSES, "", local_path_class()).await?;
     }
-    let (a, b) = (app.network.service_cidr.0.octets()[0], app.network.service_cidr.0.octets()[1]);
+    let (address, prefix) = app.network.service_cidr;
+    let services =
+        json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [format!("{address}/{prefix}")]}});
+    make(app, &actor, "servicecidrs.networking.k8s.io", "", services).await?;
+    let (a, b) = (address.octets()[0], address.octets()[1]);
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {"clusterIP": format!("{a}.{b}.0.1"), "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]},
