@@ -206,6 +206,15 @@ pub fn entries_of(registry: &Registry, group_version: &str) -> Vec<Arc<KindEntry
     registry.entries().iter().filter(|entry| prefix(entry) == group_version).cloned().collect()
 }
 
+/// The kinds of every group version that has a document.
+pub fn grouped(registry: &Registry) -> BTreeMap<String, Vec<Arc<KindEntry>>> {
+    let mut groups: BTreeMap<String, Vec<Arc<KindEntry>>> = BTreeMap::new();
+    for entry in registry.entries() {
+        groups.entry(prefix(entry)).or_default().push(entry.clone());
+    }
+    groups
+}
+
 /// The OpenAPI v3 documents by group version (`apis/apps/v1`).
 pub fn v3(registry: &Registry) -> BTreeMap<String, Value> {
     let paths = group_versions(registry).into_iter();
@@ -215,7 +224,11 @@ pub fn v3(registry: &Registry) -> BTreeMap<String, Value> {
 /// The OpenAPI v3 document of one group version (`apis/apps/v1`), with the schemas it needs. None: nothing is served
 /// there.
 pub fn document(registry: &Registry, group_version: &str) -> Option<Value> {
-    let entries = entries_of(registry, group_version);
+    document_of(group_version, &entries_of(registry, group_version))
+}
+
+/// As [`document`], of the kinds that are there.
+pub fn document_of(group_version: &str, entries: &[Arc<KindEntry>]) -> Option<Value> {
     if entries.is_empty() {
         return None;
     }
@@ -224,7 +237,7 @@ pub fn document(registry: &Registry, group_version: &str) -> Option<Value> {
     let find = |name: &str| custom.get(name).or_else(|| BUILTIN.get(name));
     let mut paths = Map::new();
     let mut needed = BTreeSet::new();
-    for entry in &entries {
+    for entry in entries {
         paths::insert(entry, group_version, &mut paths);
         reach(&schema_name(entry), find, &mut needed);
     }

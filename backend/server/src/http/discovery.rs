@@ -377,17 +377,21 @@ impl Document {
 impl Documents {
     /// Of all documents of v3, by path: those that nobody asked for yet are built now.
     fn hashes(&self, registry: &Registry) -> BTreeMap<String, String> {
-        let paths = schema::group_versions(registry);
-        self.v3.lock().retain(|path, _| paths.contains(path));
-        paths.into_iter().filter_map(|path| Some((path.clone(), self.v3(registry, &path)?.hash))).collect()
+        let groups = schema::grouped(registry);
+        self.v3.lock().retain(|path, _| groups.contains_key(path));
+        let hash = |(path, entries): (String, _)| Some((path.clone(), self.v3_of(&path, entries)?.hash));
+        groups.into_iter().filter_map(hash).collect()
     }
 
     fn v3(&self, registry: &Registry, path: &str) -> Option<Document> {
-        let entries = schema::entries_of(registry, path);
+        self.v3_of(path, schema::entries_of(registry, path))
+    }
+
+    fn v3_of(&self, path: &str, entries: Vec<Arc<KindEntry>>) -> Option<Document> {
         if let Some(built) = self.v3.lock().get(path).filter(|built| built.is_of(&entries)) {
             return Some(built.document.clone());
         }
-        let document = Document::new(schema::document(registry, path)?.to_string().into(), Form::V3);
+        let document = Document::new(schema::document_of(path, &entries)?.to_string().into(), Form::V3);
         let built = Built { of: entries, document: document.clone() };
         self.v3.lock().insert(path.to_owned(), built);
         Some(document)
