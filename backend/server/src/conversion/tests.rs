@@ -210,6 +210,44 @@ async fn a_webhook_that_fails_is_told_in_kubernetes_words() {
     assert_eq!(refused.body["details"]["causes"][0]["field"], "spec.conversion.webhook.clientConfig");
 }
 
+#[tokio::test]
+async fn fields_are_selected_in_the_version_asked_for() {
+    let (api, converter) = (Api::start().await, Converter::start().await);
+    let mut definition = definition("v1", converter.https.client_config("/convert"));
+    definition["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".hostPort"}]);
+    definition["spec"]["versions"][1]["selectableFields"] =
+        json!([{"jsonPath": ".host"}, {"jsonPath": ".port"}]);
+    api.run_loops();
+    api.make(DEFINITIONS, definition).await;
+    eventually("the kind", async || api.call("GET", V2, Value::Null).await.code == StatusCode::OK).await;
+    let host = |name: &str, host: &str, port: &str| json!({"apiVersion": "stable.example.com/v2", "kind": "Host", "metadata": {"name": name}, "host": host, "port": port});
+    let mut watch = api.watch(&format!("{V2}?watch=true&fieldSelector=host%3Da")).await;
+    api.make(V2, host("one", "a", "80")).await;
+    api.make(V2, host("other", "b", "80")).await;
+    let second = api.make(V2, host("two", "a", "81")).await;
+    let names = async |path: String| {
+        let list = api.call("GET", &path, Value::Null).await.body;
+        let items = list["items"].as_array().unwrap_or_else(|| panic!("{list}")).clone();
+        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(format!("{V2}?fieldSelector=host%3Da")).await, ["one", "two"]);
+    assert_eq!(names(format!("{V2}?fieldSelector=host%3Da,port%3D80")).await, ["one"]);
+    assert_eq!(names(format!("{V1}?fieldSelector=hostPort%3Da:81")).await, ["two"]);
+    let mut moved = second;
+    moved["host"] = "b".into();
+    api.call("PUT", &format!("{V2}/two"), moved).await;
+    api.call("DELETE", &format!("{V2}?fieldSelector=host%3Da"), Value::Null).await;
+    assert_eq!(names(V2.to_owned()).await, ["other", "two"]);
+    for (kind, name) in [("ADDED", "one"), ("ADDED", "two"), ("DELETED", "two"), ("DELETED", "one")] {
+        let event = watch.next().await;
+        assert_eq!(
+            (&event["type"], &event["object"]["metadata"]["name"]),
+            (&json!(kind), &json!(name)),
+            "{event}"
+        );
+    }
+}
+
 #[test]
 fn a_long_list_is_asked_about_in_parts() {
     let object = |kilobytes: usize| json!({"a": "x".repeat(kilobytes * 1024)});

@@ -2,7 +2,7 @@
 use super::list_options::{self, Wanted};
 use super::reply;
 use super::resources::Call;
-use crate::objects::read_failed;
+use crate::objects::{Objects, read_failed};
 use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine;
@@ -70,17 +70,45 @@ impl Selectors {
         self.labels.is_empty() && self.fields.is_empty() && self.name.is_empty()
     }
 
-    pub fn matches(&self, object: &Object) -> bool {
-        (self.name.is_empty() || *self.name == *object.key.name)
-            && self.labels.matches(&object.labels)
-            && self.fields_match(object)
+    /// Whether the fields asked for stand in objects of the version asked for alone: a conversion may have to show them.
+    pub fn asks_shown(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.rules.is_custom())
     }
 
-    fn fields_match(&self, object: &Object) -> bool {
-        let Some(entry) = &self.entry else { return self.fields.matches(&object.fields) };
+    /// Of an object as it is stored; for those of [`Selectors::asks_shown`] there is [`Selectors::select`].
+    pub fn matches(&self, object: &Object) -> bool {
+        let fields = || match &self.entry {
+            None => self.fields.matches(&object.fields),
+            Some(entry) => self.fields_match(object, entry, object.value()),
+        };
+        self.matches_but_fields(object) && fields()
+    }
+
+    /// Those that are selected. Errors: a conversion webhook fails.
+    pub async fn select(
+        &self,
+        objects: &Objects,
+        found: impl IntoIterator<Item = Arc<Object>>,
+    ) -> Result<Vec<Arc<Object>>, Status> {
+        let found = found.into_iter();
+        let Some(entry) = self.entry.as_ref().filter(|entry| entry.rules.is_custom()) else {
+            return Ok(found.filter(|object| self.matches(object)).collect());
+        };
+        let found: Vec<Arc<Object>> = found.filter(|object| self.matches_but_fields(object)).collect();
+        let values = objects.values_of(entry, &found).await?;
+        let shown = found.into_iter().zip(values);
+        let selected =
+            shown.filter_map(|(object, value)| self.fields_match(&object, entry, value).then_some(object));
+        Ok(selected.collect())
+    }
+
+    fn matches_but_fields(&self, object: &Object) -> bool {
+        (self.name.is_empty() || *self.name == *object.key.name) && self.labels.matches(&object.labels)
+    }
+
+    fn fields_match(&self, object: &Object, entry: &KindEntry, mut value: Value) -> bool {
         let own = |(name, _): &&(String, String)| name.starts_with("metadata.");
         let mut fields: Vec<(String, String)> = object.fields.iter().filter(own).cloned().collect();
-        let mut value = object.value();
         if !entry.rules.is_custom() {
             entry.rules.from_stored(&mut value);
         }
@@ -117,16 +145,24 @@ pub async fn one(call: &Call, code: StatusCode, object: &Object) -> Result<Respo
     })
 }
 
+/// For how long the pages of a list show the revision of the first, in seconds: as long as Kubernetes keeps one before it is
+/// compacted away. A quiet resource would remember it for longer, but no client can count on that.
+const PAGED_SECONDS: i64 = 5 * 60;
+
 /// Where a page ended: the last object sent, and the revision that all pages show; None shows the newest.
 struct Continue {
     revision: Option<Revision>,
+    /// When the first page was sent, in Unix seconds.
+    since: i64,
     namespace: String,
     name: String,
 }
 
 impl Continue {
     fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(json!({"rv": self.revision, "ns": self.namespace, "n": self.name}).to_string())
+        URL_SAFE_NO_PAD.encode(
+            json!({"rv": self.revision, "t": self.since, "ns": self.namespace, "n": self.name}).to_string(),
+        )
     }
 
     fn decode(token: &str) -> Result<Self, Status> {
@@ -134,7 +170,12 @@ impl Continue {
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| broken())?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|_| broken())?;
         let text = |field: &str| value[field].as_str().map(str::to_owned).ok_or_else(broken);
-        Ok(Self { revision: value["rv"].as_u64(), namespace: text("ns")?, name: text("n")? })
+        let since = value["t"].as_i64().unwrap_or_default();
+        Ok(Self { revision: value["rv"].as_u64(), since, namespace: text("ns")?, name: text("n")? })
+    }
+
+    fn is_too_old(&self) -> bool {
+        self.revision.is_some() && Timestamp::now().as_second() - self.since > PAGED_SECONDS
     }
 
     /// The log has forgotten the revision: the client may go on, from the newest state, or start over.
@@ -163,6 +204,10 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
         Some(Continue { revision: Some(revision), .. }) => Wanted::Exactly(*revision),
         Some(_) => Wanted::Newest,
     };
+    let after = match after {
+        Some(after) if after.is_too_old() => return Ok(after.expired()),
+        after => after,
+    };
     match wanted {
         Wanted::Any => {}
         Wanted::Newest => drop(call.app.store.fresh().await.map_err(read_failed)?),
@@ -188,8 +233,11 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
             };
         }
     };
-    let mut found: Vec<Arc<Object>> = listing.objects.into_iter().filter(|o| selectors.matches(o)).collect();
     let revision = listing.revision;
+    let mut found = selectors.select(&call.app.objects, listing.objects).await?;
+    // Pages after one that showed the newest state begin a list anew.
+    let consistent = after.as_ref().filter(|after| after.revision.is_some());
+    let since = consistent.map_or_else(|| Timestamp::now().as_second(), |after| after.since);
     if let Some(after) = after {
         found.retain(|o| (&*o.key.namespace, &*o.key.name) > (after.namespace.as_str(), after.name.as_str()));
     }
@@ -204,6 +252,7 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
         if let Some(last) = found.last() {
             let next = Continue {
                 revision: Some(revision),
+                since,
                 namespace: last.key.namespace.to_string(),
                 name: last.key.name.to_string(),
             };
@@ -311,6 +360,11 @@ mod tests {
         let (code, _) =
             call(&state, "GET", &format!("{select}&continue={token}&resourceVersion=3"), Value::Null).await;
         assert_eq!(code, StatusCode::BAD_REQUEST);
+        let mut old = super::Continue::decode(token).unwrap();
+        old.since -= super::PAGED_SECONDS + 1;
+        let (code, gone) =
+            call(&state, "GET", &format!("{select}&continue={}", old.encode()), Value::Null).await;
+        assert_eq!((code, &gone["reason"]), (StatusCode::GONE, &json!("Expired")));
 
         let key = pilothouse_api::Key::new("configmaps", "default", "busy");
         for _ in 0..6_000 {

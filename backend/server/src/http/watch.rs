@@ -69,8 +69,7 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
         selectors,
     };
     let mut first = BytesMut::new();
-    let selected: Vec<Arc<Object>> =
-        state.into_iter().filter(|object| encoder.selectors.matches(object)).collect();
+    let selected = encoder.selectors.select(&encoder.call.app.objects, state).await?;
     first.put_slice(&encoder.lines(&selected).await?);
     if encoder.call.flag("sendInitialEvents") && encoder.bookmarks {
         first.put_slice(&encoder.bookmark(start, true));
@@ -186,10 +185,14 @@ struct Encoder {
 impl Encoder {
     /// A change as this watcher sees it: an object may enter or leave the selection.
     async fn change(&mut self, change: &Change) -> Result<Bytes, Status> {
-        let now = change.kind != ChangeKind::Deleted && self.selectors.matches(&change.object);
-        let before = match &change.previous {
-            Some(previous) => self.selectors.matches(previous),
-            None => change.kind != ChangeKind::Added && self.selectors.matches(&change.object),
+        let is_selected = |object: &Arc<Object>| self.selectors.matches(object);
+        let (before, now) = match self.selectors.asks_shown() {
+            false => sides(change, is_selected),
+            true => {
+                let both = change.previous.iter().chain([&change.object]).cloned();
+                let selected = self.selectors.select(&self.call.app.objects, both).await?;
+                sides(change, |object| selected.iter().any(|one| Arc::ptr_eq(one, object)))
+            }
         };
         match (before, now) {
             (false, false) => Ok(Bytes::new()),
@@ -267,6 +270,16 @@ impl Encoder {
         };
         format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into()
     }
+}
+
+/// Whether the object was selected before the change, and whether it is now.
+fn sides(change: &Change, is_selected: impl Fn(&Arc<Object>) -> bool) -> (bool, bool) {
+    let now = change.kind != ChangeKind::Deleted && is_selected(&change.object);
+    let before = match &change.previous {
+        Some(previous) => is_selected(previous),
+        None => change.kind != ChangeKind::Added && is_selected(&change.object),
+    };
+    (before, now)
 }
 
 fn error(status: &Status) -> Bytes {

@@ -307,14 +307,9 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response, Sta
     let selectors = Selectors::of(call)?;
     call.app.store.fresh().await.map_err(crate::objects::read_failed)?;
     let namespace = Some(call.namespace.as_str()).filter(|n| !n.is_empty());
-    let found = call
-        .app
-        .store
-        .list(&call.entry.stored_as, namespace)
-        .objects
-        .into_iter()
-        .filter(|o| selectors.matches(o));
-    let deletions = found.map(|object| {
+    let all = call.app.store.list(&call.entry.stored_as, namespace).objects;
+    let found = selectors.select(&call.app.objects, all).await?;
+    let deletions = found.into_iter().map(|object| {
         let (delete, write) = (&delete, &write);
         async move {
             let key = &object.key;
