@@ -192,6 +192,10 @@ async fn questions_are_answered_with_the_codes_and_words_that_clients_know() {
         assert_eq!(answer.code.as_u16(), code, "{query}: {}", answer.body);
         assert!(answer.message().contains(words), "{query}: {}", answer.message());
     }
+    // What is behind a proxy may be asked with any method, what is not may not.
+    let code = async |path: &str| api.call("OPTIONS", path, Value::Null).await.code;
+    assert_eq!(code("/api/v1/namespaces/default/pods/none/proxy/x").await, StatusCode::NOT_FOUND);
+    assert_eq!(code("/api/v1/namespaces/default/pods/none/log").await, StatusCode::METHOD_NOT_ALLOWED);
     let page = |query: &'static str| api.call("GET", query, Value::Null);
     let all = page("/api/v1/namespaces/default/configmaps?limit=1").await.body;
     assert_eq!(all["metadata"]["remainingItemCount"], 2);
