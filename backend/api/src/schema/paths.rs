@@ -119,11 +119,15 @@ impl Place<'_> {
             "tags": [format!("{group}_{}", entry.version)],
             "description": describe(verb, &entry.kind),
             "operationId": format!("{id_verb}{}{}{}", capital(group), capital(&entry.version), self.suffix),
-            "parameters": parameters(verb),
             "responses": self.responses(verb),
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": self.gvk,
         });
+        // Readers that write a document again leave empty lists out: it must be the same then.
+        match parameters(verb) {
+            none if none.is_empty() => {}
+            parameters => operation["parameters"] = parameters.into(),
+        }
         if let Some(body) = self.body(verb) {
             operation["requestBody"] = body;
         }

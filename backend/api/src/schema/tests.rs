@@ -31,6 +31,27 @@ fn every_reference_leads_to_a_schema_of_the_same_document() {
     assert_eq!(dangling(&document, &document["definitions"], "#/definitions/"), Vec::<String>::new());
 }
 
+/// Where a document has an empty list, or an object without a field that is not a default.
+fn empty(value: &Value, at: &str) -> Vec<String> {
+    let below = |(name, value): (String, &Value)| empty(value, &format!("{at}/{name}"));
+    match value {
+        Value::Array(items) if items.is_empty() => vec![at.to_owned()],
+        Value::Object(fields) if fields.is_empty() && !at.ends_with("/default") => vec![at.to_owned()],
+        Value::Array(items) => {
+            items.iter().enumerate().map(|(i, v)| (i.to_string(), v)).flat_map(below).collect()
+        }
+        Value::Object(fields) => fields.iter().map(|(name, v)| (name.clone(), v)).flat_map(below).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_document_that_is_read_and_written_again_is_the_same() {
+    for (name, document) in v3(&Registry::builtin()) {
+        assert_eq!(empty(&document, ""), Vec::<String>::new(), "{name}");
+    }
+}
+
 #[test]
 fn kubectl_explain_finds_the_way_from_a_resource_to_a_nested_field() {
     let document = &v3(&Registry::builtin())["apis/apps/v1"];
