@@ -46,7 +46,7 @@ impl Behavior {
     pub(crate) fn millis(&self, uid: &str, step: &Step) -> i64 {
         let (span, what) = match step {
             Step::CreateSandbox => (&self.sandbox_millis, "sandbox"),
-            Step::Start { container, .. } => (&self.start_millis, container.as_str()),
+            Step::Start(start) => (&self.start_millis, start.container.as_str()),
             Step::Stop { .. } | Step::Kill { .. } => (&self.stop_millis, "stop"),
             Step::Remove { .. } | Step::RemoveSandbox { .. } => (&self.remove_millis, "remove"),
             Step::Resize { .. } | Step::Finished => return 0,

@@ -27,6 +27,7 @@ pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The service `default/kubernetes`.
 pub const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const SERVICE_NETWORK: Ipv4Cidr = Ipv4Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16);
+const NO_IPV6: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
 /// The pod's end of its cable.
 const POD_END: &str = "eth0";
 /// The kernel, `nft` and `iptables` answer at once, or something holds them.
@@ -199,6 +200,14 @@ pub async fn connect(pid: i64, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(
 
 /// Inside the pod's namespace.
 async fn give_address(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
+    // Pods have no IPv6 addresses: not even those that links give themselves, by which they would reach each other past every
+    // rule. A kernel without IPv6 has no such setting.
+    match std::fs::write(NO_IPV6, "1") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot set {NO_IPV6}"));
+        }
+        _ => {}
+    }
     let links = Links::open()?;
     links.bring_up(links::LOOPBACK).await?;
     let link = links.find(POD_END).await?.context("the pod's end of the cable is gone")?;

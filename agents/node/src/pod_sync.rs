@@ -113,14 +113,18 @@ pub struct Verdict {
     pub grace_seconds: Option<i64>,
 }
 
+/// One attempt of a container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    pub container: String,
+    pub attempt: u32,
+    pub crashes: u32,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     CreateSandbox,
-    Start {
-        container: String,
-        attempt: u32,
-        crashes: u32,
-    },
+    Start(Start),
     /// Ask it to end within `grace_seconds`; `Kill` follows when they are over.
     Stop {
         id: String,
@@ -539,7 +543,7 @@ fn start(
             crashes = if ran_seconds(latest) >= HEALTHY_AFTER_SECONDS { 1 } else { crashes + 1 };
         }
     }
-    decision.steps.push(Step::Start { container: container_name.to_owned(), attempt, crashes });
+    decision.steps.push(Step::Start(Start { container: container_name.to_owned(), attempt, crashes }));
 }
 
 /// Ends what runs, the sidecars last; a deleted pod also leaves nothing behind.

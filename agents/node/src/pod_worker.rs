@@ -44,6 +44,8 @@ pub struct Worker {
     pub out_of_memory: Mutex<HashSet<String>>,
     /// Its containers that ran at the last look.
     pub running: Mutex<Vec<Running>>,
+    /// Containers that were made with the sandbox and not started yet.
+    pub made: Mutex<Vec<containers::Made>>,
 }
 
 /// Where a running container is measured.
@@ -66,6 +68,7 @@ impl Worker {
             memory: Mutex::default(),
             out_of_memory: Mutex::default(),
             running: Mutex::default(),
+            made: Mutex::default(),
         }
     }
 
@@ -139,6 +142,34 @@ impl Worker {
         agent.event(pod, None, "Warning", &verdict.reason, verdict.message.clone());
         self.memory.lock().verdict = Some(verdict);
         self.wake.notify_one();
+    }
+
+    /// A container could not be made: it waits, for a pull longer each time, and says why.
+    pub fn failed(&self, agent: &Agent, pod: &Value, container: &str, failure: containers::StartFailure) {
+        let mut memory = self.memory.lock();
+        let tries = memory.failures.get(container).map_or(0, |f| f.tries) + 1;
+        let longest =
+            if failure.reason == "ErrImagePull" { LONGEST_FAILURE_PAUSE } else { FIRST_FAILURE_PAUSE };
+        let pause = (FIRST_FAILURE_PAUSE << (tries - 1).min(10)).min(longest);
+        if failure.reason == "ErrImagePull" {
+            agent.event(pod, Some(container), "Warning", "Failed", failure.message.clone());
+            agent.event(pod, Some(container), "Warning", "Failed", format!("Error: {}", failure.reason));
+        } else {
+            agent.event(pod, Some(container), "Warning", "Failed", format!("Error: {}", failure.message));
+        }
+        let failed_at = Timestamp::now();
+        let again_at = failed_at.checked_add(pause.seconds()).unwrap_or(Timestamp::MAX);
+        memory.failures.insert(
+            container.to_owned(),
+            Failure { reason: failure.reason.into(), message: failure.message, tries, failed_at, again_at },
+        );
+    }
+
+    /// A container that was made and waits for its start.
+    pub fn take_made(&self, is_it: impl Fn(&containers::Made) -> bool) -> Option<containers::Made> {
+        let mut made = self.made.lock();
+        let at = made.iter().position(is_it)?;
+        Some(made.swap_remove(at))
     }
 
     /// Resolves when the pod is to end: what takes long is given up then.
@@ -273,7 +304,11 @@ async fn turn(agent: &Arc<Agent>, worker: &Arc<Worker>, beside: &mut Beside) -> 
         }
         last_steps.clone_from(&steps);
         for step in steps {
-            carry_out(agent, worker, &pod, &observed, step).await?;
+            let begun = std::time::Instant::now();
+            let what = step.clone();
+            let done = carry_out(agent, worker, &pod, &observed, step).await;
+            tracing::debug!(pod = %worker.uid, step = ?what, took = ?begun.elapsed(), "a pod's step");
+            done?;
         }
     }
 }
@@ -353,11 +388,11 @@ async fn carry_out(
     step: Step,
 ) -> Result<()> {
     match step {
-        Step::CreateSandbox => containers::create_sandbox(agent, pod).await,
-        Step::Start { container, attempt, crashes } => {
-            match containers::start(agent, worker, pod, observed, &container, attempt, crashes).await {
-                Ok(()) => drop(worker.memory.lock().failures.remove(&container)),
-                Err(failure) => fail(agent, worker, pod, &container, failure),
+        Step::CreateSandbox => containers::create_sandbox(agent, worker, pod, observed).await,
+        Step::Start(start) => {
+            match containers::start(agent, worker, pod, observed, &start).await {
+                Ok(()) => drop(worker.memory.lock().failures.remove(&start.container)),
+                Err(failure) => worker.failed(agent, pod, &start.container, failure),
             }
             Ok(())
         }
@@ -456,26 +491,6 @@ fn note_resize(
             agent.event(pod, Some(container), "Warning", "ResizeError", message);
         }
     }
-}
-
-/// A container could not be made: it waits, for a pull longer each time, and says why.
-fn fail(agent: &Agent, worker: &Worker, pod: &Value, container: &str, failure: containers::StartFailure) {
-    let mut memory = worker.memory.lock();
-    let tries = memory.failures.get(container).map_or(0, |f| f.tries) + 1;
-    let longest = if failure.reason == "ErrImagePull" { LONGEST_FAILURE_PAUSE } else { FIRST_FAILURE_PAUSE };
-    let pause = (FIRST_FAILURE_PAUSE << (tries - 1).min(10)).min(longest);
-    if failure.reason == "ErrImagePull" {
-        agent.event(pod, Some(container), "Warning", "Failed", failure.message.clone());
-        agent.event(pod, Some(container), "Warning", "Failed", format!("Error: {}", failure.reason));
-    } else {
-        agent.event(pod, Some(container), "Warning", "Failed", format!("Error: {}", failure.message));
-    }
-    let failed_at = Timestamp::now();
-    let again_at = failed_at.checked_add(pause.seconds()).unwrap_or(Timestamp::MAX);
-    memory.failures.insert(
-        container.to_owned(),
-        Failure { reason: failure.reason.into(), message: failure.message, tries, failed_at, again_at },
-    );
 }
 
 #[cfg(test)]

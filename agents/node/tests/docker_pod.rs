@@ -192,7 +192,8 @@ async fn volumes() {
     assert!(sh("touch /map/new 2>&1").await.contains("Read-only"));
     let full = sh("df -k /fast | tail -1; dd if=/dev/zero of=/fast/x bs=1k count=2000 2>&1 | tail -1").await;
     assert!(full.contains("tmpfs") && full.contains("1024+0 records out"), "{full}");
-    assert_eq!(sh("hostname").await, "own\n");
+    assert_eq!(sh("hostname; cat /etc/hostname").await, "own\nown\n");
+    assert_eq!(sh("cat /proc/net/if_inet6 2>/dev/null").await, "", "no IPv6 address that nobody gave");
     let hosts = sh("cat /etc/hosts").await;
     assert!(
         hosts.contains("own.sub.default.svc.cluster.local\town\n") && hosts.contains("192.0.2.9\talias\n"),

@@ -166,7 +166,7 @@ impl Machine {
         let Some(step) = step else { return Did::default() };
         let what = match &step {
             Step::CreateSandbox => "makes the sandbox".to_owned(),
-            Step::Start { container, attempt, .. } => format!("starts {container} ({attempt})"),
+            Step::Start(start) => format!("starts {} ({})", start.container, start.attempt),
             Step::Stop { container, .. } => format!("asks {container} to end"),
             Step::Kill { id } => format!("kills {id}"),
             Step::Remove { id } => format!("removes {id}"),
@@ -174,7 +174,7 @@ impl Machine {
             Step::Resize { container, .. } => format!("resizes {container}"),
             Step::Finished => "is done".to_owned(),
         };
-        let started = matches!(step, Step::Start { .. });
+        let started = matches!(step, Step::Start(_));
         Did { line: Some(format!("{} {what} of {uid}", self.node.name)), started }
     }
 

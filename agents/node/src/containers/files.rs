@@ -1,4 +1,4 @@
-//! The files that a node writes into its pods: /etc/resolv.conf, /etc/hosts; and what a pod calls itself.
+//! The files that a node writes into its pods: /etc/resolv.conf, /etc/hosts, /etc/hostname; and what a pod calls itself.
 use crate::network::dns;
 use crate::runtime::Container;
 use crate::volumes::bind;
@@ -33,14 +33,17 @@ pub fn hostname(pod: &Value) -> String {
     }
 }
 
-/// The pod's own resolv.conf and hosts, the same in all its containers. A file that a volume covers is not
+/// The pod's own resolv.conf, hosts and hostname, the same in all its containers. A file that a volume covers is not
 /// ours.
 pub fn etc(pod_dir: &Path, pod: &Value, spec: &Value, sandbox: &Container) -> Result<Vec<Mount>> {
     let dir = pod_dir.join("etc");
     std::fs::create_dir_all(&dir)?;
     let mut files = vec![("resolv.conf", dns::resolv_conf(pod))];
     match pod["spec"]["hostNetwork"] == true {
-        false => files.push(("hosts", hosts(HOSTS_HEAD, pod, Some(&sandbox.address)))),
+        false => {
+            files.push(("hosts", hosts(HOSTS_HEAD, pod, Some(&sandbox.address))));
+            files.push(("hostname", format!("{}\n", hostname(pod))));
+        }
         true if pod["spec"]["hostAliases"].is_array() => {
             let own = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
             files.push(("hosts", hosts(&own, pod, None)));

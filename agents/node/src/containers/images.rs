@@ -8,6 +8,13 @@ use std::sync::Arc;
 
 const DEFAULT_REGISTRY: &str = "docker.io";
 
+/// Whether a container's image is here and need not be asked for elsewhere.
+pub async fn is_ready(agent: &Agent, spec: &Value) -> bool {
+    let image = spec["image"].as_str().unwrap_or_default();
+    let asks = spec["imagePullPolicy"] == "Always" || !is_reference(image);
+    !asks && matches!(agent.runtime.image_user(image).await, Ok(Some(_)))
+}
+
 /// Sees to it that a container's image is here, by its pull policy; the user that the image runs as.
 pub async fn ensure(agent: &Arc<Agent>, pod: &Value, spec: &Value) -> Result<String, StartFailure> {
     let image = spec["image"].as_str().unwrap_or_default();

@@ -48,7 +48,7 @@ fn observed(containers: Vec<Container>) -> ObservedPod {
 }
 
 fn first(name: &str) -> Step {
-    Step::Start { container: name.into(), attempt: 0, crashes: 0 }
+    Step::Start(Start { container: name.into(), attempt: 0, crashes: 0 })
 }
 
 /// Lives a pod from second 0 to `until`: what was done, with the second it was done at.
@@ -111,7 +111,7 @@ impl Living {
 
 fn words(step: &Step) -> String {
     match step {
-        Step::Start { container, attempt, .. } => format!("start {container} {attempt}"),
+        Step::Start(Start { container, attempt, .. }) => format!("start {container} {attempt}"),
         Step::Stop { container, grace_seconds, .. } => format!("stop {container} in {grace_seconds}"),
         Step::Resize { container, .. } => format!("resize {container}"),
         Step::Kill { id } => format!("kill {id}"),
@@ -146,7 +146,7 @@ fn a_pod_with_a_new_sandbox_starts_over_with_its_init_containers() {
     pod["spec"]["initContainers"] = json!([{"name": "i"}]);
     let mut done = container("i", State::Exited, 0, 0);
     done.sandbox = "earlier".into();
-    let again = Step::Start { container: "i".into(), attempt: 1, crashes: 1 };
+    let again = Step::Start(Start { container: "i".into(), attempt: 1, crashes: 1 });
     assert_eq!(steps(&pod, &observed(vec![done]), 200), [again]);
 }
 
@@ -164,7 +164,7 @@ fn a_failed_init_container_fails_a_pod_that_is_not_restarted() {
 fn restarts_follow_the_policy() {
     let crashed = observed(vec![container("a", State::Exited, 0, 1)]);
     let done = observed(vec![container("a", State::Exited, 0, 0)]);
-    let again = vec![Step::Start { container: "a".into(), attempt: 1, crashes: 1 }];
+    let again = vec![Step::Start(Start { container: "a".into(), attempt: 1, crashes: 1 })];
     let end = vec![Step::RemoveSandbox { id: "POD-0".into() }];
     let rows = [("Always", &again, &again), ("OnFailure", &again, &end), ("Never", &end, &end)];
     for (policy, after_crash, after_success) in rows {
@@ -451,6 +451,6 @@ fn a_resized_container_gets_its_limits_where_it_can_and_starts_anew_where_it_mus
     let memory = Memory { stopping: HashMap::from([("a-0".to_owned(), stopping)]), ..Memory::default() };
     let ended = observed(vec![container("a", State::Exited, 0, 0)]);
     assert_eq!(ending(&pod, &ended, &memory, at(102)), None);
-    let again = Step::Start { container: "a".into(), attempt: 1, crashes: 1 };
+    let again = Step::Start(Start { container: "a".into(), attempt: 1, crashes: 1 });
     assert_eq!(decide(&pod, &ended, &memory, at(102)).steps, [again]);
 }

@@ -1,7 +1,7 @@
 //! A pod without a runtime: containers are entries that start and end at planned times of a clock that is an
 //! argument. For tests of whole lives of pods, and for simulated nodes.
 use super::{Container, ObservedPod, State};
-use crate::pod_sync::{Memory, Step, Stopping};
+use crate::pod_sync::{Memory, Start, Step, Stopping};
 use pilothouse_api::jiff::{Timestamp, ToSpan};
 
 /// How one attempt of a container goes.
@@ -124,7 +124,7 @@ impl FakePod {
                 self.observed.sandbox =
                     Some(Container { id, address, state: State::Running, ..Container::default() });
             }
-            Step::Start { container, attempt, crashes } => {
+            Step::Start(Start { container, attempt, crashes }) => {
                 let id = self.id(container);
                 let life = (self.plan)(container, *attempt);
                 if let Some(seconds) = life.seconds {
