@@ -1,6 +1,7 @@
 //! The nodes' side of the server: one line a node, the objects it needs, and streams on demand.
 mod assignments;
 mod event_budget;
+mod pod_reports;
 mod reports;
 mod storage_reports;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use pilothouse_api::{Ipv4Cidr, Status};
 use pilothouse_protocol::{NodeMessage, PROTOCOL, ServerMessage, StreamRequest};
+use pod_reports::PodReports;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -218,7 +220,14 @@ async fn serve(hub: Hub, actor: Actor, node: String, socket: WebSocket) {
     };
     let receiving = async {
         let mut budget = EventBudget::new(Instant::now());
-        while let Ok(Some(Ok(frame))) = tokio::time::timeout(SILENCE, incoming.next()).await {
+        let mut reports = PodReports::new(|report| Box::pin(hub.receive_pod(&actor, &node, report)));
+        loop {
+            let heard = tokio::time::timeout(SILENCE, incoming.next());
+            let frame = tokio::select! {
+                Ok(Some(Ok(frame))) = heard, if !reports.is_full() => frame,
+                () = reports.written(), if !reports.is_idle() => continue,
+                else => return None,
+            };
             let Message::Text(frame) = frame else { continue };
             let message: NodeMessage = match serde_json::from_str(&frame) {
                 Ok(message) => message,
@@ -247,10 +256,12 @@ async fn serve(hub: Hub, actor: Actor, node: String, socket: WebSocket) {
                         ServerMessage::Token { id, outcome: outcome.map_err(|status| status.message) };
                     line.messages.try_send(text(&answer).unwrap_or_default()).unwrap_or_default();
                 }
+                NodeMessage::PodStatus { ref uid, .. } | NodeMessage::PodTerminated { ref uid, .. } => {
+                    reports.push(uid.clone(), message);
+                }
                 message => hub.receive(&actor, &node, &mut budget, message).await,
             }
         }
-        None
     };
     let why = tokio::select! {
         why = sending => why,

@@ -119,12 +119,6 @@ impl Hub {
     ) {
         let outcome = match message {
             NodeMessage::NodeStatus { status } => self.node_status(actor, node, status).await,
-            NodeMessage::PodStatus { namespace, name, uid, status } => {
-                self.pod_status(actor, node, &namespace, &name, &uid, status).await
-            }
-            NodeMessage::PodTerminated { namespace, name, uid } => {
-                self.pod_terminated(actor, node, &namespace, &name, &uid).await
-            }
             NodeMessage::VolumeDone { name, uid, is_removed, outcome } => {
                 self.volume_done(node, &name, &uid, is_removed, outcome).await
             }
@@ -147,15 +141,28 @@ impl Hub {
                 self.stream_failed(node, &id, code, message);
                 Ok(())
             }
-            // The line itself answers these.
-            NodeMessage::Register { .. } | NodeMessage::Ping | NodeMessage::TokenRequest { .. } => Ok(()),
+            // The line itself answers these, or has them written.
+            NodeMessage::Register { .. }
+            | NodeMessage::Ping
+            | NodeMessage::TokenRequest { .. }
+            | NodeMessage::PodStatus { .. }
+            | NodeMessage::PodTerminated { .. } => Ok(()),
         };
-        match outcome {
-            Ok(()) => {}
-            // The pod is gone, or another took its name: the node will hear of it.
-            Err(status) if matches!(status.reason, Reason::NotFound | Reason::Conflict) => {}
-            Err(error) => tracing::warn!(node, %error, "what a node told could not be written"),
-        }
+        note(node, outcome);
+    }
+
+    /// Writes what a node told of one of its pods.
+    pub(super) async fn receive_pod(&self, actor: &Actor, node: &str, report: NodeMessage) {
+        let outcome = match report {
+            NodeMessage::PodStatus { namespace, name, uid, status } => {
+                self.pod_status(actor, node, &namespace, &name, &uid, status).await
+            }
+            NodeMessage::PodTerminated { namespace, name, uid } => {
+                self.pod_terminated(actor, node, &namespace, &name, &uid).await
+            }
+            _ => Ok(()),
+        };
+        note(node, outcome);
     }
 
     async fn pod_status(
@@ -352,6 +359,15 @@ impl Hub {
         let token = self.0.auth.issue(&granted.claims).map_err(Status::internal)?;
         let until = Timestamp::from_second(granted.renew_before).unwrap_or(Timestamp::MAX);
         Ok(IssuedToken { token, expires_at: lifecycle::seconds(until) })
+    }
+}
+
+fn note(node: &str, outcome: Result<(), Status>) {
+    match outcome {
+        Ok(()) => {}
+        // The pod is gone, or another took its name: the node will hear of it.
+        Err(status) if matches!(status.reason, Reason::NotFound | Reason::Conflict) => {}
+        Err(error) => tracing::warn!(node, %error, "what a node told could not be written"),
     }
 }
 
