@@ -41,6 +41,9 @@ const RELIST: Duration = Duration::from_secs(30);
 const RUNTIME_PAUSE: Duration = Duration::from_millis(500);
 /// Images pulled at the same time.
 const PULLS: usize = 4;
+/// Sandboxes that come up at the same time, a processor: a runtime that is asked for a hundred at once takes as long for all
+/// of them, and until then not one pod runs.
+const SANDBOXES: usize = 4;
 
 /// Everything the workers share.
 pub struct Agent {
@@ -60,6 +63,8 @@ pub struct Agent {
     pub promises: Mutex<resize::Book>,
     /// Turns to pull an image.
     pub pulls: Semaphore,
+    /// Turns to bring a sandbox up.
+    pub sandboxes: Semaphore,
     /// Which images came by this node.
     pub images: Mutex<Ledger>,
     /// What the node is short of.
@@ -113,6 +118,9 @@ impl Agent {
             tokens: Tokens::default(),
             promises: Mutex::default(),
             pulls: Semaphore::new(PULLS),
+            sandboxes: Semaphore::new(
+                SANDBOXES * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            ),
             pressure: Mutex::default(),
             node_changed: Notify::new(),
             image_dir: OnceCell::new(),

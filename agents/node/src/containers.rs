@@ -64,6 +64,10 @@ pub async fn create_sandbox(
     fault::pass(Point::VolumesPrepared);
     write_promise(agent, pod);
     fault::pass(Point::PromiseWritten);
+    let _turn = tokio::select! {
+        turn = agent.sandboxes.acquire() => turn,
+        () = worker.is_to_end() => return Ok(()),
+    };
     let outcome = sandbox(agent, worker, pod, observed).await;
     if let Err(error) = &outcome {
         let message = format!("Failed to create pod sandbox: {error:#}");
