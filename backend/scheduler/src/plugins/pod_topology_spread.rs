@@ -60,7 +60,9 @@ impl Score for PodTopologySpread {
             wanted.map(|(rule, counts)| counted(counts, node.domain(&rule.topology_key))).sum();
         if cycle.wants.spread.is_empty() {
             pods += cycle.pod.owner.as_ref().map_or(0, |owner| node.siblings(owner));
-            pods += counted(&cycle.topology.zones, node.domain(ZONE));
+            if !cycle.topology.zones.is_empty() {
+                pods += counted(&cycle.topology.zones, node.domain(ZONE));
+            }
         }
         pods
     }

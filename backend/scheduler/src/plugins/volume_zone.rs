@@ -17,8 +17,8 @@ impl Filter for VolumeZone {
     }
 
     fn filter(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> Verdict {
-        // A node that is in no zone is asked nothing.
-        if !KEYS.iter().any(|key| node.facts.labels.contains_key(*key)) {
+        // Most pods have no volume that is anywhere; and a node that is in no zone is asked nothing.
+        if cycle.storage.bound.is_empty() || !KEYS.iter().any(|key| node.facts.labels.contains_key(*key)) {
             return Verdict::Fits;
         }
         let fits = cycle.storage.bound.iter().all(|offer| {
