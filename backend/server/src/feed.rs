@@ -1,9 +1,6 @@
-//! Following the store: the state of some resources, then every change, for the indexes of this crate.
-use pilothouse_store::{ChangeKind, Object, ReadError, Store, WatchItem};
+//! Following the store: the state of some resources, then what changes, for the indexes of this crate.
+use pilothouse_store::{ChangeKind, Follow, Followed, Object, ReadError, Store};
 use std::sync::Arc;
-use std::time::Duration;
-
-const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What an index is told.
 pub enum Observation {
@@ -21,44 +18,28 @@ pub fn follow(
     mut observe: impl FnMut(Observation) + Send + 'static,
 ) -> Result<impl Future<Output = ()> + Send + 'static, ReadError> {
     let store = store.clone();
-    let mut watch = start(&store, resources, &mut observe)?;
+    let mut following = start(&store, resources, &mut observe);
     Ok(async move {
         loop {
-            match watch.next().await {
-                WatchItem::Progress(_) => {}
-                WatchItem::Change(change) if !resources.contains(&&*change.object.key.resource) => {}
-                WatchItem::Change(change) if change.kind == ChangeKind::Deleted => {
-                    observe(Observation::Gone(change.object));
-                }
-                WatchItem::Change(change) => observe(Observation::Put(change.object)),
-                WatchItem::Lagged => match start(&store, resources, &mut observe) {
-                    Ok(new) => watch = new,
-                    Err(error) => {
-                        tracing::warn!(%error, "an index cannot follow the store yet");
-                        tokio::time::sleep(RETRY_AFTER).await;
+            match following.next().await {
+                Followed::Quiet(_) => {}
+                Followed::Changes(changes, _) => {
+                    for change in changes {
+                        observe(match change.kind {
+                            ChangeKind::Deleted => Observation::Gone(change.object),
+                            ChangeKind::Added | ChangeKind::Modified => Observation::Put(change.object),
+                        });
                     }
-                },
+                }
+                Followed::Lost => following = start(&store, resources, &mut observe),
             }
         }
     })
 }
 
-fn start(
-    store: &Store,
-    resources: &[&str],
-    observe: &mut impl FnMut(Observation),
-) -> Result<pilothouse_store::Watch, ReadError> {
-    // The watch first: what changes while the lists are read comes again, which is harmless.
-    let resource = match resources {
-        [one] => Some(*one),
-        _ => None,
-    };
-    let watch = store.watch(resource, None, store.revision())?;
+fn start(store: &Store, resources: &'static [&'static str], observe: &mut impl FnMut(Observation)) -> Follow {
+    let (_, objects, following) = store.follow(Some(resources));
     observe(Observation::Reset);
-    for resource in resources {
-        for object in store.list(resource, None).objects {
-            observe(Observation::Put(object));
-        }
-    }
-    Ok(watch)
+    objects.into_iter().for_each(|object| observe(Observation::Put(object)));
+    following
 }

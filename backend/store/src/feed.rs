@@ -1,5 +1,6 @@
 //! Watches: bounded queues of changes, one a watcher, so that a slow one holds up nobody.
 use crate::Change;
+use crate::follow::Follower;
 use pilothouse_api::Revision;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub enum WatchItem {
 pub struct Subscribers {
     by_resource: HashMap<Arc<str>, Vec<Subscriber>>,
     of_everything: Vec<Subscriber>,
+    followers: Vec<Follower>,
 }
 
 impl Subscribers {
@@ -36,7 +38,12 @@ impl Subscribers {
         }
     }
 
+    pub fn add_follower(&mut self, follower: Follower) {
+        self.followers.push(follower);
+    }
+
     pub fn tell(&mut self, change: &Change) {
+        self.followers.retain(|follower| follower.tell(change));
         if let Some(subscribers) = self.by_resource.get_mut(&change.object.key.resource) {
             subscribers.retain(|subscriber| subscriber.tell(change));
         }
@@ -46,6 +53,7 @@ impl Subscribers {
     /// Ends all watches: the log has a gap, so each has to start over with a list.
     pub fn lose_all(&mut self) {
         let gone = std::mem::take(self);
+        gone.followers.iter().for_each(Follower::lose);
         for subscriber in gone.by_resource.into_values().flatten().chain(gone.of_everything) {
             subscriber.lagged.store(true, Ordering::Release);
         }

@@ -6,6 +6,7 @@ pub mod archive;
 mod body;
 mod cache;
 mod feed;
+mod follow;
 mod history;
 mod leader;
 mod memory;
@@ -15,6 +16,7 @@ mod seal;
 mod store;
 
 pub use feed::{Watch, WatchItem};
+pub use follow::{Follow, Followed};
 pub use leader::{LeaderLock, Term};
 pub use memory::{Index, Listing};
 pub use postgres::PostgresOptions;

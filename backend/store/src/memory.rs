@@ -2,6 +2,7 @@
 use crate::body::{self, Draft};
 use crate::cache::Cache;
 use crate::feed::{self, Subscribers, Watch};
+use crate::follow::{self, Follow};
 use crate::{ChangeKind, Object, ReadError, Term, Write, WriteError};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -88,6 +89,20 @@ impl Memory {
         }
         drop(subscribers);
         self.revision.send_replace(revision);
+    }
+
+    /// The state of some resources, or of all, and how it goes on.
+    pub fn follow(&self, resources: Option<&'static [&'static str]>) -> (Revision, Vec<Arc<Object>>, Follow) {
+        let (follower, follow) = follow::pair(resources, self.revision.subscribe());
+        // Nothing is told while this is held: each change is in the state or comes after it.
+        let mut subscribers = self.subscribers.lock();
+        let cache = self.cache.read();
+        let objects = match resources {
+            Some(resources) => resources.iter().flat_map(|resource| cache.list(resource, None)).collect(),
+            None => cache.all().cloned().collect(),
+        };
+        subscribers.add_follower(follower);
+        (cache.revision, objects, follow)
     }
 
     pub fn watch(

@@ -1,5 +1,6 @@
 //! The store as the rest of the server sees it, whatever lies behind.
 use crate::feed::Watch;
+use crate::follow::Follow;
 use crate::memory::{Batch, Decider, Index, Listing, Logged, Memory, Prepared};
 use crate::postgres::{Pipeline, PostgresOptions};
 use crate::{NoteBoard, Object, OpenError, ReadError, Term, Write, WriteError};
@@ -152,6 +153,11 @@ impl Store {
     pub fn everything(&self) -> (Revision, Vec<Arc<Object>>) {
         let cache = self.memory.cache.read();
         (cache.revision, cache.all().cloned().collect())
+    }
+
+    /// The objects of some resources, or of all, at one revision, and how their state goes on from there.
+    pub fn follow(&self, resources: Option<&'static [&'static str]>) -> (Revision, Vec<Arc<Object>>, Follow) {
+        self.memory.follow(resources)
     }
 
     /// Every change after `from`, of one resource or of all, in one namespace or all.

@@ -3,7 +3,7 @@
 mod support;
 
 use pilothouse_api::Key;
-use pilothouse_store::{ChangeKind, ReadError, Store, WatchItem, Write, WriteError};
+use pilothouse_store::{ChangeKind, Followed, ReadError, Store, WatchItem, Write, WriteError};
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use support::{
@@ -205,6 +205,44 @@ contract! {
                 WatchItem::Progress(_) => panic!("9000 changes do not fit the queue"),
             }
         }
+    }
+
+    async fn who_follows_is_told_of_each_object_as_it_is_now(store: Store) {
+        let [a, b, c] = ["a", "b", "c"].map(|name| key(THINGS, name));
+        store.write(create(&a, 0)).await.unwrap();
+        let (revision, state, mut follow) = store.follow(Some(&[THINGS]));
+        assert_eq!((revision, state.len()), (1, 1));
+        store.write(create(&key("others", "x"), 0)).await.unwrap();
+        store.write(create(&b, 0)).await.unwrap();
+        store.write(update(&a, 1, 1)).await.unwrap();
+        store.write(update(&a, 4, 2)).await.unwrap();
+        store.write(update(&b, 3, 1)).await.unwrap();
+        store.write(create(&c, 0)).await.unwrap();
+        store.write(delete(&c)).await.unwrap();
+        store.write(delete(&a)).await.unwrap();
+        store.write(create(&a, 3)).await.unwrap();
+        let Followed::Changes(changes, 10) = within("the changes", follow.next()).await else {
+            panic!("not all of them at once");
+        };
+        let seen: Vec<_> = changes
+            .iter()
+            .map(|change| {
+                let name = change.object.key.name.to_string();
+                (name, change.kind, change.object.revision, change.previous.as_ref().map(|p| p.revision))
+            })
+            .collect();
+        // What came and went between is not told as if it were there, and an end is told before a new beginning.
+        let expected = [
+            ("b", ChangeKind::Added, 6, None),
+            ("c", ChangeKind::Deleted, 8, None),
+            ("a", ChangeKind::Deleted, 9, Some(1)),
+            ("a", ChangeKind::Added, 10, None),
+        ];
+        assert_eq!(seen, expected.map(|(name, kind, at, before)| (name.to_owned(), kind, at, before)));
+        let waiting = tokio::spawn(async move { follow.next().await });
+        store.write(update(&a, 10, 4)).await.unwrap();
+        let told = within("the next change", waiting).await.unwrap();
+        assert!(matches!(&told, Followed::Changes(changes, 11) if changes.len() == 1), "{told:?}");
     }
 
     async fn what_the_log_has_forgotten_is_expired_and_what_is_to_come_too(store: Store) {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 mod support;
 
-use pilothouse_store::{Note, OpenError, PostgresOptions, Store, WatchItem, WriteError};
+use pilothouse_store::{Followed, Note, OpenError, PostgresOptions, Store, WatchItem, WriteError};
 use serde_json::json;
 use std::time::Duration;
 use support::{
@@ -56,6 +56,7 @@ async fn a_server_that_slept_through_a_compaction_loads_anew_and_its_watchers_st
     awake.write(create(&key(THINGS, "a"), 1)).await.unwrap();
     within("the other server", asleep.wait_for(1)).await.unwrap();
     let mut watch = asleep.watch(Some(THINGS), None, 1).unwrap();
+    let (_, _, mut follow) = asleep.follow(None);
 
     database.sql("ALTER ROLE sleeper NOLOGIN");
     database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sleeper'");
@@ -70,6 +71,7 @@ async fn a_server_that_slept_through_a_compaction_loads_anew_and_its_watchers_st
     within("the other server", asleep.wait_for(3)).await.unwrap();
     assert_eq!(state_of(&asleep.list(THINGS, None).objects), state_of(&awake.list(THINGS, None).objects));
     assert!(matches!(within("the watch's end", watch.next()).await, WatchItem::Lagged));
+    assert!(matches!(within("the follower's end", follow.next()).await, Followed::Lost));
     assert!(asleep.watch(Some(THINGS), None, 1).is_err());
     assert_eq!(asleep.write(create(&key(THINGS, "c"), 4)).await.unwrap().revision, 4);
 }

@@ -131,7 +131,10 @@ impl Shell {
                 }
                 self.visit_all();
             }
-            Step::Change(change) => self.apply(&change),
+            Step::Changes(changes) => {
+                changes.iter().for_each(|change| self.apply(&change));
+                self.cluster.revision = self.cluster.revision.max(changes.revision);
+            }
             Step::Quiet(revision) => self.cluster.revision = self.cluster.revision.max(revision),
         }
         let reached = self.cluster.revision;

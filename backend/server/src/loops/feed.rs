@@ -1,14 +1,14 @@
-//! The store's feed as the pure crates take it: the whole state first, then every change, in revision order.
+//! The store's feed as the pure crates take it: the whole state first, then what changes, in revision order.
 use pilothouse_api::{Key, Observed, Revision};
-use pilothouse_store::{ChangeKind, Object, Store, Watch, WatchItem};
+use pilothouse_store::{Change, ChangeKind, Follow, Followed, Object, Store};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a loop is told next.
 pub enum Step {
     /// The state at a revision; whatever was known before is void.
     Snapshot(Snapshot),
-    Change(Observed),
+    /// All of it before the next decision: only then is the view that of a revision.
+    Changes(Changes),
     /// Nothing happened for a while.
     Quiet(Revision),
 }
@@ -22,57 +22,49 @@ impl Snapshot {
     }
 }
 
-/// A feed that starts over by itself when it fell behind.
+/// What changed since the last step, parsed one by one. Of an object that changed again and again only how it is now.
+pub struct Changes {
+    changes: Vec<Change>,
+    /// What the view has reached with them.
+    pub revision: Revision,
+}
+
+impl Changes {
+    pub fn iter(&self) -> impl Iterator<Item = Observed> {
+        self.changes.iter().map(|change| observed(change.kind, &change.object, change.previous.as_deref()))
+    }
+}
+
+/// A feed that starts over by itself when the store lost continuity.
 pub struct Feed {
     store: Store,
     resources: Option<&'static [&'static str]>,
-    watch: Option<Watch>,
+    follow: Option<Follow>,
 }
-
-const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 impl Feed {
     /// `resources: None`: all of them.
     pub fn new(store: Store, resources: Option<&'static [&'static str]>) -> Self {
-        Self { store, resources, watch: None }
+        Self { store, resources, follow: None }
     }
 
     /// Cancel safe.
     pub async fn next(&mut self) -> Step {
         loop {
-            let Some(watch) = &mut self.watch else {
-                match self.start() {
-                    Some(snapshot) => return Step::Snapshot(snapshot),
-                    None => tokio::time::sleep(RETRY_AFTER).await,
-                }
-                continue;
+            let Some(follow) = &mut self.follow else {
+                let (_, objects, follow) = self.store.follow(self.resources);
+                self.follow = Some(follow);
+                return Step::Snapshot(Snapshot(objects));
             };
-            match watch.next().await {
-                WatchItem::Change(change) => {
-                    let wanted = self.resources.is_none_or(|r| r.contains(&&*change.object.key.resource));
-                    if wanted {
-                        return Step::Change(observed(
-                            change.kind,
-                            &change.object,
-                            change.previous.as_deref(),
-                        ));
-                    }
-                }
-                WatchItem::Progress(revision) => return Step::Quiet(revision),
-                WatchItem::Lagged => {
-                    tracing::info!("a loop fell behind the store and starts over");
-                    self.watch = None;
+            match follow.next().await {
+                Followed::Changes(changes, revision) => return Step::Changes(Changes { changes, revision }),
+                Followed::Quiet(revision) => return Step::Quiet(revision),
+                Followed::Lost => {
+                    tracing::info!("the store lost continuity: a loop starts over");
+                    self.follow = None;
                 }
             }
         }
-    }
-
-    fn start(&mut self) -> Option<Snapshot> {
-        let (revision, mut objects) = self.store.everything();
-        self.watch = self.store.watch(None, None, revision).ok();
-        self.watch.as_ref()?;
-        objects.retain(|object| self.resources.is_none_or(|r| r.contains(&&*object.key.resource)));
-        Some(Snapshot(objects))
     }
 }
 

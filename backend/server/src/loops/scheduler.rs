@@ -55,7 +55,10 @@ pub async fn run(objects: Objects, events: EventRecorder, shutdown: Cancellation
                     let now = Timestamp::now();
                     state.changes().for_each(|change| scheduler.observe(&change, now));
                 }
-                Step::Change(change) => scheduler.observe(&change, Timestamp::now()),
+                Step::Changes(changes) => {
+                    let now = Timestamp::now();
+                    changes.iter().for_each(|change| scheduler.observe(&change, now));
+                }
                 Step::Quiet(_) => {}
             },
             Some(done) = writing.join_next(), if !writing.is_empty() => {

@@ -3,18 +3,27 @@ use parking_lot::Mutex;
 use pilothouse_api::storage::{self, CLAIMS, VOLUMES};
 use pilothouse_api::{Ipv4Cidr, Key};
 use pilothouse_protocol::{ObjectChange, ServerMessage, needs};
-use pilothouse_store::{Object, Store, WatchItem};
+use pilothouse_store::{Change, ChangeKind, Followed, Object, Store};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Told to every node.
-const SHARED: &[&str] = &["services", "endpointslices.discovery.k8s.io", storage::CSI_DRIVERS];
-/// Told to the nodes whose pods lead to them.
-const NAMED: &[&str] =
-    &["configmaps", "secrets", CLAIMS, VOLUMES, storage::ATTACHMENTS, needs::RUNTIME_CLASSES];
-const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// What nodes are told of.
+const RESOURCES: &[&str] = &[
+    "services",
+    "endpointslices.discovery.k8s.io",
+    storage::CSI_DRIVERS,
+    "pods",
+    "nodes",
+    "configmaps",
+    "secrets",
+    CLAIMS,
+    VOLUMES,
+    storage::ATTACHMENTS,
+    needs::RUNTIME_CLASSES,
+];
+/// Told to every node; the others to those that they concern, or whose pods lead to them.
+const SHARED: &[&str] = RESOURCES.split_at(3).0;
 
 /// Whom a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +115,7 @@ fn change(key: &Key, object: Option<&Arc<Object>>) -> ObjectChange {
 /// Follows the store for ever and tells what concerns whom.
 pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(To<'_>, &ServerMessage)) {
     loop {
-        let (revision, objects) = store.everything();
-        let Ok(mut watch) = store.watch(None, None, revision) else {
-            tokio::time::sleep(RETRY_AFTER).await;
-            continue;
-        };
+        let (revision, objects, mut following) = store.follow(Some(RESOURCES));
         {
             let mut state = assignments.state.lock();
             let before = std::mem::take(&mut state.nodes);
@@ -124,31 +129,32 @@ pub async fn follow(assignments: &Assignments, store: Store, tell: impl Fn(To<'_
             }
         }
         loop {
-            match watch.next().await {
-                WatchItem::Change(change) => {
-                    let mut state = assignments.state.lock();
-                    state.revision = change.object.revision;
-                    let gone = change.kind == pilothouse_store::ChangeKind::Deleted;
-                    let key = change.object.key.clone();
-                    let told = state.apply(&key, (!gone).then(|| change.object.clone()));
-                    // Under the lock, so that a node that comes now gets the change once: in its full set or here.
-                    let revision = state.revision;
-                    let message = |changes| ServerMessage::Objects {
-                        full: false,
-                        revision,
-                        changes,
-                        pod_network: None,
-                    };
-                    if !told.to_all.is_empty() {
-                        tell(To::All, &message(told.to_all));
-                    }
-                    for (node, changes) in told.to_nodes {
-                        tell(To::Node(&node), &message(changes));
-                    }
+            match following.next().await {
+                Followed::Changes(changes, _) => {
+                    changes.into_iter().for_each(|change| assignments.take(change, &tell));
                 }
-                WatchItem::Progress(_) => {}
-                WatchItem::Lagged => break,
+                Followed::Quiet(_) => {}
+                Followed::Lost => break,
             }
+        }
+    }
+}
+
+impl Assignments {
+    /// Tells under the lock, so that a node that comes now gets the change once: in its full set or here.
+    fn take(&self, change: Change, tell: &impl Fn(To<'_>, &ServerMessage)) {
+        let mut state = self.state.lock();
+        let revision = change.object.revision;
+        state.revision = revision;
+        let gone = change.kind == ChangeKind::Deleted;
+        let key = change.object.key.clone();
+        let told = state.apply(&key, (!gone).then_some(change.object));
+        let message = |changes| ServerMessage::Objects { full: false, revision, changes, pod_network: None };
+        if !told.to_all.is_empty() {
+            tell(To::All, &message(told.to_all));
+        }
+        for (node, changes) in told.to_nodes {
+            tell(To::Node(&node), &message(changes));
         }
     }
 }
@@ -159,9 +165,6 @@ impl State {
         let mut told = Told::default();
         let resource = &*key.resource;
         let shared = SHARED.contains(&resource);
-        if !shared && !NAMED.contains(&resource) && !matches!(resource, "pods" | "nodes") {
-            return told;
-        }
         match &object {
             Some(object) => drop(self.objects.insert(key.clone(), object.clone())),
             None => drop(self.objects.remove(key)),
