@@ -178,10 +178,7 @@ fn is_ready(object: &Value) -> bool {
 
 async fn run_pods(api: &Api, pods: usize) -> Result<()> {
     let mut caller = api.connect().await?;
-    let (mut bound, mut ready) = (api.connect().await?, api.connect().await?);
-    let path = "/api/v1/namespaces/default/pods?watch=true";
-    bound.watch(path).await?;
-    ready.watch(path).await?;
+    let mut news = Pods::follow(api).await?;
     let begun = Instant::now();
     for number in 0..pods.div_ceil(OF_A_DEPLOYMENT) {
         let replicas = OF_A_DEPLOYMENT.min(pods - number * OF_A_DEPLOYMENT);
@@ -195,12 +192,92 @@ async fn run_pods(api: &Api, pods: usize) -> Result<()> {
         });
         caller.call("POST", "/apis/apps/v1/namespaces/default/deployments", &deployment.to_string()).await?;
     }
-    let placed = count(&mut bound, pods, |pod| pod["spec"]["nodeName"].is_string());
-    placed.await.context("pods that are placed")?;
-    let took = begun.elapsed().as_secs_f64();
-    row(&format!("{pods} pods made and placed"), &format!("{took:.1} s, {:.0}/s", pods as f64 / took));
-    count(&mut ready, pods, is_ready).await.context("pods that are ready")?;
-    let took = begun.elapsed().as_secs_f64();
-    row(&format!("{pods} pods ready"), &format!("{took:.1} s, {:.0}/s", pods as f64 / took));
-    Ok(())
+    let row_of = |what: &str| {
+        let took = begun.elapsed().as_secs_f64();
+        row(&format!("{pods} pods {what}"), &format!("{took:.1} s, {:.0}/s", pods as f64 / took));
+    };
+    let reading = async {
+        while news.placed.len() < pods {
+            news.read(api).await?;
+        }
+        row_of("made and placed");
+        while news.ready.len() < pods {
+            news.read(api).await?;
+        }
+        row_of("ready");
+        Ok(())
+    };
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+    match read {
+        Ok(outcome) => outcome,
+        Err(_) => anyhow::bail!(
+            "of {pods} pods {} were placed and {} ready in {PATIENCE:?}",
+            news.placed.len(),
+            news.ready.len()
+        ),
+    }
+}
+
+/// The pods by UID, from one watch. One that falls behind is begun anew, with all pods as they are, as clients do.
+struct Pods {
+    watch: Connection,
+    placed: HashSet<String>,
+    ready: HashSet<String>,
+}
+
+/// What is read of a pod.
+#[derive(serde::Deserialize)]
+struct PodEvent {
+    r#type: String,
+    object: PodObject,
+}
+
+#[derive(serde::Deserialize)]
+struct PodObject {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Value,
+}
+
+#[derive(serde::Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    uid: String,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    node_name: Option<String>,
+}
+
+impl Pods {
+    async fn follow(api: &Api) -> Result<Self> {
+        Ok(Self { watch: Self::watch(api).await?, placed: HashSet::new(), ready: HashSet::new() })
+    }
+
+    async fn watch(api: &Api) -> Result<Connection> {
+        let mut watch = api.connect().await?;
+        watch.watch("/api/v1/namespaces/default/pods?watch=true").await?;
+        Ok(watch)
+    }
+
+    async fn read(&mut self, api: &Api) -> Result<()> {
+        let event: PodEvent = serde_json::from_slice(self.watch.next_line().await?)?;
+        if event.r#type == "ERROR" {
+            self.watch = Self::watch(api).await?;
+            return Ok(());
+        }
+        let uid = event.object.metadata.uid;
+        if event.object.spec.node_name.is_some() {
+            self.placed.insert(uid.clone());
+        }
+        let conditions = event.object.status["conditions"].as_array().into_iter().flatten();
+        if conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            self.ready.insert(uid);
+        }
+        Ok(())
+    }
 }
