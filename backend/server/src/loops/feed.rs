@@ -33,6 +33,11 @@ impl Changes {
     pub fn iter(&self) -> impl Iterator<Item = Observed> {
         self.changes.iter().map(|change| observed(change.kind, &change.object, change.previous.as_deref()))
     }
+
+    /// The same for who does not ask how things were: each is parsed once, not twice.
+    pub fn newest(&self) -> impl Iterator<Item = Observed> {
+        self.changes.iter().map(|change| observed(change.kind, &change.object, None))
+    }
 }
 
 /// A feed that starts over by itself when the store lost continuity.

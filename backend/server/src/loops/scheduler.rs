@@ -57,7 +57,7 @@ pub async fn run(objects: Objects, events: EventRecorder, shutdown: Cancellation
                 }
                 Step::Changes(changes) => {
                     let now = Timestamp::now();
-                    changes.iter().for_each(|change| scheduler.observe(&change, now));
+                    changes.newest().for_each(|change| scheduler.observe(&change, now));
                 }
                 Step::Quiet(_) => {}
             },
