@@ -65,6 +65,10 @@ pub struct Cluster {
     /// What nothing controls, by resource and namespace: what a controller may adopt.
     orphans: HashMap<Address, BTreeSet<Key>>,
     pods_by_node: HashMap<Arc<str>, BTreeSet<Key>>,
+    /// Nodes that pods name and that are not there, and since when this view knows that.
+    missing_nodes: HashMap<Arc<str>, Timestamp>,
+    /// Pods that ran to their end, oldest first.
+    ended_pods: BTreeSet<(Option<Timestamp>, Key)>,
     ready_nodes: HashSet<Arc<str>>,
     /// When this view saw each node's Lease renewed, by its own clock: a server that was away itself must not take its
     /// nodes for lost.
@@ -165,6 +169,7 @@ impl Cluster {
         self.storage.apply(&key, change.object.as_deref());
         let address = (key.namespace.clone(), key.name.clone());
         let old = self.objects.get_mut(&key.resource).and_then(|objects| objects.remove(&address));
+        let was_on = old.as_ref().and_then(|old| old.pod.as_ref()?.node.clone());
         if let Some(old) = old {
             self.unindex(&key, &old);
         }
@@ -179,7 +184,14 @@ impl Cluster {
                 Some(_) => drop(self.renewed.insert(key.name.clone(), now)),
                 None => drop(self.renewed.remove(&key.name)),
             },
+            PODS => {
+                let is_on = change.object.as_deref().and_then(|pod| pod["spec"]["nodeName"].as_str());
+                for node in was_on.as_deref().into_iter().chain(is_on) {
+                    self.note_missing(node, now);
+                }
+            }
             NODES => {
+                self.note_missing(&key.name, now);
                 self.ranges.apply(&key.name, change.object.as_deref());
                 let _ =
                     match change.object.as_deref().and_then(|node| crate::object::condition(node, "Ready")) {
@@ -188,6 +200,15 @@ impl Cluster {
                     };
             }
             _ => {}
+        }
+    }
+
+    fn note_missing(&mut self, node: &str, now: Timestamp) {
+        match self.pods_by_node.get_key_value(node) {
+            Some((node, _)) if self.node(node).is_none() => {
+                self.missing_nodes.entry(node.clone()).or_insert(now);
+            }
+            _ => drop(self.missing_nodes.remove(node)),
         }
     }
 
@@ -294,6 +315,9 @@ impl Cluster {
         if let Some(node) = &pod.node {
             self.pods_by_node.entry(node.clone()).or_default().insert(key.clone());
         }
+        if pod.is_terminal() {
+            self.ended_pods.insert((pod.created, key.clone()));
+        }
     }
 
     fn unindex(&mut self, key: &Key, entry: &Entry) {
@@ -311,6 +335,9 @@ impl Cluster {
         }
         if let Some(node) = &pod.node {
             remove(&mut self.pods_by_node, node, key);
+        }
+        if pod.is_terminal() {
+            self.ended_pods.remove(&(pod.created, key.clone()));
         }
     }
 
@@ -358,6 +385,11 @@ impl Cluster {
     /// The UIDs of the objects it names as its owners.
     pub fn owner_uids(&self, key: &Key) -> &[Arc<str>] {
         self.find_entry(key).map_or(&[], |entry| &entry.owners)
+    }
+
+    /// The UID of the owner that controls it.
+    pub fn controller_uid(&self, key: &Key) -> Option<&Arc<str>> {
+        self.find_entry(key)?.controller.as_ref()
     }
 
     pub fn is_deleting(&self, key: &Key) -> bool {
@@ -494,6 +526,16 @@ impl Cluster {
     /// Nodes that pods name, whether they exist or not.
     pub fn nodes_with_pods(&self) -> impl Iterator<Item = &Arc<str>> {
         self.pods_by_node.keys()
+    }
+
+    /// Since when a node that pods name is known not to be there.
+    pub fn missing_since(&self, node: &str) -> Option<Timestamp> {
+        self.missing_nodes.get(node).copied()
+    }
+
+    /// Pods that ran to their end, oldest first.
+    pub fn ended_pods(&self) -> impl ExactSizeIterator<Item = &Key> {
+        self.ended_pods.iter().map(|(_, key)| key)
     }
 
     pub fn renewed_at(&self, node: &str) -> Option<Timestamp> {
