@@ -66,6 +66,12 @@ pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
     format!("csi-{}", digest(&format!("{handle}{driver}{node}")))
 }
 
+/// Whether `attachment_name` may have given the name, where the volume that would tell is no more.
+pub fn is_attachment_name(name: &str) -> bool {
+    let digits = name.strip_prefix("csi-").unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// A volume's name in `volumesInUse` and `volumesAttached` of a node's status.
 pub fn name_in_use(driver: &str, handle: &str) -> String {
     format!("kubernetes.io/csi/{driver}^{handle}")

@@ -15,8 +15,6 @@ use std::sync::Arc;
 
 /// Seconds for which a node that is not well may hold a volume that nobody wants there (`maxWaitForUnmountDuration`).
 const PATIENCE_SECONDS: i64 = 360;
-/// An administrator says that a node is off: its volumes are to be had at once.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// The annotation of a VolumeAttachment that tells since when nobody wants it.
 const UNWANTED_SINCE: &str = "storage.pilothouse.io/unwanted-since";
 
@@ -149,6 +147,7 @@ impl Run<'_> {
         for name in names {
             let Some(attachment) = self.cluster.find(ATTACHMENTS, "", &name) else { continue };
             let node: Arc<str> = text(&attachment["spec"], "nodeName").into();
+            let is_own = self.is_own(&name, &node);
             let key = Key::new(ATTACHMENTS, "", name);
             match wanted.get(&node) {
                 Some(_) if is_deleting(&attachment) => {} // once it is gone, it is made anew
@@ -156,7 +155,7 @@ impl Run<'_> {
                     self.keep(key, &attachment, plan);
                     failed = failed.or_else(|| self.failure(&attachment, pod, plan));
                 }
-                None if is_deleting(&attachment) => {}
+                None if is_deleting(&attachment) || !is_own => {}
                 None => self.detach(key, &attachment, &node, plan),
             }
             held.insert(node);
@@ -179,6 +178,14 @@ impl Run<'_> {
             held.insert(node.clone());
         }
         failed
+    }
+
+    /// What somebody else attached by a name of their own is theirs to detach.
+    fn is_own(&self, name: &str, node: &str) -> bool {
+        match self.volume.and_then(driver_of) {
+            Some((driver, handle)) => name == attachment_name(driver, handle, node),
+            None => is_attachment_name(name),
+        }
     }
 
     /// The nodes that pods want the volume at, each with one of the pods.
@@ -228,9 +235,7 @@ impl Run<'_> {
             (_, None) => true,
             (None, Some(_)) => false,
         };
-        let taints = found.as_deref().map(|node| &node["spec"]["taints"]);
-        let taints = taints.and_then(Value::as_array).into_iter().flatten();
-        let is_off = taints.into_iter().any(|taint| taint["key"] == OUT_OF_SERVICE);
+        let is_off = self.cluster.node(node).is_some_and(|node| node.is_out_of_service());
         if is_free || is_off {
             return plan.delete(key, attachment);
         }

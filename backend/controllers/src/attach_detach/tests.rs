@@ -145,3 +145,23 @@ fn a_volume_that_is_wanted_again_stays() {
     let left = &world.get(&key)["metadata"]["annotations"];
     assert!(left.as_object().is_none_or(serde_json::Map::is_empty), "{left}");
 }
+
+#[test]
+fn an_attachment_that_somebody_else_made_stays() {
+    let mut world = world("ReadWriteOnce");
+    for (name, volume) in [("theirs", "pv"), ("of-no-volume", "none")] {
+        world.create(
+            json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": name},
+            "spec": {"attacher": DRIVER, "nodeName": "n1", "source": {"persistentVolumeName": volume}}}),
+        );
+    }
+    world.settle();
+    assert_eq!(attachments(&world), ["n1", "n1"]);
+    let own = attachment_name(DRIVER, "vol-2", "n1");
+    world.create(
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": own},
+        "spec": {"attacher": DRIVER, "nodeName": "n1", "source": {"persistentVolumeName": "gone"}}}),
+    );
+    world.settle();
+    assert_eq!(attachments(&world), ["n1", "n1"], "a volume that is no more is nobody's");
+}
