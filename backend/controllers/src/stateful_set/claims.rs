@@ -115,7 +115,8 @@ impl<'a> Run<'a> {
         let ours = |owner: &&Arc<str>| {
             ***owner == *uid(self.set) || self.cluster.uid(member.key).is_some_and(|pod| pod == *owner)
         };
-        owners.iter().filter(ours).eq(wanted)
+        let controls = wanted.is_none() || self.cluster.controller_uid(claim) == wanted;
+        controls && owners.iter().filter(ours).eq(wanted)
     }
 
     /// Writes on the claims of pods what they go with. A pod that is ending counts, too: its claims may have to go with it,

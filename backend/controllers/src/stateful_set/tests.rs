@@ -233,6 +233,19 @@ fn claims_go_with_their_pod_or_their_set_when_told_so() {
 }
 
 #[test]
+fn a_claim_is_controlled_by_what_it_goes_with() {
+    let mut world = World::new();
+    world.create(with_claims(db(1), "Retain", "Delete"));
+    world.converge();
+    let claim = Key::new(CLAIMS, "default", "data-db-0");
+    world.edit(&claim, |c| c["metadata"]["ownerReferences"][0]["controller"] = false.into());
+    world.converge();
+    let owners = &world.get(&claim)["metadata"]["ownerReferences"];
+    assert_eq!((owners.as_array().unwrap().len(), &owners[0]["controller"]), (1, &json!(true)));
+    world.assert_at_rest();
+}
+
+#[test]
 fn a_failed_pod_is_replaced_under_its_name_and_strangers_are_not_touched() {
     let mut world = World::new();
     let spec = json!({"containers": [{"name": "main", "image": "other"}]});
