@@ -43,9 +43,6 @@ pub fn before_create(entry: &KindEntry, object: &mut Value, cx: &CreateContext<'
         let name = generated_name(text(fields, "generateName"), cx.name_suffix);
         fields.insert("name".into(), name.into());
     }
-    if !matches!(text(fields, "resourceVersion"), "" | "0") {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
-    }
     for field in
         ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
     {
@@ -65,6 +62,15 @@ pub fn before_create(entry: &KindEntry, object: &mut Value, cx: &CreateContext<'
     metadata::validate(entry, object, &mut errors);
     entry.rules.validate(object, &mut errors);
     finish(entry, object, &errors)
+}
+
+/// What a new object was sent with may not say that it is stored already. As in Kubernetes this counts only once admission has
+/// let the object pass, so it is asked before [`before_create`] and told after. Errors: BadRequest.
+pub fn check_unstored(object: &Value) -> Result<(), Status> {
+    match object["metadata"]["resourceVersion"].as_str().unwrap_or_default() {
+        "" | "0" => Ok(()),
+        _ => Err(Status::bad_request("resourceVersion should not be set on objects to be created")),
+    }
 }
 
 fn generated_name(prefix: &str, suffix: &str) -> String {

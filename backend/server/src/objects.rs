@@ -193,8 +193,10 @@ impl Objects {
             .noting(&options.notes);
         self.admission.mutate(&request, &mut object).await?;
         let context = CreateContext { namespace, now, uid: &uid, name_suffix: &suffix };
+        let unstored = lifecycle::check_unstored(&object);
         lifecycle::before_create(entry, &mut object, &context)?;
         self.admission.validate(&request, &object).await?;
+        unstored?;
         if options.ownership == Ownership::Track && !options.field_manager.is_empty() {
             apply::track(entry, None, &mut object, &options.field_manager, &options.subresource, now);
         }

@@ -108,11 +108,6 @@ fn what_is_wrong_with_a_new_object_is_told_in_kubernetes_words() {
             "the namespace of the provided object does not match the namespace sent on the request",
         ),
         (
-            json!({"metadata": {"name": "x", "resourceVersion": "7"}}),
-            400,
-            "resourceVersion should not be set on objects to be created",
-        ),
-        (
             json!({"metadata": {"name": "x"}, "spec": {"replicas": "three"}}),
             400,
             "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct field \

@@ -60,6 +60,13 @@ async fn a_policy_refuses_a_deployment_and_nothing_else() {
     assert_eq!(refused.body["reason"], "Invalid");
     assert_eq!(refused.body["details"]["kind"], "deployments");
     assert!(refused.body["details"]["causes"][0]["message"].as_str().unwrap().ends_with("got 1"));
+    let mut stored = deployment("web", 1);
+    stored["metadata"]["resourceVersion"] = "7".into();
+    let refused = api.call("POST", DEPLOYMENTS, stored.clone()).await;
+    assert_eq!(refused.code, StatusCode::UNPROCESSABLE_ENTITY, "the policy's word comes first");
+    stored["spec"]["replicas"] = 2.into();
+    let refused = api.call("POST", DEPLOYMENTS, stored).await;
+    assert_eq!(refused.message(), "resourceVersion should not be set on objects to be created");
     api.make(DEPLOYMENTS, deployment("web", 2)).await;
     let scaled = api.call("PATCH", &format!("{DEPLOYMENTS}/web"), json!({"spec": {"replicas": 1}})).await;
     assert_eq!(scaled.code, StatusCode::UNPROCESSABLE_ENTITY);
