@@ -76,11 +76,13 @@ pub fn claim(pod: &Value, dir: &Path, path: &Path) -> std::io::Result<()> {
     if mark.exists() {
         return Ok(());
     }
-    let meta = fs::metadata(path)?;
+    // A volume may be named by a link; those inside it are left alone.
+    let path = path.canonicalize()?;
+    let meta = fs::metadata(&path)?;
     let root_fits = meta.gid() == group && meta.mode() & 0o2070 == 0o2070;
     let asks_root = pod["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch";
     if !(asks_root && root_fits) {
-        Owner::group_of(pod).give(path, true)?;
+        Owner::group_of(pod).give(&path, true)?;
     }
     if let Some(parent) = mark.parent() {
         fs::create_dir_all(parent)?;
@@ -92,6 +94,25 @@ pub fn claim(pod: &Value, dir: &Path, path: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_volume_that_a_link_names_is_given_to_the_group_and_what_its_links_lead_to_is_not() {
+        let dir = std::env::temp_dir().join(format!("pilothouse-claim-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        for name in ["volume", "elsewhere"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        std::os::unix::fs::symlink(dir.join("volume"), dir.join("link")).unwrap();
+        std::os::unix::fs::symlink(dir.join("elsewhere"), dir.join("volume/out")).unwrap();
+        // Its own group is one that any user may give a file to.
+        let group = fs::metadata(&dir).unwrap().gid();
+        let pod = json!({"spec": {"securityContext": {"fsGroup": group}}});
+        claim(&pod, &dir.join("pod/data"), &dir.join("link")).unwrap();
+        let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().mode() & 0o7777;
+        assert_eq!((mode("volume"), mode("elsewhere")), (0o2770, 0o700));
+        fs::remove_dir_all(dir).unwrap();
+    }
 
     #[test]
     fn the_one_user_is_known_where_all_containers_share_it() {
