@@ -82,6 +82,11 @@ fn refusal(pod: &Value, node: &Value, others: &[Arc<Value>]) -> Option<Verdict> 
             "Failed to admit pod as the OS field doesn't match node OS".into(),
         );
     }
+    // The runtime always adds the groups that the image gives the user.
+    if pod["spec"]["securityContext"]["supplementalGroupsPolicy"] == "Strict" {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return verdict("SupplementalGroupsPolicyNotSupported", message.into());
+    }
     if let Some((reason, message)) = too_much(pod, node, others) {
         return verdict(&reason, message);
     }
@@ -203,6 +208,11 @@ mod tests {
             (tolerant(json!({"nodeSelector": {"disk": "hdd"}})), Some("NodeAffinity")),
             (tolerant(json!({"nodeSelector": {"disk": "ssd"}})), None),
             (tolerant(json!({"os": {"name": "windows"}})), Some("PodOSNotSupported")),
+            (tolerant(json!({"securityContext": {"supplementalGroupsPolicy": "Merge"}})), None),
+            (
+                tolerant(json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}})),
+                Some("SupplementalGroupsPolicyNotSupported"),
+            ),
             (json!({}), Some("TaintToleration")),
         ];
         for (spec, expected) in rows {

@@ -12,7 +12,7 @@ use crate::resize::Allocation;
 use crate::runtime::docker::Sandbox;
 use crate::runtime::{Container, ObservedPod, State, label};
 use crate::{hooks, network, termination, volumes};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use pilothouse_api::jiff::Timestamp;
 use pilothouse_protocol::needs;
 use serde_json::Value;
@@ -92,7 +92,15 @@ fn runtime_of(agent: &Agent, pod: &Value) -> Result<Option<String>> {
     Ok(found["handler"].as_str().filter(|handler| !handler.is_empty()).map(str::to_owned))
 }
 
+/// Docker maps users for all of its containers or for none. A pod that is to be kept apart from the node's users does not run
+/// where it would not be.
+fn check_users(pod: &Value) -> Result<()> {
+    ensure!(pod["spec"]["hostUsers"] != false, "the runtime does not support user namespaces");
+    Ok(())
+}
+
 async fn sandbox(agent: &Arc<Agent>, worker: &Worker, pod: &Value, observed: &ObservedPod) -> Result<()> {
+    check_users(pod)?;
     let runtime = runtime_of(agent, pod)?;
     let host_network = pod["spec"]["hostNetwork"] == true;
     let mut all = labels(agent, pod, label::SANDBOX, 0);
@@ -280,6 +288,7 @@ pub async fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_container_made_beforehand_serves_its_own_attempt_in_its_own_sandbox() {
@@ -296,5 +305,14 @@ mod tests {
         assert!(!made.serves(&start(0), &ObservedPod::default()), "it is gone");
         let of_another = Made { sandbox: "old".into(), ..made };
         assert!(!of_another.serves(&start(0), &observed(State::Created)));
+    }
+
+    #[test]
+    fn a_pod_with_users_of_its_own_is_not_run_with_the_nodes() {
+        let check = |spec: Value| check_users(&json!({"spec": spec})).map_err(|e| e.to_string());
+        assert_eq!(check(json!({})), Ok(()));
+        assert_eq!(check(json!({"hostUsers": true})), Ok(()));
+        let why = "the runtime does not support user namespaces";
+        assert_eq!(check(json!({"hostUsers": false})), Err(why.to_owned()));
     }
 }
