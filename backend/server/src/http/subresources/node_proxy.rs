@@ -23,10 +23,10 @@ pub async fn handle(mut call: Call, method: &Method, path: &str) -> Result<Respo
     let node = parent(&call).await?;
     match path.trim_end_matches('/') {
         "healthz" => Ok("ok".into_response()),
-        "pods" => {
-            let items: Vec<Value> = pods(&call).collect();
-            let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
-            Ok(reply::json(StatusCode::OK, &list))
+        "pods" => Ok(reply::json(StatusCode::OK, &list(pods(&call).collect()))),
+        "runningpods" => {
+            let running = pods(&call).filter_map(|pod| running(&pod)).collect();
+            Ok(reply::json(StatusCode::OK, &list(running)))
         }
         "stats/summary" => {
             let usage = call.app.metrics.node(&node.key.name);
@@ -37,6 +37,23 @@ pub async fn handle(mut call: Call, method: &Method, path: &str) -> Result<Respo
         }
         _ => Err(routes::not_found()),
     }
+}
+
+fn list(items: Vec<Value>) -> Value {
+    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+}
+
+/// A pod as its runtime has it: its name and the containers of it that run. None: nothing of it runs.
+fn running(pod: &Value) -> Option<Value> {
+    let statuses = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"].into_iter();
+    let all = statuses.flat_map(|list| pod["status"][list].as_array().into_iter().flatten());
+    let run = all.filter(|status| status["state"]["running"].is_object());
+    let containers: Vec<Value> = run
+        .map(|status| json!({"name": status["name"], "image": status["image"], "resources": {}}))
+        .collect();
+    let metadata = json!({"name": meta::name(pod), "namespace": meta::namespace(pod), "uid": meta::uid(pod)});
+    (!containers.is_empty())
+        .then(|| json!({"metadata": metadata, "spec": {"containers": containers}, "status": {}}))
 }
 
 /// Those that are on the node.
@@ -101,6 +118,13 @@ mod tests {
         assert_eq!(summary["pods"][0]["podRef"]["name"], "a");
         assert_eq!(summary["pods"][0]["containers"][0]["memory"]["workingSetBytes"], 9);
         assert_eq!(get(":10250/proxy/pods").await.body["items"][0]["metadata"]["name"], "a");
+        assert_eq!(get("/proxy/runningpods/").await.body["items"], json!([]));
+        let mut begun = pod.clone();
+        begun["status"]["containerStatuses"] = json!([{"name": "main", "image": "x", "imageID": "", "ready": true, "restartCount": 0,
+            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]);
+        api.call("PUT", "/api/v1/namespaces/default/pods/a/status", begun).await;
+        let running = get(":10250/proxy/runningpods/").await.body;
+        assert_eq!(running["items"][0]["spec"]["containers"][0]["name"], "main");
         assert_eq!(get("/proxy/elsewhere").await.code, StatusCode::NOT_FOUND);
     }
 }
