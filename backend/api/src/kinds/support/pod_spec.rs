@@ -61,9 +61,14 @@ fn default_container(container: &mut Value, host_network: bool) {
             default_probe(&mut container[probe]);
         }
     }
+    for hook in ["postStart", "preStop"] {
+        if container["lifecycle"][hook]["httpGet"].is_object() {
+            default_request(&mut container["lifecycle"][hook]["httpGet"]);
+        }
+    }
     for env in items(container, "env") {
-        if env["valueFrom"]["fieldRef"].is_object() {
-            fill(&mut env["valueFrom"]["fieldRef"], "apiVersion", "v1");
+        if env["valueFrom"].is_object() {
+            default_field(&mut env["valueFrom"]);
         }
     }
     default_requests(container);
@@ -96,11 +101,25 @@ fn default_probe(probe: &mut Value) {
         fill(probe, field, value);
     }
     if probe["httpGet"].is_object() {
-        fill(&mut probe["httpGet"], "path", "/");
-        fill(&mut probe["httpGet"], "scheme", "HTTP");
+        default_request(&mut probe["httpGet"]);
     }
     if probe["grpc"].is_object() {
         fill(&mut probe["grpc"], "service", "");
+    }
+}
+
+fn default_request(get: &mut Value) {
+    fill(get, "path", "/");
+    fill(get, "scheme", "HTTP");
+}
+
+/// What names a field or a resource of the pod.
+fn default_field(source: &mut Value) {
+    if source["fieldRef"].is_object() {
+        fill(&mut source["fieldRef"], "apiVersion", "v1");
+    }
+    if source["resourceFieldRef"].is_object() {
+        fill(&mut source["resourceFieldRef"], "divisor", "0");
     }
 }
 
@@ -116,12 +135,21 @@ fn default_volume(volume: &mut Value) {
     if volume["hostPath"].is_object() {
         fill(&mut volume["hostPath"], "type", "");
     }
+    if volume["downwardAPI"].is_object() {
+        items(&mut volume["downwardAPI"], "items").for_each(default_field);
+    }
     if volume["projected"].is_object() {
         for source in items(&mut volume["projected"], "sources") {
             if source["serviceAccountToken"].is_object() {
                 fill(&mut source["serviceAccountToken"], "expirationSeconds", 3600);
             }
+            if source["downwardAPI"].is_object() {
+                items(&mut source["downwardAPI"], "items").for_each(default_field);
+            }
         }
+    }
+    if let Some(claim) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec") {
+        fill(claim, "volumeMode", "Filesystem");
     }
     let sources = volume.as_object().map_or(0, |fields| fields.len());
     if sources == 1 && volume["name"].is_string() {
@@ -178,6 +206,32 @@ mod tests {
         assert_eq!(class(json!({})), "BestEffort");
         assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
         assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
+    }
+
+    #[test]
+    fn what_is_left_out_deep_in_a_spec_is_filled_in() {
+        let field = json!({"fieldRef": {"fieldPath": "metadata.name"}});
+        let amount = json!({"resourceFieldRef": {"resource": "limits.cpu"}});
+        let mut spec = json!({
+            "containers": [{"name": "a", "image": "b", "lifecycle": {"preStop": {"httpGet": {"port": 80}}},
+                "env": [{"name": "F", "valueFrom": field}, {"name": "R", "valueFrom": amount}]}],
+            "volumes": [{"name": "d", "downwardAPI": {"items": [field, amount]}},
+                {"name": "p", "projected": {"sources": [{"downwardAPI": {"items": [field]}}]}},
+                {"name": "e", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]});
+        default(&mut spec);
+        let filled = [
+            ("/containers/0/lifecycle/preStop/httpGet/scheme", "HTTP"),
+            ("/containers/0/lifecycle/preStop/httpGet/path", "/"),
+            ("/containers/0/env/0/valueFrom/fieldRef/apiVersion", "v1"),
+            ("/containers/0/env/1/valueFrom/resourceFieldRef/divisor", "0"),
+            ("/volumes/0/downwardAPI/items/0/fieldRef/apiVersion", "v1"),
+            ("/volumes/0/downwardAPI/items/1/resourceFieldRef/divisor", "0"),
+            ("/volumes/1/projected/sources/0/downwardAPI/items/0/fieldRef/apiVersion", "v1"),
+            ("/volumes/2/ephemeral/volumeClaimTemplate/spec/volumeMode", "Filesystem"),
+        ];
+        for (path, value) in filled {
+            assert_eq!(spec.pointer(path).unwrap(), value, "{path}");
+        }
     }
 
     #[test]
