@@ -122,10 +122,12 @@ pub fn field(pod: &Value, path: &str, sources: &Sources<'_>) -> Option<String> {
         "status.podIP" | "status.podIPs" => Some(sources.pod_ip.to_owned()),
         "status.hostIP" | "status.hostIPs" => Some(sources.host_ip.to_owned()),
         "metadata.labels" | "metadata.annotations" => {
-            let map = &pod["metadata"][path.trim_start_matches("metadata.")];
-            let lines: Vec<String> =
-                map.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
-            Some(lines.join("\n"))
+            let map = pod["metadata"][path.trim_start_matches("metadata.")].as_object();
+            let sorted: BTreeMap<_, _> = map.into_iter().flatten().collect();
+            let line = |(key, value): (&String, &Value)| {
+                format!("{key}={}", quoted(value.as_str().unwrap_or_default()))
+            };
+            Some(sorted.into_iter().map(line).collect::<Vec<_>>().join("\n"))
         }
         path => {
             let (map, key) = path.strip_suffix("']")?.split_once("['")?;
@@ -135,10 +137,33 @@ pub fn field(pod: &Value, path: &str, sources: &Sources<'_>) -> Option<String> {
     }
 }
 
+/// In double quotes, as Go's `%q` has it: what is read line by line has one line a pair.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\u{c}' => quoted.push_str("\\f"),
+            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
 /// A container's own request or limit, in units of the divisor; without a limit the node's.
 pub fn resource_field(pod: &Value, container: &Value, reference: &Value, node: &Value) -> Option<String> {
     let name = reference["containerName"].as_str().unwrap_or_default();
-    let named = pod["spec"]["containers"].as_array().into_iter().flatten().find(|c| c["name"] == name);
+    let lists = ["containers", "initContainers"].into_iter();
+    let mut all = lists.flat_map(|list| pod["spec"][list].as_array().into_iter().flatten());
+    let named = all.find(|c| c["name"] == name);
     let container = named.unwrap_or(container);
     let (section, resource) = reference["resource"].as_str()?.split_once('.')?;
     let text = |value: &Value| {
@@ -271,6 +296,32 @@ mod tests {
         let expected =
             [("C_K", "plain"), ("A", "1"), ("B", "1-$(NO)-$(A)"), ("S", "hush"), ("L", "web"), ("M", "64")];
         assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn a_map_of_the_pod_is_a_line_a_pair_with_quoted_values() {
+        let pod = json!({"metadata": {"labels": {"b": "two", "a": "one"}, "annotations": {"k": "say \"hi\"\nüber\u{1}"}}});
+        let sources = Sources {
+            namespace: "n",
+            any: Box::new(|_, _, _| None),
+            token: Box::new(|_, _| None),
+            services: Vec::new(),
+            pod_ip: "",
+            host_ip: "",
+            node: Arc::default(),
+        };
+        assert_eq!(field(&pod, "metadata.labels", &sources).unwrap(), "a=\"one\"\nb=\"two\"");
+        let annotations = field(&pod, "metadata.annotations", &sources).unwrap();
+        assert_eq!(annotations, r#"k="say \"hi\"\nüber\x01""#);
+        assert_eq!(field(&pod, "metadata.labels['a']", &sources).unwrap(), "one");
+    }
+
+    #[test]
+    fn a_volume_tells_the_resources_of_an_init_container_too() {
+        let pod = json!({"spec": {"containers": [{"name": "main"}],
+            "initContainers": [{"name": "first", "resources": {"limits": {"cpu": "1500m"}}}]}});
+        let reference = json!({"containerName": "first", "resource": "limits.cpu"});
+        assert_eq!(resource_field(&pod, &Value::Null, &reference, &Value::Null).unwrap(), "2");
     }
 
     #[test]
