@@ -91,9 +91,19 @@ struct Probed {
 }
 
 impl Probed {
+    /// A pod that is to end is not restarted, so it is not asked whether it should be; whether it serves is asked to the last.
     async fn run(&self) {
-        self.repeat(Kind::Startup).await;
-        tokio::join!(self.repeat(Kind::Readiness), self.repeat(Kind::Liveness));
+        tokio::select! {
+            () = self.repeat(Kind::Startup) => {}
+            () = self.worker.is_to_end() => return,
+        }
+        let liveness = async {
+            tokio::select! {
+                () = self.repeat(Kind::Liveness) => {}
+                () = self.worker.is_to_end() => {}
+            }
+        };
+        tokio::join!(self.repeat(Kind::Readiness), liveness);
     }
 
     /// One kind of probe, again and again. The startup probe ends with its first success.
