@@ -7,10 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 /// Changes that may wait for one watcher. A watcher that is further behind starts over with a list, which is cheaper
 /// than the memory.
 const QUEUE: usize = 8192;
+
+/// Kubernetes sends bookmarks about once a minute.
+const PROGRESS: Duration = Duration::from_secs(50);
 
 /// What [`Watch::next`] yields.
 #[derive(Debug)]
@@ -97,7 +101,9 @@ pub struct Watch {
     receiver: mpsc::Receiver<Change>,
     lagged: Arc<AtomicBool>,
     revision: watch::Receiver<Revision>,
-    progress_every: Duration,
+    /// When to tell how far the watch has come. Made by the first wait, and one for all of them: a timer a change would
+    /// cost more than the change.
+    progress: Option<Interval>,
 }
 
 pub fn pair(
@@ -113,9 +119,7 @@ pub fn pair(
         sender,
         lagged: lagged.clone(),
     };
-    // Kubernetes sends bookmarks about once a minute.
-    let progress_every = Duration::from_secs(50);
-    (subscriber, Watch { missed: VecDeque::new(), receiver, lagged, revision, progress_every })
+    (subscriber, Watch { missed: VecDeque::new(), receiver, lagged, revision, progress: None })
 }
 
 impl Watch {
@@ -124,15 +128,20 @@ impl Watch {
         self
     }
 
-    /// Waits for the next change; with nothing to tell for a while, tells how far the watch has come. Cancel safe.
+    /// Waits for the next change; every now and then, where none waits, tells how far the watch has come. Cancel safe.
     pub async fn next(&mut self) -> WatchItem {
         if let Some(change) = self.missed.pop_front() {
             return WatchItem::Change(change);
         }
-        match tokio::time::timeout(self.progress_every, self.receiver.recv()).await {
-            Ok(Some(change)) => WatchItem::Change(change),
-            Ok(None) => WatchItem::Lagged,
-            Err(_) => self.try_next(),
+        let progress = self.progress.get_or_insert_with(|| {
+            let mut interval = interval_at(Instant::now() + PROGRESS, PROGRESS);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
+        tokio::select! {
+            biased;
+            change = self.receiver.recv() => change.map_or(WatchItem::Lagged, WatchItem::Change),
+            _ = progress.tick() => self.try_next(),
         }
     }
 

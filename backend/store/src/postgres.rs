@@ -18,7 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use writer::Writer;
 
 /// Jobs that may wait; more wait at their callers.
@@ -77,8 +77,8 @@ impl Pipeline {
 
         let (jobs, job_queue) = mpsc::channel(QUEUE);
         let (reads, read_queue) = mpsc::channel(QUEUE);
-        let (nudge, nudges) = mpsc::channel(1);
-        let nudge = Nudge { memory, sender: nudge };
+        let (nudge, nudges) = watch::channel(memory.reached());
+        let nudge = Nudge { memory, committed: Arc::new(nudge) };
         tokio::spawn(writer.run(job_queue, nudges));
         tokio::spawn(answer_committed(Link::new(connect.clone()), read_queue, nudge.clone()));
         tokio::spawn(listen(connect.clone(), nudge));
@@ -126,13 +126,14 @@ pub async fn migrate(connection: &mut PgConnection) -> Result<(), OpenError> {
 #[derive(Clone)]
 struct Nudge {
     memory: Arc<Memory>,
-    sender: mpsc::Sender<()>,
+    /// The newest revision that is known to be in the database.
+    committed: Arc<watch::Sender<Revision>>,
 }
 
 impl Nudge {
     fn committed(&self, revision: Revision) {
         if revision > self.memory.reached() {
-            let _ = self.sender.try_send(()); // one that waits already will do
+            self.committed.send_modify(|known| *known = revision.max(*known));
         }
     }
 }
@@ -174,7 +175,8 @@ async fn listen(connect: PgConnectOptions, nudge: Nudge) {
                     let committed = listener.recv().await?;
                     pause = Duration::from_millis(100);
                     // What cannot be read may be anything new.
-                    nudge.committed(committed.payload().parse().unwrap_or(Revision::MAX));
+                    let revision = committed.payload().parse();
+                    nudge.committed(revision.unwrap_or_else(|_| nudge.memory.reached() + 1));
                 }
             }
             .await;
@@ -186,6 +188,6 @@ async fn listen(connect: PgConnectOptions, nudge: Nudge) {
     };
     tokio::select! {
         () = listening => {}
-        () = nudge.sender.closed() => {}
+        () = nudge.committed.closed() => {}
     }
 }

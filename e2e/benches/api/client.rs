@@ -1,6 +1,7 @@
 //! A client that costs little: one TLS connection, HTTP/1.1 by hand. It shares the machine with what it measures.
 use anyhow::{Context, Result, bail, ensure};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use std::io::BufRead;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -124,11 +125,13 @@ impl Connection {
     /// The next event of a watch. Chunk headers lie between lines and are passed over: no JSON starts with a digit.
     pub async fn next_line(&mut self) -> Result<&[u8]> {
         loop {
-            let unread = &self.buffer[self.taken..];
-            let Some(end) = unread.iter().position(|byte| *byte == b'\n') else {
+            let mut rest = &self.buffer[self.taken..];
+            let length = rest.skip_until(b'\n')?; // as fast as can be, unlike a look at each byte
+            if self.buffer[self.taken..].get(length.wrapping_sub(1)) != Some(&b'\n') {
                 self.read_more().await?;
                 continue;
-            };
+            }
+            let end = length - 1;
             let (start, end) = (self.taken, self.taken + end);
             self.taken = end + 1;
             if self.buffer[start] == b'{' {

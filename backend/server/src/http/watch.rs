@@ -54,8 +54,9 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
         Ok(watch) => watch,
         // What goes wrong with a watch that was let in is an event of it: there clients look for 410.
         Err(failure) => {
-            let line = error(&read_failed(failure));
-            return respond(parts, futures::stream::once(async { Ok(line) })).await;
+            let mut line = BytesMut::new();
+            error(&read_failed(failure), &mut line);
+            return respond(parts, futures::stream::once(async { Ok(line.freeze()) })).await;
         }
     };
     let seconds = call.param("timeoutSeconds").and_then(|s| s.parse().ok());
@@ -70,29 +71,33 @@ pub async fn watch(call: Call, parts: &mut Parts) -> Result<Response, Status> {
     };
     let mut first = BytesMut::new();
     let selected = encoder.selectors.select(&encoder.call.app.objects, state).await?;
-    first.put_slice(&encoder.lines(&selected).await?);
+    encoder.initial(&selected, &mut first).await?;
     if encoder.call.flag("sendInitialEvents") && encoder.bookmarks {
-        first.put_slice(&encoder.bookmark(start, true));
+        encoder.bookmark(start, true, &mut first);
     }
     let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
-    let stream = futures::stream::unfold(Some((watch, encoder, first.freeze())), move |running| {
-        let shutdown = shutdown.clone();
-        async move {
-            let (mut watch, mut encoder, first) = running?;
-            if !first.is_empty() {
-                return Some((Ok::<_, Infallible>(first), Some((watch, encoder, Bytes::new()))));
-            }
-            let (registry, entry) = (encoder.call.app.registry.clone(), encoder.call.entry.clone());
-            let (bytes, goes_on) = tokio::select! {
-                biased;
-                next = next_lines(&mut watch, &mut encoder) => next,
-                () = tokio::time::sleep_until(end) => return None,
-                () = shutdown.cancelled() => return None,
-                // What was watched is gone, or is something else now: the client finds out by starting over.
-                () = registry.replaced(&entry) => return None,
-            };
-            Some((Ok(bytes), goes_on.then_some((watch, encoder, Bytes::new()))))
+    let (registry, entry) = (encoder.call.app.registry.clone(), encoder.call.entry.clone());
+    // One future for the whole watch: made anew for each event, its timers and queues would cost as much as the event.
+    let ended = Box::pin(async move {
+        tokio::select! {
+            () = tokio::time::sleep_until(end) => {}
+            () = shutdown.cancelled() => {}
+            // What was watched is gone, or is something else now: the client finds out by starting over.
+            () = registry.replaced(&entry) => {}
         }
+    });
+    let stream = futures::stream::unfold(Some((watch, encoder, first, ended)), |running| async {
+        let (mut watch, mut encoder, mut lines, mut ended) = running?;
+        let mut goes_on = true;
+        if lines.is_empty() {
+            goes_on = tokio::select! {
+                biased;
+                goes_on = next_lines(&mut watch, &mut encoder, &mut lines) => goes_on,
+                () = &mut ended => return None,
+            };
+        }
+        let rest = goes_on.then_some((watch, encoder, BytesMut::new(), ended));
+        Some((Ok::<_, Infallible>(lines.freeze()), rest))
     });
     respond(parts, stream).await
 }
@@ -133,31 +138,29 @@ async fn tell(mut socket: WebSocket, lines: impl Stream<Item = Result<Bytes, Inf
 }
 
 /// Waits for something to send, then takes what else is there: one write for a burst. False: the watch is over.
-async fn next_lines(watch: &mut Watch, encoder: &mut Encoder) -> (Bytes, bool) {
+async fn next_lines(watch: &mut Watch, encoder: &mut Encoder, lines: &mut BytesMut) -> bool {
     const BURST: usize = 64 * 1024;
-    let mut lines = BytesMut::new();
     while lines.is_empty() {
         let mut item = watch.next().await;
         loop {
             match item {
-                WatchItem::Change(change) => match encoder.change(&change).await {
-                    Ok(line) => lines.put_slice(&line),
-                    Err(status) => {
-                        lines.put_slice(&error(&status));
-                        return (lines.freeze(), false);
+                WatchItem::Change(change) => {
+                    if let Err(status) = encoder.change(&change, lines).await {
+                        error(&status, lines);
+                        return false;
                     }
-                },
+                }
                 WatchItem::Progress(revision) => {
                     if lines.is_empty() && encoder.bookmarks {
-                        lines.put_slice(&encoder.bookmark(revision, false));
+                        encoder.bookmark(revision, false, lines);
                     }
                     break;
                 }
                 WatchItem::Lagged => {
                     let status =
                         Status::expired("too old resource version: the watch fell behind; list again");
-                    lines.put_slice(&error(&status));
-                    return (lines.freeze(), false);
+                    error(&status, lines);
+                    return false;
                 }
             }
             if lines.len() > BURST {
@@ -170,7 +173,7 @@ async fn next_lines(watch: &mut Watch, encoder: &mut Encoder) -> (Bytes, bool) {
             };
         }
     }
-    (lines.freeze(), true)
+    true
 }
 
 struct Encoder {
@@ -184,7 +187,7 @@ struct Encoder {
 
 impl Encoder {
     /// A change as this watcher sees it: an object may enter or leave the selection.
-    async fn change(&mut self, change: &Change) -> Result<Bytes, Status> {
+    async fn change(&mut self, change: &Change, lines: &mut BytesMut) -> Result<(), Status> {
         let is_selected = |object: &Arc<Object>| self.selectors.matches(object);
         let (before, now) = match self.selectors.asks_shown() {
             false => sides(change, is_selected),
@@ -195,32 +198,34 @@ impl Encoder {
             }
         };
         match (before, now) {
-            (false, false) => Ok(Bytes::new()),
-            (false, true) => self.line("ADDED", &change.object).await,
-            (true, true) => self.line("MODIFIED", &change.object).await,
-            (true, false) if change.kind == ChangeKind::Deleted => self.line("DELETED", &change.object).await,
+            (false, false) => {}
+            (false, true) => self.line("ADDED", &change.object, lines).await?,
+            (true, true) => self.line("MODIFIED", &change.object, lines).await?,
+            (true, false) if change.kind == ChangeKind::Deleted => {
+                self.line("DELETED", &change.object, lines).await?;
+            }
             // It left the selection: what the watcher had, at the revision at which it left.
             (true, false) => {
                 let last = change.previous.as_ref().unwrap_or(&change.object);
                 let mut value = self.call.app.objects.value_of(&self.call.entry, last).await?;
                 value["metadata"]["resourceVersion"] = change.object.revision.to_string().into();
-                Ok(self.line_of("DELETED", value, change.object.revision))
+                self.shown("DELETED", value, change.object.revision, lines);
             }
         }
+        Ok(())
     }
 
     /// The state that a watch begins with.
-    async fn lines(&mut self, objects: &[Arc<Object>]) -> Result<Bytes, Status> {
-        let mut lines = BytesMut::new();
+    async fn initial(&mut self, objects: &[Arc<Object>], lines: &mut BytesMut) -> Result<(), Status> {
         if self.sends_stored() {
-            objects.iter().for_each(|object| lines.put_slice(&event("ADDED", &object.bytes)));
-            return Ok(lines.freeze());
+            objects.iter().for_each(|object| event("ADDED", &object.bytes, lines));
+            return Ok(());
         }
         let values = self.call.app.objects.values_of(&self.call.entry, objects).await?;
         for (object, value) in objects.iter().zip(values) {
-            lines.put_slice(&self.line_of("ADDED", value, object.revision));
+            self.shown("ADDED", value, object.revision, lines);
         }
-        Ok(lines.freeze())
+        Ok(())
     }
 
     /// Whether the stored bytes are sent as they are.
@@ -228,21 +233,24 @@ impl Encoder {
         self.shape == Shape::Whole && self.call.app.objects.is_stored_shape(&self.call.entry)
     }
 
-    async fn line(&mut self, kind: &str, object: &Object) -> Result<Bytes, Status> {
+    async fn line(&mut self, kind: &str, object: &Object, lines: &mut BytesMut) -> Result<(), Status> {
         if self.sends_stored() {
-            return Ok(event(kind, &object.bytes));
+            event(kind, &object.bytes, lines);
+            return Ok(());
         }
         let value = self.call.app.objects.value_of(&self.call.entry, object).await?;
-        Ok(self.line_of(kind, value, object.revision))
+        self.shown(kind, value, object.revision, lines);
+        Ok(())
     }
 
-    fn line_of(&mut self, kind: &str, value: Value, revision: Revision) -> Bytes {
+    /// The object in the shape that was asked for.
+    fn shown(&mut self, kind: &str, value: Value, revision: Revision, lines: &mut BytesMut) {
         let shown = match self.shape {
             Shape::Whole => value,
             Shape::Metadata => partial_metadata(&value),
             Shape::Table(include) => self.table(&[value], include, revision),
         };
-        event(kind, shown.to_string().as_bytes())
+        event(kind, shown.to_string().as_bytes(), lines);
     }
 
     fn table(&mut self, objects: &[Value], include: IncludeObject, revision: Revision) -> Value {
@@ -254,7 +262,7 @@ impl Encoder {
         result
     }
 
-    fn bookmark(&mut self, revision: Revision, ends_initial: bool) -> Bytes {
+    fn bookmark(&mut self, revision: Revision, ends_initial: bool, lines: &mut BytesMut) {
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if ends_initial {
             metadata["annotations"] = json!({INITIAL_END: "true"});
@@ -268,7 +276,7 @@ impl Encoder {
             }),
             _ => object,
         };
-        format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into()
+        event("BOOKMARK", object.to_string().as_bytes(), lines);
     }
 }
 
@@ -282,17 +290,16 @@ fn sides(change: &Change, is_selected: impl Fn(&Arc<Object>) -> bool) -> (bool, 
     (before, now)
 }
 
-fn error(status: &Status) -> Bytes {
-    event("ERROR", status.to_json().to_string().as_bytes())
+fn error(status: &Status, lines: &mut BytesMut) {
+    event("ERROR", status.to_json().to_string().as_bytes(), lines);
 }
 
 /// One line of the stream; `object` is JSON.
-fn event(kind: &str, object: &[u8]) -> Bytes {
-    let mut line = BytesMut::with_capacity(object.len() + 40);
-    line.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-    line.put_slice(object);
-    line.put_slice(b"}\n");
-    line.freeze()
+fn event(kind: &str, object: &[u8], lines: &mut BytesMut) {
+    lines.reserve(object.len() + 40);
+    for part in [b"{\"type\":\"".as_slice(), kind.as_bytes(), b"\",\"object\":", object, b"}\n"] {
+        lines.put_slice(part);
+    }
 }
 
 #[cfg(test)]

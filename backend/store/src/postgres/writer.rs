@@ -10,7 +10,7 @@ use pilothouse_api::{Key, Revision};
 use sqlx::{Connection, PgConnection};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// The most jobs of one commit: large enough to share the cost of a flush, small enough for a short lock.
 const GROUP: usize = 512;
@@ -50,7 +50,7 @@ impl Writer {
         }
     }
 
-    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, mut nudges: mpsc::Receiver<()>) {
+    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>, mut nudges: watch::Receiver<Revision>) {
         let mut group = Vec::with_capacity(GROUP);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -63,7 +63,12 @@ impl Writer {
                     }
                     self.commit_group(&mut group).await;
                 }
-                _ = nudges.recv() => self.follow().await,
+                // Often of a commit of our own, whose answer came meanwhile.
+                Ok(()) = nudges.changed() => {
+                    if *nudges.borrow_and_update() > self.memory.reached() {
+                        self.follow().await;
+                    }
+                }
                 _ = tick.tick() => {
                     self.follow().await;
                     self.forget().await;
