@@ -166,6 +166,14 @@ fn host_end(address: Ipv4Addr) -> String {
     format!("ph{:08x}", u32::from(address))
 }
 
+/// A pod's hardware address follows from its address. The node remembers for a while which one an address has: were it another
+/// with the next pod that gets the address, nothing would reach that pod until the node asks again.
+fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    // One that no maker gives to a card.
+    [0x0a, 0x58, a, b, c, d]
+}
+
 /// Whether a pod's cable was laid to its end: the agent may have died on the way.
 pub fn is_connected(address: &str) -> bool {
     let Ok(address) = address.parse::<Ipv4Addr>() else { return false };
@@ -186,7 +194,10 @@ pub async fn connect(pid: i64, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(
         let _ = links.delete(old).await; // of a sandbox that died; the kernel may be about to
     }
     let bridge = links.find(BRIDGE).await?.context("the pods' bridge is gone")?;
-    links.add_cable(&name, bridge, POD_END, pid).await.context("cannot lay the pod's cable")?;
+    links
+        .add_cable(&name, bridge, POD_END, hardware_address(address), pid)
+        .await
+        .context("cannot lay the pod's cable")?;
     let link = links.find(&name).await?.context("the pod's cable is gone again")?;
     links.turn_hairpin_on(link).await?;
     let inside = namespace::inside(pid, move || {
@@ -238,6 +249,13 @@ async fn feed(mut command: Command, input: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whichever_pod_has_an_address_is_found_by_the_same_hardware_address() {
+        let hardware = hardware_address("10.244.3.2".parse().unwrap());
+        assert_eq!(hardware, [0x0a, 0x58, 10, 244, 3, 2]);
+        assert_eq!(hardware[0] & 0b11, 0b10, "local, and of one link");
+    }
 
     #[test]
     fn addresses_are_given_once_and_come_back() {

@@ -26,6 +26,10 @@ async fn life() {
     assert_eq!(status["phase"], "Running");
     let address = status["podIP"].as_str().unwrap().to_owned();
     assert!(support::get(&format!("{address}:8080")).await.contains("page"));
+    let hardware = server.sh(&pod, "cat /sys/class/net/eth0/address").await;
+    let octets = address.parse::<std::net::Ipv4Addr>().unwrap().octets();
+    let expected: Vec<String> = [0x0a, 0x58].into_iter().chain(octets).map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hardware.trim(), expected.join(":"), "a later pod with the address is reached at once");
 
     // A service leads to the pod, from the node and from the pod itself; and has a name.
     // (Debian's static busybox cannot resolve the names it connects to, so both are asked for apart.)

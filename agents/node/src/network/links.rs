@@ -53,10 +53,19 @@ impl Links {
         Ok(answered(self.handle.link().add(LinkBridge::new(name).build()).execute()).await??)
     }
 
-    /// Lays a cable from a port of `bridge`, here and down, to the namespace of the process `pid`.
-    pub async fn add_cable(&self, name: &str, bridge: Link, other_end: &str, pid: i64) -> Result<()> {
+    /// Lays a cable from a port of `bridge`, here and down, to the namespace of the process `pid`, where its end has the
+    /// hardware address `hardware`.
+    pub async fn add_cable(
+        &self,
+        name: &str,
+        bridge: Link,
+        other_end: &str,
+        hardware: [u8; 6],
+        pid: i64,
+    ) -> Result<()> {
         let pid = u32::try_from(pid).context("no process has this number")?;
-        let other_end = LinkMessageBuilder::<LinkUnspec>::new().name(other_end).setns_by_pid(pid).build();
+        let other_end = LinkMessageBuilder::<LinkUnspec>::new().name(other_end).address(hardware.to_vec());
+        let other_end = other_end.setns_by_pid(pid).build();
         let cable = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(name)
             .controller(bridge.0)
